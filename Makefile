@@ -1,0 +1,38 @@
+# ocimirror: `make demo` shows the main job, `make test` proves everything, `make check` is the fast gate.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := $(shell cat .ci/debian-packages)
+
+.PHONY: setup system demo check test bench clean
+
+setup: system $(VENV)/.installed
+
+# Debian packages: only what is absent, only as root; services must not start by themselves.
+system:
+	@PYTHON=$(PYTHON) bash .ci/system-packages
+
+$(VENV)/.installed: pyproject.toml constraints.txt ocimirror/__init__.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: setup
+	$(BIN)/python tests/support/demo.py
+
+check: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/unit tests/arch tests/conformance
+
+test: setup check
+	$(BIN)/python -m pytest
+
+bench: setup
+	$(BIN)/python bench/bench.py
+
+clean:
+	rm -rf $(VENV) .cache build dist *.egg-info

@@ -1,0 +1,104 @@
+"""What is asked of a copy, and what came of it."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from ocimirror.copy.plan import Plan
+from ocimirror.errors import OciMirrorError
+from ocimirror.model.descriptor import Descriptor
+from ocimirror.stores.store import Source, Store
+
+Status = Literal["copied", "unchanged", "failed", "planned"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One image to copy.
+
+    Attributes:
+        source, name: where from: a tag, a digest, or in a layout a full reference.
+        destination, new_name: where to; an empty new name means by digest alone.
+        shown_source, shown_destination: both ends as full locations, for people and reports.
+    """
+
+    source: Source
+    name: str
+    destination: Store
+    new_name: str
+    shown_source: str
+    shown_destination: str
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of one request; counts say how content came to be at the destination.
+
+    `copied` went through our hash in this run; `present` and `mounted` did not and are never
+    called verified; `skipped` are foreign layers.
+    """
+
+    request: Request
+    status: Status = "failed"
+    root: Descriptor | None = None
+    manifests: dict[str, int] = field(default_factory=lambda: {"copied": 0, "present": 0})
+    blobs: dict[str, int] = field(
+        default_factory=lambda: {"copied": 0, "present": 0, "mounted": 0, "skipped": 0}
+    )
+    bytes_total: int = 0
+    bytes_copied: int = 0
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+    error: OciMirrorError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a run copies.
+
+    Attributes:
+        jobs: threads that read and write; each holds one connection a host.
+        retries: how often a failed transfer is tried again, where that may help.
+        deep: believe neither names nor sizes; look at everything the destination has.
+        allow_foreign: copy images without their foreign layers, and count those as skipped.
+        dry_run: plan, ask what is missing, change nothing.
+        stop: set to end the run; what is under way is given up, what is named stays.
+    """
+
+    jobs: int = 4
+    retries: int = 5
+    deep: bool = False
+    allow_foreign: bool = False
+    dry_run: bool = False
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+class Reporter(Protocol):
+    """Told what happens; `moved` comes from any thread, the others from the caller's."""
+
+    def planned(self, request: Request, plan: Plan) -> None:
+        """Everything the image consists of is known."""
+        ...
+
+    def moved(self, request: Request, count: int) -> None:
+        """Bytes of this image went through; a present blob moves all its bytes at once."""
+        ...
+
+    def finished(self, outcome: Outcome) -> None:
+        """The image is done, or failed."""
+        ...
+
+
+class Silent:
+    """Reports nothing."""
+
+    def planned(self, request: Request, plan: Plan) -> None:
+        """Say nothing."""
+
+    def moved(self, request: Request, count: int) -> None:
+        """Say nothing."""
+
+    def finished(self, outcome: Outcome) -> None:
+        """Say nothing."""

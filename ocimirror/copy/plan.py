@@ -1,0 +1,41 @@
+"""Plan: everything one image consists of, known before a blob moves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ocimirror.model.descriptor import Descriptor
+from ocimirror.model.manifest import Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The closure of one root.
+
+    Attributes:
+        levels: manifests, children before parents; within a level none needs another. The last
+            level is the root alone.
+        blobs: configs and layers to carry, each digest once, in document order.
+        foreign: layers that registries do not distribute; not carried, never silently.
+        opaque: manifests of unknown type, carried alone: what they refer to cannot be known.
+    """
+
+    levels: tuple[tuple[Manifest, ...], ...]
+    blobs: tuple[Descriptor, ...]
+    foreign: tuple[Descriptor, ...] = ()
+    opaque: tuple[Manifest, ...] = ()
+
+    @property
+    def root(self) -> Manifest:
+        """The manifest that the name stands for."""
+        return self.levels[-1][0]
+
+    @property
+    def manifests(self) -> tuple[Manifest, ...]:
+        """Every manifest once, children before parents, the root last."""
+        return tuple(manifest for level in self.levels for manifest in level)
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes of all manifests and blobs that are carried."""
+        return sum(m.descriptor.size for m in self.manifests) + sum(b.size for b in self.blobs)

@@ -1,0 +1,83 @@
+"""A bounded pool whose results come back to one thread, which alone decides what is next."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from queue import Empty, SimpleQueue
+from typing import TypeVar
+
+from ocimirror.errors import Interrupted, OciMirrorError
+
+_STOP_WAIT_S = 4.0
+T = TypeVar("T")
+
+
+class Tasks:
+    """Work runs in the pool, what follows runs in the thread that calls `step`.
+
+    No task waits for another, so there is no deadlock to reason about, and what `then` touches
+    needs no lock.
+
+    Args:
+        jobs: threads.
+        stop: once set, no task starts any more, and `step` waits a few seconds at most.
+    """
+
+    def __init__(self, jobs: int, stop: threading.Event) -> None:
+        self._pool = ThreadPoolExecutor(jobs, thread_name_prefix="ocimirror")
+        self._stop = stop
+        self._finished: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self.outstanding = 0
+
+    def submit(
+        self,
+        work: Callable[[], T],
+        then: Callable[[T], None],
+        failed: Callable[[OciMirrorError], None],
+    ) -> None:
+        """Run `work` in the pool, later `then(result)` or `failed(error)` in `step`."""
+        self.outstanding += 1
+        self._pool.submit(self._run, work, then, failed)
+
+    def _run(
+        self,
+        work: Callable[[], T],
+        then: Callable[[T], None],
+        failed: Callable[[OciMirrorError], None],
+    ) -> None:
+        try:
+            if self._stop.is_set():
+                raise Interrupted("stopped")
+            result = work()
+        except OciMirrorError as error:
+            self._finished.put(lambda error=error: failed(error))  # type: ignore[misc]
+        except Exception as error:  # noqa: BLE001 - the pool edge: a bug fails one image
+            bug = OciMirrorError(f"{type(error).__name__}: {error}")
+            bug.__cause__ = error
+            self._finished.put(lambda: failed(bug))
+        else:
+            self._finished.put(lambda: then(result))
+
+    def step(self, timeout_s: float | None) -> bool:
+        """Take in one finished task; return whether one came within the time.
+
+        Raises:
+            Interrupted: the run was stopped, and a task did not end in time.
+        """
+        if self._stop.is_set():
+            timeout_s = _STOP_WAIT_S
+        try:
+            advance = self._finished.get(timeout=timeout_s)
+        except Empty:
+            if self._stop.is_set():
+                raise Interrupted("a task did not stop in time") from None
+            return False
+        self.outstanding -= 1
+        advance()
+        return True
+
+    def close(self) -> None:
+        """End the pool; tasks that ignore a stop are left behind, not waited for."""
+        self._pool.shutdown(wait=not self.outstanding, cancel_futures=True)

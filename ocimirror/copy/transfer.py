@@ -1,0 +1,173 @@
+"""One piece of content from source to destination, tried again where that may help."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from ocimirror.copy.outcome import Options, Reporter, Request
+from ocimirror.copy.plan import Plan
+from ocimirror.errors import (
+    DigestMismatch,
+    IntegrityError,
+    Interrupted,
+    ManifestBlobUnknown,
+    OciMirrorError,
+    RegistryUnavailable,
+    SizeMismatch,
+    blamed_on,
+)
+from ocimirror.model.descriptor import Descriptor
+from ocimirror.model.manifest import Manifest
+from ocimirror.stores.store import Store, Stored
+
+logger = logging.getLogger(__name__)
+
+_MAX_PAUSE_S = 30.0
+T = TypeVar("T")
+
+
+def holds(destination: Store, descriptor: Descriptor, *, hashed: bool) -> bool:
+    """Whether the destination has this content; `hashed`, a local one is read to find out."""
+    if not destination.exists(descriptor):
+        return False
+    if not hashed or destination.name_vouches:
+        return True
+    try:
+        with destination.fetch(descriptor) as stream:
+            while stream.read():
+                pass
+    except IntegrityError as error:
+        logger.warning("replacing damaged content: %s", error)
+        return False
+    return True
+
+
+class Carrier:
+    """Carries one blob at a time, in whatever thread calls it."""
+
+    def __init__(self, options: Options, reporter: Reporter) -> None:
+        self._options = options
+        self._reporter = reporter
+
+    def carry(self, request: Request, blob: Descriptor) -> Stored:
+        """Bring a blob to the destination, unless it is there, or this is a dry run.
+
+        Raises:
+            OciMirrorError: of the last try, with its side.
+        """
+        options = self._options
+        if not options.dry_run and not options.deep:
+            return self.transfer(request, blob)
+        with blamed_on("destination"):
+            present = holds(request.destination, blob, hashed=options.deep)
+        if present or options.dry_run:
+            self._reporter.moved(request, blob.size)
+            return Stored.PRESENT if present else Stored.COPIED
+        return self.transfer(request, blob, replace=True)
+
+    def transfer(self, request: Request, blob: Descriptor, *, replace: bool = False) -> Stored:
+        """Fetch and push; each try is a fresh fetch.
+
+        A remote fault is retried with backoff; content that failed its check is fetched once
+        more, since it may have been damaged on the way.
+        """
+        attempt = 0
+        spoiled = False
+        while True:
+            moved = _Moved(request, self._reporter, self._options)
+            try:
+                with request.source.fetch(blob, moved) as stream:
+                    stored = request.destination.push(blob, stream, replace=replace)
+            except OciMirrorError as error:
+                error.at("destination")
+                moved.settle(0)
+                if isinstance(error, (DigestMismatch, SizeMismatch)) and not spoiled:
+                    spoiled = True
+                elif error.retryable and attempt < self._options.retries:
+                    attempt += 1
+                    self._pause(attempt, error)
+                else:
+                    raise
+                logger.warning("trying again: %s", error)
+            else:
+                moved.settle(blob.size)
+                return stored
+
+    def _pause(self, attempt: int, error: OciMirrorError) -> None:
+        """Wait as long as the registry asked for, else exponentially with full jitter."""
+        asked = error.retry_after_s if isinstance(error, RegistryUnavailable) else None
+        jitter = random.uniform(0, min(_MAX_PAUSE_S, 0.5 * 2**attempt))  # noqa: S311
+        if self._options.stop.wait(jitter if asked is None else asked):
+            raise Interrupted("stopped while waiting to try again")
+
+    def push_closure_again(self, request: Request, manifest: Manifest, plan: Plan) -> None:
+        """Push what a manifest names once more, whatever the destination says it has."""
+        for child in plan.manifests:
+            if child.descriptor in manifest.manifests:
+                self.push_closure_again(request, child, plan)
+                request.destination.push_manifest(child, replace=True)
+        for blob in manifest.blobs:
+            if blob in plan.blobs:
+                self.transfer(request, blob, replace=True)
+
+
+class _Moved:
+    """Tells the reporter of bytes as they move, and ends a stream once the run is stopped."""
+
+    def __init__(self, request: Request, reporter: Reporter, options: Options) -> None:
+        self._request = request
+        self._reporter = reporter
+        self._stop = options.stop
+        self._count = 0
+
+    def __call__(self, count: int) -> None:
+        if self._stop.is_set():
+            raise Interrupted("stopped")
+        self._count += count
+        self._reporter.moved(self._request, count)
+
+    def settle(self, total: int) -> None:
+        """Correct what was reported to `total`: a try in vain, or content that was present."""
+        self._reporter.moved(self._request, total - self._count)
+        self._count = total
+
+
+def push_manifest(request: Request, manifest: Manifest, plan: Plan, carrier: Carrier) -> Stored:
+    """Store one manifest, whose children are in."""
+    destination = request.destination
+    local = not destination.name_vouches
+    with blamed_on("destination"):
+        if local and holds(destination, manifest.descriptor, hashed=True):
+            return Stored.PRESENT
+        return _believing_nothing(
+            lambda: destination.push_manifest(manifest, replace=local),
+            lambda: carrier.push_closure_again(request, manifest, plan),
+        )
+
+
+def name_roots(
+    destination: Store,
+    roots: Sequence[tuple[str, Manifest]],
+    request: Request,
+    plan: Plan,
+    carrier: Carrier,
+) -> None:
+    """Move names to roots whose closures are in; `request` and `plan` are those of the first."""
+    with blamed_on("destination"):
+        _believing_nothing(
+            lambda: destination.tag(roots),
+            lambda: carrier.push_closure_again(request, roots[0][1], plan),
+        )
+
+
+def _believing_nothing(work: Callable[[], T], push_again: Callable[[], None]) -> T:
+    """Run `work`; where the destination misses what it said it had, push that and try once more."""
+    try:
+        return work()
+    except ManifestBlobUnknown as error:
+        logger.warning("pushing again what the destination misses: %s", error)
+        push_again()
+        return work()

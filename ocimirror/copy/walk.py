@@ -1,0 +1,113 @@
+"""Which manifest leads where: a walk over manifests only, each digest once, bounded.
+
+`Walk` is pure: whoever reads the manifests (one thread or a pool) hands them in and is told what
+to read next. Subjects are followed up by nobody here: a subject is not a child.
+"""
+
+from __future__ import annotations
+
+from ocimirror.copy.plan import Plan
+from ocimirror.errors import ForeignLayer, MalformedManifest
+from ocimirror.model import mediatype
+from ocimirror.model.descriptor import Descriptor
+from ocimirror.model.digest import Digest
+from ocimirror.model.manifest import Manifest
+from ocimirror.stores.store import Source
+
+MAX_DEPTH = 8
+MAX_MANIFESTS = 100_000
+MAX_MANIFEST_BYTES = 256 * 1024 * 1024  # of one image, since a plan keeps them in memory
+
+
+class Walk:
+    """The closure of one root, as its manifests become known."""
+
+    def __init__(self, root: Descriptor) -> None:
+        self._root = root
+        self._depth: dict[Digest, int] = {root.digest: 1}
+        self._named_as: dict[Digest, Descriptor] = {root.digest: root}
+        self._manifests: dict[Digest, Manifest] = {}
+        self._blobs: dict[Digest, Descriptor] = {}
+        self._size_bytes = 0
+
+    def add(self, manifest: Manifest) -> list[Descriptor]:
+        """Take in a manifest that was asked for; return its children that nobody asked for yet.
+
+        Raises:
+            MalformedManifest: too deep, too many, or one digest named as two different things.
+        """
+        self._manifests[manifest.digest] = manifest
+        self._size_bytes += manifest.descriptor.size
+        depth = self._depth[manifest.digest] + 1
+        new = []
+        for child in manifest.manifests:
+            known = self._named_as.get(child.digest)
+            if known is None:
+                new.append(child)
+                self._named_as[child.digest] = child
+                self._depth[child.digest] = depth
+            elif known != child:
+                raise MalformedManifest(f"{child.digest} is named as {known} and as {child}")
+        for blob in manifest.blobs:
+            known = self._blobs.setdefault(blob.digest, blob)
+            if known.size != blob.size:
+                raise MalformedManifest(f"{blob.digest} is named as {known} and as {blob}")
+        self._refuse_bombs(depth if new else 0)
+        return new
+
+    def _refuse_bombs(self, depth: int) -> None:
+        what = f"image {self._root.digest}"
+        if depth > MAX_DEPTH:
+            raise MalformedManifest(f"{what}: indexes nested deeper than {MAX_DEPTH}")
+        if len(self._named_as) > MAX_MANIFESTS:
+            raise MalformedManifest(f"{what}: more than {MAX_MANIFESTS} manifests")
+        if self._size_bytes > MAX_MANIFEST_BYTES:
+            raise MalformedManifest(f"{what}: more than {MAX_MANIFEST_BYTES} bytes of manifests")
+
+    def plan(self) -> Plan:
+        """Return the plan, once everything that was asked for has been added."""
+        levels: dict[int, list[Manifest]] = {}
+        for digest, height in self._heights().items():
+            levels.setdefault(height, []).append(self._manifests[digest])
+        foreign = tuple(b for b in self._blobs.values() if mediatype.is_foreign(b.media_type))
+        return Plan(
+            levels=tuple(tuple(levels[height]) for height in sorted(levels)),
+            blobs=tuple(b for b in self._blobs.values() if b not in foreign),
+            foreign=foreign,
+            opaque=tuple(m for m in self._manifests.values() if m.opaque),
+        )
+
+    def _heights(self) -> dict[Digest, int]:
+        """Return the height of each manifest: a leaf 0, a parent above its highest child."""
+        heights: dict[Digest, int] = {}
+        stack = [self._root.digest]
+        while stack:
+            children = [child.digest for child in self._manifests[stack[-1]].manifests]
+            unknown = [child for child in children if child not in heights]
+            if unknown:
+                stack += unknown
+            else:
+                heights[stack.pop()] = 1 + max((heights[child] for child in children), default=-1)
+        return heights
+
+
+def walk(source: Source, root: Descriptor) -> Plan:
+    """Read the closure of a root, one manifest after the other.
+
+    Raises:
+        NotFound, IntegrityError: a manifest is absent, damaged or malformed.
+    """
+    progress = Walk(root)
+    unread = [root]
+    while unread:
+        unread += progress.add(source.read_manifest(unread.pop()))
+    return progress.plan()
+
+
+def refuse_foreign(plan: Plan) -> None:
+    """Raise ForeignLayer where the plan has layers that cannot be carried."""
+    if plan.foreign:
+        listed = "; ".join(
+            f"{layer.digest} ({', '.join(layer.urls) or 'no URL'})" for layer in plan.foreign[:5]
+        )
+        raise ForeignLayer(f"{len(plan.foreign)} foreign layers are not in the registry: {listed}")

@@ -1,0 +1,237 @@
+"""One exception tree; every exit code of the command line lives on a class here.
+
+Only children of OciMirrorError leave public functions, and messages never carry raw bytes from
+outside: control, escape and bidirectional characters are shown escaped, at construction.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import re
+import unicodedata
+from collections.abc import Iterator
+from typing import ClassVar, Literal
+
+Side = Literal["source", "destination"]
+
+_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+
+def printable(text: object) -> str:
+    """Return text that a terminal can show: what it would obey or hide is shown escaped."""
+    shown = str(text)
+    if shown.isascii() and shown.isprintable():
+        return shown
+    return "".join(
+        character
+        if character == "\n" or unicodedata.category(character) not in _HIDDEN
+        else character.encode("unicode_escape").decode("ascii")
+        for character in shown
+    )
+
+
+class OciMirrorError(Exception):
+    """Root of everything ocimirror raises.
+
+    Args:
+        message: what happened to which object, where, got and wanted. No secrets.
+        side: which end of a copy it happened at, where that is known.
+        advice: one line on what to do next; else the class's own.
+    """
+
+    exit_code: ClassVar[int] = 1
+    retryable: bool = False
+    default_advice: ClassVar[str] = ""
+
+    def __init__(self, message: object, *, side: Side | None = None, advice: str = "") -> None:
+        self.message = printable(message).replace("\n", " ")
+        self.side = side
+        self._advice = advice
+        super().__init__(self.message)
+
+    @property
+    def code(self) -> str:
+        """The class name in snake_case, as the JSON documents carry it."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
+
+    @property
+    def advice(self) -> str:
+        """One line on what to do next, or an empty string."""
+        return self._advice or self.default_advice
+
+    def diagnostics(self) -> str:
+        """Return the message with its side and one line on what to do next."""
+        where = f"{self.side}: " if self.side else ""
+        return f"{where}{self.message}" + (f"\n{self.advice}" if self.advice else "")
+
+    def at(self, side: Side) -> None:
+        """Fill in the side where it was not known yet."""
+        self.side = self.side or side
+
+
+@contextlib.contextmanager
+def blamed_on(side: Side) -> Iterator[None]:
+    """Give errors that pass through here their side, where they have none yet."""
+    try:
+        yield
+    except OciMirrorError as error:
+        error.at(side)
+        raise
+
+
+class UsageError(OciMirrorError):
+    """A wrong command line, reference, location or configuration, found before any transfer."""
+
+    exit_code = 2
+
+
+class InvalidReference(UsageError):
+    """Text that is not a reference, tag, digest or location."""
+
+
+# --- the other end of a wire -------------------------------------------------------------------
+
+
+class RemoteError(OciMirrorError):
+    """A registry, or the way to it, failed."""
+
+    exit_code = 3
+    retryable = True
+
+
+class RegistryUnavailable(RemoteError):
+    """No usable answer: refused, reset, timed out, 5xx; trying again may help."""
+
+    default_advice = "Try again later; -v shows the requests."
+
+    def __init__(self, message: object, *, side: Side | None = None, advice: str = "") -> None:
+        super().__init__(message, side=side, advice=advice)
+        self.retry_after_s: float | None = None
+
+
+class RateLimited(RegistryUnavailable):
+    """The registry answered 429."""
+
+    default_advice = "Wait, log in for a higher limit, or lower --jobs."
+
+
+class TokenServiceUnavailable(RegistryUnavailable):
+    """The token service that a registry names did not give a usable answer."""
+
+    default_advice = "The registry itself answered; its token service did not. Try again later."
+
+
+class RegistryRefused(RemoteError):
+    """A registry gave an answer that trying again will not change."""
+
+    exit_code = 4
+    retryable = False
+
+
+class AuthenticationFailed(RegistryRefused):
+    """Credentials are missing, wrong, or do not grant this action."""
+
+    default_advice = "Check the credentials for this registry (docker login, podman login)."
+
+
+class NotFound(RegistryRefused):
+    """No such repository, manifest, blob or name. Some registries answer so when denied."""
+
+
+class PushRejected(RegistryRefused):
+    """The destination does not take this content."""
+
+
+class ManifestBlobUnknown(PushRejected):
+    """The destination misses content that a manifest names, though it was believed present."""
+
+
+class UntrustedCertificate(RegistryRefused):
+    """TLS does not verify; there is no insecure fallback."""
+
+    default_advice = "Give the registry's CA with --ca-file; plain HTTP needs --plain-http HOST."
+
+
+class UrlRefused(RegistryRefused):
+    """A URL that came from outside (redirect, upload location, realm, link) breaks the policy."""
+
+
+class Unsupported(RegistryRefused):
+    """Content that cannot be carried without changing it, or cannot be verified."""
+
+
+class ForeignLayer(RegistryRefused):
+    """A layer that lives at its own URLs, not in the registry."""
+
+    default_advice = "--allow-foreign copies the image without it; the destination must have it."
+
+
+# --- content that is not what its descriptor says ----------------------------------------------
+
+
+class IntegrityError(OciMirrorError):
+    """Content does not match what names it. Never an OSError, and the same bytes never help."""
+
+    exit_code = 5
+
+
+class DigestMismatch(IntegrityError):
+    """The bytes have another digest."""
+
+
+class SizeMismatch(IntegrityError):
+    """There are fewer or more bytes than the descriptor says."""
+
+
+class MalformedManifest(IntegrityError):
+    """A manifest, index or layout document breaks its specification."""
+
+
+class MissingContent(IntegrityError):
+    """A layout or archive names content that it does not hold."""
+
+    default_advice = "Pull the image again: what is there is kept, what is missing is fetched."
+
+
+class DamagedLayout(IntegrityError):
+    """An image layout or archive that cannot be read as one; nothing was overwritten."""
+
+
+# --- this machine -------------------------------------------------------------------------------
+
+
+class Locked(OciMirrorError):
+    """Another process holds the exclusive lock."""
+
+    exit_code = 7
+
+
+class LocalStorageError(OciMirrorError):
+    """The local file system refused: EIO, read-only, permission."""
+
+    exit_code = 8
+
+
+class NoSpace(LocalStorageError):
+    """The disk, or the quota, is full."""
+
+    default_advice = "Free space and run the same command again; finished blobs are kept."
+
+
+class DigestNotPreserved(OciMirrorError):
+    """The destination stored something under another digest."""
+
+    exit_code = 9
+
+
+class Interrupted(OciMirrorError):
+    """A signal asked the run to stop."""
+
+    exit_code = 130
+
+
+def storage_error(cause: OSError, what: object) -> LocalStorageError:
+    """Translate an OSError of the local file system; raise the result `from` the cause."""
+    kind = NoSpace if cause.errno in (errno.ENOSPC, errno.EDQUOT) else LocalStorageError
+    return kind(f"{what}: {cause.strerror or cause}")

@@ -1,0 +1,166 @@
+"""Manifests: the raw bytes beside a parsed view, and no serialiser.
+
+A type that cannot be serialised again cannot change a digest. The view is read-only and covers
+what a copy needs: children, subject, artifact type. Configs are blobs and are never parsed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ocimirror.errors import MalformedManifest, Unsupported
+from ocimirror.model import mediatype, strictjson
+from ocimirror.model.descriptor import Descriptor, annotations_of, text_of
+from ocimirror.model.digest import Digest
+
+_Children = tuple[tuple[Descriptor, ...], tuple[Descriptor, ...]]  # manifests, blobs
+MAX_SIZE_BYTES = 4 * 1024 * 1024  # distribution-spec: registries SHOULD take at least 4 MiB
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One manifest, index, or content of unknown type that registries keep among manifests.
+
+    Attributes:
+        raw: the bytes, exactly as they were received; the digest is of these.
+        descriptor: media type, digest and size of `raw`.
+        manifests: children that live under /manifests/, in document order.
+        blobs: children that live under /blobs/: config, then layers, in document order.
+        subject: the manifest this one is about; an edge up, never a child.
+        opaque: the type is unknown, so its children, if any, cannot be known.
+    """
+
+    raw: bytes = field(repr=False)
+    descriptor: Descriptor
+    manifests: tuple[Descriptor, ...] = ()
+    blobs: tuple[Descriptor, ...] = ()
+    subject: Descriptor | None = None
+    artifact_type: str = ""
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    opaque: bool = False
+
+    @property
+    def digest(self) -> Digest:
+        """The digest of the raw bytes."""
+        return self.descriptor.digest
+
+    @property
+    def media_type(self) -> str:
+        """The media type, as the parent or the registry stated it."""
+        return self.descriptor.media_type
+
+    @classmethod
+    def parse(cls, raw: bytes, descriptor: Descriptor) -> Manifest:
+        """Read a view out of bytes that already match their descriptor.
+
+        Args:
+            raw: the whole document.
+            descriptor: where it was named; its media type decides how the bytes are read.
+
+        Raises:
+            MalformedManifest: not strict JSON, index and image manifest at once, a media type
+                that contradicts the descriptor's, or a bad descriptor inside.
+            Unsupported: Docker schema 1.
+
+        Spec: image-spec manifest.md, image-index.md; type confusion is CVE-2021-41190.
+        """
+        what = f"manifest {descriptor.digest}"
+        media_type = descriptor.media_type
+        if media_type in mediatype.SCHEMA1:
+            raise _schema1(what)
+        if not mediatype.is_index(media_type) and not mediatype.is_image_manifest(media_type):
+            return cls(raw, descriptor, opaque=True)
+        document = strictjson.loads(raw, what)
+        if document.get("schemaVersion") == 1:
+            raise _schema1(what)
+        if document.get("schemaVersion") != 2 or type(document["schemaVersion"]) is not int:
+            raise MalformedManifest(f"{what}: schemaVersion is not 2")
+        stated = text_of(document, "mediaType", what)
+        if stated and stated != media_type:
+            raise MalformedManifest(f"{what}: it says {stated}, and was announced as {media_type}")
+        index = mediatype.is_index(media_type)
+        wrong = ("config", "layers", "fsLayers") if index else ("manifests", "fsLayers")
+        if any(document.get(key) is not None for key in wrong):
+            raise MalformedManifest(f"{what}: both an index and an image manifest (ambiguous)")
+        manifests, blobs = (_index_children if index else _image_children)(document, what)
+        return cls(
+            raw,
+            descriptor,
+            manifests=manifests,
+            blobs=blobs,
+            subject=_subject(document, what),
+            artifact_type=_artifact_type(document, what),
+            annotations=annotations_of(document, what),
+        )
+
+
+def sniff_media_type(raw: bytes, what: str) -> str:
+    """Return the media type that a document states or, where it states none, has the shape of.
+
+    For bytes that nobody announced: a layout rebuilt from its blobs, a reply whose Content-Type
+    is generic. An empty string means unknown.
+    """
+    document = strictjson.loads(raw, what)
+    stated = text_of(document, "mediaType", what)
+    if stated:
+        return stated
+    if isinstance(document.get("manifests"), list):
+        return mediatype.OCI_INDEX
+    if isinstance(document.get("layers"), list):
+        return mediatype.OCI_MANIFEST
+    return ""
+
+
+def _schema1(what: str) -> Unsupported:
+    return Unsupported(
+        f"{what} is Docker schema 1: its digest does not cover its bytes, and today's engines"
+        " do not read it",
+        advice="Pull and push it once with a current docker to get a schema 2 image.",
+    )
+
+
+def _index_children(document: Mapping[str, Any], what: str) -> _Children:
+    manifests, blobs = [], []
+    for place, entry in _list(document, "manifests", what):
+        descriptor = Descriptor.parse(entry, place, "manifest")
+        if mediatype.is_blob_in_index(descriptor.media_type):
+            blobs.append(replace(descriptor, kind="blob"))
+        else:
+            manifests.append(descriptor)
+    return tuple(manifests), tuple(blobs)
+
+
+def _image_children(document: Mapping[str, Any], what: str) -> _Children:
+    if "config" not in document:
+        raise MalformedManifest(f"{what}: an image manifest without a config")
+    config = Descriptor.parse(document["config"], f"config of {what}")
+    layers = _list(document, "layers", what)
+    return (), (config, *(Descriptor.parse(entry, place) for place, entry in layers))
+
+
+def _list(document: Mapping[str, Any], key: str, what: str) -> list[tuple[str, object]]:
+    """Return (place, entry) pairs; null is an empty list, as Go programs write it."""
+    if key not in document:
+        raise MalformedManifest(f"{what}: no {key}")
+    entries = document[key] or []
+    if not isinstance(entries, list):
+        raise MalformedManifest(f"{what}: {key} is not a list")
+    return [(f"{key}[{number}] of {what}", entry) for number, entry in enumerate(entries)]
+
+
+def _subject(document: Mapping[str, Any], what: str) -> Descriptor | None:
+    if document.get("subject") is None:
+        return None
+    return Descriptor.parse(document["subject"], f"subject of {what}", "manifest")
+
+
+def _artifact_type(document: Mapping[str, Any], what: str) -> str:
+    """The artifact type; where it is absent, the config's media type (distribution-spec)."""
+    stated = text_of(document, "artifactType", what)
+    config = document.get("config")
+    if stated or not isinstance(config, dict):
+        return stated
+    config_type = text_of(config, "mediaType", f"config of {what}")
+    return "" if config_type in (mediatype.OCI_CONFIG, mediatype.DOCKER_CONFIG) else config_type

@@ -1,0 +1,57 @@
+"""Media types: the OCI ones with their Docker twins, and what kind of content each names."""
+
+from __future__ import annotations
+
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+OCI_EMPTY = "application/vnd.oci.empty.v1+json"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+OCTET_STREAM = "application/octet-stream"
+
+INDEXES = frozenset({OCI_INDEX, DOCKER_LIST})
+IMAGE_MANIFESTS = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
+SCHEMA1 = frozenset(
+    {
+        "application/vnd.docker.distribution.manifest.v1+json",
+        "application/vnd.docker.distribution.manifest.v1+prettyjws",
+    }
+)
+# Offered on every manifest request: docker-registry answers 404 without the right one.
+ACCEPTED = (OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST)
+
+_LAYER_PREFIXES = (
+    "application/vnd.oci.image.layer.",
+    "application/vnd.docker.image.rootfs.",
+    "application/vnd.in-toto+json",
+)
+# BuildKit's cache export puts layers and this config into the `manifests` of an index.
+_BLOBS_IN_AN_INDEX = frozenset(
+    {OCI_CONFIG, DOCKER_CONFIG, "application/vnd.buildkit.cacheconfig.v0"}
+)
+_FOREIGN_PREFIXES = (
+    "application/vnd.oci.image.layer.nondistributable.",
+    "application/vnd.docker.image.rootfs.foreign.",
+)
+
+
+def is_index(media_type: str) -> bool:
+    """Whether it is an OCI index or a Docker manifest list."""
+    return media_type in INDEXES
+
+
+def is_image_manifest(media_type: str) -> bool:
+    """Whether it is an OCI image manifest or a Docker schema 2 manifest."""
+    return media_type in IMAGE_MANIFESTS
+
+
+def is_blob_in_index(media_type: str) -> bool:
+    """Whether a child of an index is a blob; any other child is a manifest, known or not."""
+    return media_type.startswith(_LAYER_PREFIXES) or media_type in _BLOBS_IN_AN_INDEX
+
+
+def is_foreign(media_type: str) -> bool:
+    """Whether it is a layer that registries do not distribute (image-spec layer.md)."""
+    return media_type.startswith(_FOREIGN_PREFIXES)

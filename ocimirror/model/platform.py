@@ -1,0 +1,51 @@
+"""Platforms, and when one matches what was asked for."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ocimirror.errors import InvalidReference
+
+_PART = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
+_DEFAULT_VARIANT = {"arm64": "v8", "arm": "v7"}
+_ALIASES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "armhf": "arm", "i386": "386"}
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """The platform of an index entry (image-spec image-index.md)."""
+
+    os: str
+    architecture: str
+    variant: str = ""
+    os_version: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Platform:
+        """Parse `OS/ARCH[/VARIANT]` as a person writes it.
+
+        Raises:
+            InvalidReference: another shape.
+        """
+        parts = text.lower().split("/")
+        if not 2 <= len(parts) <= 3 or not all(_PART.fullmatch(part) for part in parts):
+            raise InvalidReference(f"not a platform: {text!r} (want OS/ARCH or OS/ARCH/VARIANT)")
+        system, architecture, variant = parts[0], parts[1], parts[2] if len(parts) == 3 else ""
+        return cls(system, _ALIASES.get(architecture, architecture), variant)
+
+    def matches(self, offered: Platform) -> bool:
+        """Whether what an index offers is what this one asks for, as containerd decides it.
+
+        `arm` means `arm/v7` and `arm64` means `arm64/v8`; os.version is not compared.
+        """
+        return self._normal() == offered._normal()
+
+    def _normal(self) -> tuple[str, str, str]:
+        architecture = _ALIASES.get(self.architecture, self.architecture)
+        variant = self.variant or _DEFAULT_VARIANT.get(architecture, "")
+        return self.os, architecture, variant
+
+    def __str__(self) -> str:
+        text = f"{self.os}/{self.architecture}"
+        return f"{text}/{self.variant}" if self.variant else text

@@ -1,0 +1,170 @@
+"""References (registry, repository, tag, digest) and locations (scheme and where)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from ocimirror.errors import InvalidReference
+from ocimirror.model.digest import Digest
+
+DOCKER_HUB = "docker.io"
+_HUB_ALIASES = {"index.docker.io", "registry-1.docker.io", DOCKER_HUB}
+_HOST = re.compile(
+    r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:.]+\])"
+    r"(?::[0-9]{1,5})?",
+    re.ASCII | re.IGNORECASE,
+)
+# distribution-spec: pulling manifests, <name> and <reference>.
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*", re.ASCII)
+_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}", re.ASCII)
+_MAX_NAME = 255
+
+
+def is_tag(text: str) -> bool:
+    """Whether the text fits the tag grammar."""
+    return _TAG.fullmatch(text) is not None
+
+
+def check_repository(text: str) -> str:
+    """Return the repository name; InvalidReference where it does not fit the grammar."""
+    if len(text) > _MAX_NAME or not _REPOSITORY.fullmatch(text):
+        raise InvalidReference(f"not a repository name: {text[:300]!r}")
+    return text
+
+
+def check_registry(text: str) -> str:
+    """Return the canonical `host[:port]` of a registry; InvalidReference for anything else."""
+    if not _HOST.fullmatch(text):
+        raise InvalidReference(f"not a registry host: {text[:300]!r}")
+    port = text.rpartition(":")[2] if not text.endswith("]") and ":" in text else ""
+    if port and not 0 < int(port) < 65536:
+        raise InvalidReference(f"not a registry host: {text[:300]!r} (port)")
+    host = text.lower()
+    return DOCKER_HUB if host in _HUB_ALIASES else host
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A normalised name of an image in a registry; `alpine` is `docker.io/library/alpine`.
+
+    With tag and digest, the digest is what is read and the tag is what is written.
+    """
+
+    registry: str
+    repository: str
+    tag: str = ""
+    digest: Digest | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Reference:
+        """Parse `[HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST]` as Docker does, by full match.
+
+        Raises:
+            InvalidReference: anything else; nothing was asked of any registry yet.
+        """
+        name, has_digest, digest_text = text.partition("@")
+        digest = Digest.parse(digest_text) if has_digest else None
+        first, slash, rest = name.partition("/")
+        if slash and (re.search(r"[.:\[]", first) or first == "localhost"):
+            registry, path = check_registry(first), rest
+        else:
+            registry, path = DOCKER_HUB, name
+        repository, _, tag = path.partition(":")
+        if ":" in path and not is_tag(tag):
+            raise InvalidReference(f"not a tag: {tag[:300]!r} in {text[:300]!r}")
+        if registry == DOCKER_HUB and "/" not in repository:
+            repository = f"library/{repository}"
+        if len(registry) + 1 + len(repository) > _MAX_NAME or not _REPOSITORY.fullmatch(repository):
+            raise InvalidReference(
+                f"not an image reference: {text[:300]!r}",
+                advice="A reference is [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST], in lower case.",
+            )
+        return cls(registry, repository, tag, digest)
+
+    @property
+    def name(self) -> str:
+        """Registry and repository, without tag and digest."""
+        return f"{self.registry}/{self.repository}"
+
+    @property
+    def read_name(self) -> str:
+        """What is asked of the registry: the digest, else the tag, else `latest`."""
+        return str(self.digest or self.tag or "latest")
+
+    def readable(self) -> Reference:
+        """Return this reference with the tag `latest` where it has neither tag nor digest."""
+        return self if self.tag or self.digest else replace(self, tag="latest")
+
+    def __str__(self) -> str:
+        tag = f":{self.tag}" if self.tag else ""
+        return f"{self.name}{tag}" + (f"@{self.digest}" if self.digest else "")
+
+
+Scheme = Literal["docker", "oci", "oci-archive"]
+_LOCAL_SCHEMES: tuple[Scheme, ...] = ("oci", "oci-archive")
+_TRAILING_DIGEST = re.compile(r"(.+):@([^@:]+:[^@:]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where images are: a scheme of containers-transports(5), the place, and perhaps a name.
+
+    `reference` belongs to docker, `path` to the others; `name` is a full reference or a tag,
+    `digest` asks for a root by its digest instead.
+    """
+
+    scheme: Scheme
+    path: str = ""
+    name: str = ""
+    digest: Digest | None = None
+    reference: Reference | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Location:
+        """Parse a location with its scheme, or a path that starts with `/`, `./` or `../`.
+
+        Raises:
+            InvalidReference: no scheme we know and no path.
+        """
+        if text.startswith("docker://"):
+            return cls("docker", reference=Reference.parse(text.removeprefix("docker://")))
+        for scheme in _LOCAL_SCHEMES:
+            if text.startswith(f"{scheme}:"):
+                return cls._local(scheme, text.removeprefix(f"{scheme}:"), text)
+        if text.startswith(("/", "./", "../")) or text in (".", ".."):
+            return cls._local("oci", text, text)
+        raise InvalidReference(
+            f"not a location: {text[:300]!r}",
+            advice="Write docker://HOST/REPOSITORY:TAG, oci:DIRECTORY[:NAME],"
+            " oci-archive:FILE[:NAME], or a path that starts with /, ./ or ../.",
+        )
+
+    @classmethod
+    def _local(cls, scheme: Scheme, rest: str, text: str) -> Location:
+        by_digest = _TRAILING_DIGEST.fullmatch(rest)
+        if by_digest:
+            path, digest, name = by_digest[1], Digest.parse(by_digest[2]), ""
+        else:
+            path, _, name = rest.partition(":")
+            digest = None
+        if not path or "\0" in path:
+            raise InvalidReference(f"no path in {text[:300]!r}")
+        if ":" in path:
+            raise InvalidReference(f"a path with a colon cannot be written: {text[:300]!r}")
+        return cls(scheme, path, name, digest)
+
+    @property
+    def read_name(self) -> str:
+        """The name or digest that is asked of the place, empty for "the only image"."""
+        if self.reference is not None:
+            return self.reference.read_name
+        return str(self.digest or self.name)
+
+    def __str__(self) -> str:
+        if self.reference is not None:
+            return f"docker://{self.reference}"
+        name = f":@{self.digest}" if self.digest else f":{self.name}" if self.name else ""
+        return f"{self.scheme}:{self.path}{name}"

@@ -1,0 +1,213 @@
+"""Durable writes: a new file, synced, renamed over its name; and locks that processes respect.
+
+Everything that changes the disk goes through OsLayer, so that tests can record each step, fail
+it, or drop what was not synced, and look at what a crash would have left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from typing import Literal
+
+from ocimirror.errors import Locked, storage_error
+
+_WRITE_BACK_BYTES = 16 * 1024 * 1024
+_ABANDONED_S = 60
+
+
+class OsLayer:
+    """The operations that change a disk; paths are absolute."""
+
+    def create(self, path: str) -> int:
+        """Create a file that must not exist; return its descriptor."""
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+
+    def write(self, fd: int, content: bytes) -> None:
+        """Write all of it."""
+        view = memoryview(content)
+        while view:
+            view = view[os.write(fd, view) :]
+
+    def start_write_back(self, fd: int, offset: int, length: int) -> None:
+        """Ask the kernel to begin writing a range, so that the final sync is short."""
+        # POSIX_FADV_DONTNEED starts write-back of dirty pages; they stay cached until written.
+        os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
+
+    def sync(self, fd: int) -> None:
+        """Wait until the file's content is on the disk."""
+        os.fsync(fd)
+
+    def close(self, fd: int) -> None:
+        """Close a descriptor from `create`."""
+        os.close(fd)
+
+    def rename(self, old: str, new: str) -> None:
+        """Rename over whatever has the new name, atomically."""
+        os.replace(old, new)
+
+    def unlink(self, path: str) -> None:
+        """Remove a file."""
+        os.unlink(path)
+
+    def make_directory(self, path: str) -> None:
+        """Create one directory; no error where it exists."""
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o755)
+
+    def sync_directory(self, path: str) -> None:
+        """Wait until the directory's entries are on the disk."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+class NewFile:
+    """A file that appears under its name whole and synced, or not at all.
+
+    Nothing is visible before `commit`; leaving the context without it removes the temporary
+    file. After a failed sync the file is discarded, never synced again: the kernel may have
+    dropped the pages it could not write.
+
+    Args:
+        temporary: a path on the same file system that no other writer uses.
+        final: the name it will get; what has the name now is replaced.
+        durable: sync before the rename; without, only a crash of the process is survived.
+
+    What is NOT done: syncing the directory; the caller does, once for many files.
+    """
+
+    def __init__(self, os_layer: OsLayer, temporary: str, final: str, *, durable: bool) -> None:
+        self._os = os_layer
+        self._temporary = temporary
+        self._final = final
+        self._durable = durable
+        self._written = 0
+        self._flushed = 0
+        self._fd: int | None = None
+
+    def __enter__(self) -> NewFile:
+        with self._translated():
+            self._fd = self._os.create(self._temporary)
+            fcntl.flock(self._fd, fcntl.LOCK_SH)  # says that a living process writes it
+        return self
+
+    def write(self, content: bytes) -> None:
+        """Append bytes."""
+        assert self._fd is not None  # noqa: S101 - a programming error, not input
+        with self._translated():
+            self._os.write(self._fd, content)
+        self._written += len(content)
+        if self._durable and self._written - self._flushed >= _WRITE_BACK_BYTES:
+            self._os.start_write_back(self._fd, self._flushed, self._written - self._flushed)
+            self._flushed = self._written
+
+    def commit(self) -> None:
+        """Sync the file, then give it its name."""
+        assert self._fd is not None  # noqa: S101
+        with self._translated():
+            if self._durable:
+                self._os.sync(self._fd)
+            fd, self._fd = self._fd, None
+            self._os.close(fd)
+            self._os.rename(self._temporary, self._final)
+        self._temporary = ""
+
+    def __exit__(self, *_: object) -> None:
+        if self._fd is not None:
+            with contextlib.suppress(OSError):
+                self._os.close(self._fd)
+            self._fd = None
+        if self._temporary:
+            with contextlib.suppress(OSError):
+                self._os.unlink(self._temporary)
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise _with_space(error, self._final, self._written) from error
+
+
+def _with_space(error: OSError, path: str, written: int) -> Exception:
+    what = f"cannot write {path}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        what += f" after {written} bytes, {free_bytes(os.path.dirname(path))} bytes free"
+    return storage_error(error, what)
+
+
+def remove_abandoned(directory: str) -> None:
+    """Remove the temporary files in a directory whose writers are dead."""
+    for entry in os.scandir(directory):
+        with contextlib.suppress(OSError):
+            if time.time() - entry.stat(follow_symlinks=False).st_mtime < _ABANDONED_S:
+                continue  # (perhaps created, and not locked yet)
+            fd = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(entry.path)
+            finally:
+                os.close(fd)
+
+
+def free_bytes(directory: str) -> int:
+    """Return what an ordinary user may still write on the file system of a directory."""
+    try:
+        status = os.statvfs(directory)
+    except OSError:
+        return 0
+    return status.f_bavail * status.f_frsize
+
+
+class FileLock:
+    """An flock on a file that is never renamed; the kernel releases it when the process dies.
+
+    Advisory: only processes that ask for it are held back, and not across NFS clients.
+    """
+
+    def __init__(self, path: str, *, create: bool = True) -> None:
+        flags = os.O_CLOEXEC | (os.O_RDWR | os.O_CREAT if create else os.O_RDONLY)
+        try:
+            self._fd = os.open(path, flags, 0o644)
+        except OSError as error:
+            raise storage_error(error, f"cannot open the lock {path}") from error
+        self._path = path
+
+    def acquire(self, mode: Literal["shared", "exclusive"], *, wait: bool) -> None:
+        """Take the lock, or change the mode of a lock that is held.
+
+        Raises:
+            Locked: another process holds it, and `wait` is false.
+        """
+        operation = fcntl.LOCK_SH if mode == "shared" else fcntl.LOCK_EX
+        try:
+            fcntl.flock(self._fd, operation | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            raise Locked(
+                f"{self._path} is held by another process",
+                advice="Another ocimirror is at work there; run again later, or add --wait.",
+            ) from error
+        except OSError as error:
+            raise storage_error(error, f"cannot lock {self._path}") from error
+
+    def release(self) -> None:
+        """Give the lock back; the file stays."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    @contextlib.contextmanager
+    def held(self, mode: Literal["shared", "exclusive"]) -> Iterator[None]:
+        """Hold the lock for a moment, waiting for it."""
+        self.acquire(mode, wait=True)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)

@@ -1,0 +1,242 @@
+"""A layout's index.json: which name stands for which manifest.
+
+The names follow containerd, which docker and podman read too: `io.containerd.image.name` is the
+full reference and `org.opencontainers.image.ref.name` the tag. The document is edited as it was
+parsed, so the keys and entries of other tools survive. (This file is not an image: it is written
+anew with each name, unlike manifests, which are never serialised.)
+"""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+from ocimirror.errors import DamagedLayout, InvalidReference, NotFound, OciMirrorError
+from ocimirror.model import mediatype, strictjson
+from ocimirror.model.descriptor import Descriptor
+from ocimirror.model.digest import Digest
+from ocimirror.model.manifest import MAX_SIZE_BYTES as MAX_MANIFEST_BYTES
+from ocimirror.model.manifest import sniff_media_type
+from ocimirror.model.reference import Reference
+from ocimirror.stores.store import Source
+
+IMAGE_NAME = "io.containerd.image.name"
+REF_NAME = "org.opencontainers.image.ref.name"
+MAX_SIZE_BYTES = 256 * 1024 * 1024
+EMPTY = b'{"schemaVersion":2,"mediaType":"%s","manifests":[]}' % mediatype.OCI_INDEX.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of index.json. `name` is a full reference where one is known, else the tag."""
+
+    descriptor: Descriptor
+    name: str
+    tag: str
+
+    def reference(self) -> Reference | None:
+        """Return the name as a reference, or None where it is not one (a bare tag, free text)."""
+        if "/" not in self.name:
+            return None
+        try:
+            return Reference.parse(self.name)
+        except InvalidReference:
+            return None
+
+
+class LayoutIndex:
+    """The parsed document; immutable, `with_names` returns the bytes of a new one."""
+
+    def __init__(self, document: dict[str, Any], what: str) -> None:
+        self._document = document
+        self._what = what
+        self.entries = tuple(_entry(e, number, what) for number, e in enumerate(_list(document)))
+
+    @classmethod
+    def parse(cls, raw: bytes, what: str) -> LayoutIndex:
+        """Parse index.json.
+
+        Args:
+            raw: the whole file.
+            what: the place, for errors.
+
+        Raises:
+            DamagedLayout: empty, torn, not strict JSON, or not an index.
+
+        Spec: image-spec image-layout.md#indexjson-file.
+        """
+        if not raw.strip(b"\0 \n"):
+            raise _damaged(f"{what}: index.json is empty")
+        try:
+            document = cast("dict[str, Any]", strictjson.loads(raw, f"index.json of {what}"))
+            if not isinstance(document.get("manifests") or [], list):
+                raise DamagedLayout(f"index.json of {what} has no list of manifests")
+            if document.get("schemaVersion") != 2:
+                raise DamagedLayout(f"index.json of {what} is not an image index")
+            return cls(document, what)
+        except OciMirrorError as error:
+            raise _damaged(error.message) from error
+
+    def find(self, name: str) -> Descriptor:
+        """Return what a name stands for.
+
+        Args:
+            name: a full reference, else a tag, or a digest; empty for the only image.
+
+        Raises:
+            NotFound: no entry, or several; the error lists the candidates.
+        """
+        found = self._lookup(name)
+        roots = {entry.descriptor.digest: entry.descriptor for entry in found}
+        if len(roots) == 1:
+            return next(iter(roots.values()))
+        if found:
+            listed = sorted({entry.name or str(entry.descriptor.digest) for entry in found})
+            what = f"{name} names several images" if name else "no name given, and several images"
+            raise NotFound(f"{self._what}: {what}", advice=f"Name one of: {_some(listed)}")
+        known = sorted(entry.name for entry in self.entries if entry.name)
+        missing = f"no image {name}" if name else "no image"
+        raise NotFound(
+            f"{self._what}: {missing}", advice=f"It holds: {_some(known)}" if known else ""
+        )
+
+    def _lookup(self, name: str) -> Sequence[Entry]:
+        if not name:
+            return self.entries
+        for spelling in _spellings(name):
+            if spelling in self._by_name:
+                return self._by_name[spelling]
+        return [entry for entry in self.entries if entry.tag == name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[Entry]]:
+        entries: dict[str, list[Entry]] = {}
+        for entry in self.entries:
+            for spelling in {entry.name, _spellings(entry.name)[-1], str(entry.descriptor.digest)}:
+                entries.setdefault(spelling, []).append(entry)
+        return entries
+
+    def _stands_for(self, name: str, descriptor: Descriptor) -> bool:
+        entries = self._by_name.get(name, [])
+        return bool(entries) and all(e.descriptor.digest == descriptor.digest for e in entries)
+
+    def with_names(self, names: Sequence[tuple[str, Descriptor]]) -> bytes | None:
+        """Return the document with each name moved to its descriptor; None where all are there.
+
+        A name keeps its place in the list, and everything else is kept. What an old entry said
+        of other content goes with it.
+        """
+        wanted = dict(names)
+        written: set[str] = set()
+        if all(self._stands_for(name, descriptor) for name, descriptor in wanted.items()):
+            return None
+        documents: list[Any] = []
+        for entry, document in zip(self.entries, _list(self._document), strict=True):
+            moved = wanted.get(entry.name)
+            if moved is None:
+                documents.append(document)
+            elif entry.name not in written:
+                same = moved.digest == entry.descriptor.digest
+                documents.append(document if same else _document_of(entry.name, moved))
+                written.add(entry.name)
+        new = [(name, moved) for name, moved in wanted.items() if name not in written]
+        documents += [_document_of(name, moved) for name, moved in new]
+        whole = {**self._document, "manifests": documents}
+        return json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+class LayoutSource(Source):
+    """What a layout is to a reader, be it a directory or a tar."""
+
+    @abstractmethod
+    def index(self) -> LayoutIndex:
+        """Return index.json as it is now.
+
+        Raises:
+            DamagedLayout: it is empty, torn or not an index.
+        """
+
+    @abstractmethod
+    def size_of(self, digest: Digest) -> int | None:
+        """Return the size of the stored file of that name, None where there is none."""
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Return the entries of index.json, in its order."""
+        return self.index().entries
+
+    def _resolve(self, name: str) -> Descriptor:
+        try:
+            return self.index().find(name)
+        except NotFound:
+            descriptor = self._not_a_root(name)
+            if descriptor is None:
+                raise
+            return descriptor
+
+    def _not_a_root(self, name: str) -> Descriptor | None:
+        """A manifest that only its digest finds; nobody announced its type, so it is read."""
+        try:
+            digest = Digest.parse(name)
+        except InvalidReference:
+            return None
+        size = self.size_of(digest)
+        if size is None or size > MAX_MANIFEST_BYTES:
+            return None
+        found = Descriptor(mediatype.OCTET_STREAM, digest, size, "manifest")
+        with self.fetch(found) as stream:
+            media_type = sniff_media_type(stream.read_all(MAX_MANIFEST_BYTES), str(digest))
+        return Descriptor(media_type or found.media_type, digest, size, "manifest")
+
+    def _exists(self, descriptor: Descriptor) -> bool:
+        return self.size_of(descriptor.digest) == descriptor.size
+
+    def _names(self) -> list[str]:
+        return list(dict.fromkeys(entry.name for entry in self.entries() if entry.name))
+
+
+def _document_of(name: str, descriptor: Descriptor) -> dict[str, object]:
+    annotations = {IMAGE_NAME: name}
+    tag = Reference.parse(name).tag if "/" in name else name
+    if tag:
+        annotations[REF_NAME] = tag
+    return {
+        "mediaType": descriptor.media_type,
+        "digest": str(descriptor.digest),
+        "size": descriptor.size,
+        "annotations": annotations,
+    }
+
+
+def _list(document: dict[str, Any]) -> list[Any]:
+    return cast("list[Any]", document.get("manifests") or [])
+
+
+def _entry(value: object, number: int, what: str) -> Entry:
+    descriptor = Descriptor.parse(value, f"manifests[{number}] of index.json of {what}", "manifest")
+    annotations = descriptor.annotations
+    tag = annotations.get(REF_NAME, "")
+    return Entry(descriptor, annotations.get(IMAGE_NAME) or tag, tag)
+
+
+def _spellings(name: str) -> list[str]:
+    """The name as it is written, and as Docker would normalise it."""
+    try:
+        reference = Reference.parse(name)
+    except InvalidReference:
+        return [name]
+    return [name, str(reference), str(reference.readable())]
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    return ", ".join(names[:20]) + more
+
+
+def _damaged(message: str) -> DamagedLayout:
+    return DamagedLayout(
+        message, advice="Nothing was overwritten. index.json.prev, if it is there, is the last one."
+    )

@@ -1,0 +1,355 @@
+"""The OCI image layout: a directory of blobs named by digest, and index.json naming the roots.
+
+What holds at every instant, also after kill -9 and power loss: index.json is complete, and all
+that is reachable from it was on the disk before it was written. To that end blobs appear whole
+(`atomic.NewFile`), from temporary files outside `blobs/`, and one replace of index.json under a
+lock moves the names of a whole batch.
+
+    oci-layout  index.json  index.json.prev  blobs/<algorithm>/<encoded>
+    .ocimirror/lock         flock: shared while content is written, exclusive for its removal
+    .ocimirror/index.lock   flock: exclusive for the moment of the index replace
+    .ocimirror/tmp/         what is being written
+
+Spec: image-spec image-layout.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import stat
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from ocimirror.errors import (
+    DamagedLayout,
+    LocalStorageError,
+    MalformedManifest,
+    MissingContent,
+    NoSpace,
+    SizeMismatch,
+    UsageError,
+    storage_error,
+)
+from ocimirror.model import strictjson
+from ocimirror.model.descriptor import Descriptor
+from ocimirror.model.digest import Digest
+from ocimirror.model.manifest import Manifest
+from ocimirror.stores import index as layout_index
+from ocimirror.stores.atomic import FileLock, NewFile, OsLayer, free_bytes, remove_abandoned
+from ocimirror.stores.index import LayoutIndex, LayoutSource
+from ocimirror.stores.store import Store, Stored, verified
+from ocimirror.stores.stream import CHUNK_BYTES, Reader, VerifiedStream
+
+LAYOUT_FILE = "oci-layout"
+LAYOUT_VERSION = b'{"imageLayoutVersion":"1.0.0"}'
+MAX_LAYOUT_FILE_BYTES = 64 * 1024
+_PRIVATE = ".ocimirror"
+
+
+class Layout(LayoutSource, Store):
+    """An image layout directory.
+
+    Args:
+        path: the directory.
+        mode: `read` writes nothing at all, and works on read-only media; `write` makes the
+            layout where it is absent and holds the shared lock until `close`.
+        durable: survive power loss; without, only a crash of the process.
+        wait: wait for a run that holds the lock exclusively.
+        os_layer: the operations that change the disk.
+
+    Raises:
+        UsageError: `write` on a directory that holds something else.
+        DamagedLayout: `read` of what is not a layout.
+        Locked: another run holds the exclusive lock.
+        LocalStorageError: before any transfer, where the directory cannot be written.
+    """
+
+    names_at_once = 64
+
+    def __init__(
+        self,
+        path: str,
+        mode: Literal["read", "write"] = "read",
+        *,
+        durable: bool = True,
+        wait: bool = False,
+        os_layer: OsLayer | None = None,
+    ) -> None:
+        self.path = path
+        self.location = f"oci:{path}"
+        self._os = os_layer or OsLayer()
+        self._durable = durable
+        self._root = os.path.abspath(path)
+        self._private = os.path.join(self._root, _PRIVATE)
+        self._directories: dict[str, int] = {}
+        self._parsed: tuple[tuple[int, int, int], LayoutIndex] | None = None
+        self._guard = threading.Lock()
+        self._serial = itertools.count()
+        self._lock: FileLock | None = None
+        if mode == "write":
+            self._open_for_writing(wait)
+        else:
+            self._open_for_reading(wait)
+
+    # --- opening -------------------------------------------------------------------------------
+
+    def _open_for_reading(self, wait: bool) -> None:
+        raw = self._read_small(LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES)
+        if raw is None:
+            raise DamagedLayout(f"{self.path} is not an OCI image layout: it has no {LAYOUT_FILE}")
+        check_layout_file(raw, self.path)
+        lock = os.path.join(self._private, "lock")
+        if os.path.exists(lock) and os.access(lock, os.R_OK):
+            self._lock = FileLock(lock, create=False)
+            self._lock.acquire("shared", wait=wait)
+
+    def _open_for_writing(self, wait: bool) -> None:
+        try:
+            self._refuse_other_directories()
+            made = [self._root, self._private, self._path("blobs"), self._path("blobs", "sha256")]
+            os.makedirs(os.path.dirname(self._root), exist_ok=True)
+            for directory in (*made, self._temporary_directory):
+                self._os.make_directory(directory)
+        except OSError as error:
+            raise storage_error(error, f"cannot write the layout {self.path}") from error
+        self._lock = FileLock(os.path.join(self._private, "lock"))
+        self._lock.acquire("shared", wait=wait)
+        remove_abandoned(self._temporary_directory)
+        raw = self._read_small(LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES)
+        if raw is not None:
+            check_layout_file(raw, self.path)
+        else:
+            self._write_file(LAYOUT_FILE, LAYOUT_VERSION)
+        with self._index_lock():
+            if self._read_small("index.json", layout_index.MAX_SIZE_BYTES) is not None:
+                self.index()  # (a torn one is an error before any transfer)
+            elif any(os.scandir(self._path("blobs", "sha256"))):
+                raise DamagedLayout(f"{self.path} has blobs and no index.json; nothing was written")
+            else:
+                self._write_file("index.json", layout_index.EMPTY)
+                self._sync_directory(self._root)
+
+    def _refuse_other_directories(self) -> None:
+        try:
+            present = set(os.listdir(self._root))
+        except FileNotFoundError:
+            return
+        if present - {"blobs", _PRIVATE} and LAYOUT_FILE not in present:
+            raise UsageError(
+                f"{self.path} is a directory with other files, and no OCI image layout",
+                advice="Name a new or empty directory, or an existing layout.",
+            )
+
+    def close(self) -> None:
+        """Give the lock back; what was written stays."""
+        for directory in self._directories.values():
+            os.close(directory)
+        self._directories.clear()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    # --- reading -------------------------------------------------------------------------------
+
+    def index(self) -> LayoutIndex:
+        """Return index.json as it is now, parsed once for each version of the file."""
+        try:
+            status = os.stat(self._path("index.json"))
+        except OSError as error:
+            raise DamagedLayout(f"{self.path}: no index.json") from error
+        version = (status.st_ino, status.st_size, status.st_mtime_ns)
+        if self._parsed is None or self._parsed[0] != version:
+            raw = self._read_small("index.json", layout_index.MAX_SIZE_BYTES)
+            self._parsed = version, LayoutIndex.parse(raw or b"", self.path)
+        return self._parsed[1]
+
+    def size_of(self, digest: Digest) -> int | None:
+        """Return the size of a blob file; links and special files are refused."""
+        try:
+            status = os.stat(
+                digest.encoded, dir_fd=self._directory(digest.algorithm), follow_symlinks=False
+            )
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise storage_error(error, f"cannot read {digest} in {self.path}") from error
+        if not stat.S_ISREG(status.st_mode):
+            raise DamagedLayout(f"{self.path}: {digest} is not a regular file")
+        return status.st_size
+
+    def blob_files(self) -> Iterator[tuple[str, str]]:
+        """Yield (path below the layout, digest text) of each file under blobs/, sorted."""
+        for algorithm in sorted(os.listdir(self._path("blobs"))):
+            directory = self._path("blobs", algorithm)
+            if os.path.isdir(directory) and not os.path.islink(directory):
+                for name in sorted(os.listdir(directory)):
+                    yield f"blobs/{algorithm}/{name}", f"{algorithm}:{name}"
+            else:
+                yield f"blobs/{algorithm}", algorithm
+
+    def _open(self, descriptor: Descriptor) -> Reader:
+        digest = descriptor.digest
+        try:
+            fd = _open_regular(digest.encoded, self._directory(digest.algorithm))
+        except FileNotFoundError as error:
+            raise MissingContent(f"{self.path}: {descriptor} is missing") from error
+        except OSError as error:
+            raise self._read_error(error, str(digest)) from error
+        size = os.fstat(fd).st_size
+        if size != descriptor.size:
+            os.close(fd)
+            raise SizeMismatch(f"{self.path}: {digest} has {size} bytes, wanted {descriptor.size}")
+        return _FileReader(fd, f"{digest} in {self.path}")
+
+    def _read_small(self, name: str, limit: int) -> bytes | None:
+        """Read a whole document at the root; None where it is absent."""
+        try:
+            fd = _open_regular(self._path(name), None)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise self._read_error(error, name) from error
+        with os.fdopen(fd, "rb") as file:
+            raw = file.read(limit + 1)
+        if len(raw) > limit:
+            raise DamagedLayout(f"{self.path}: {name} is larger than {limit} bytes")
+        return raw
+
+    def _read_error(self, error: OSError, what: str) -> DamagedLayout | LocalStorageError:
+        if error.errno in (errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.EISDIR, errno.ENOTDIR):
+            return DamagedLayout(f"{self.path}: {what} is a link or not a regular file")
+        return storage_error(error, f"cannot read {what} in {self.path}")
+
+    # --- writing -------------------------------------------------------------------------------
+
+    def _ingest(self, descriptor: Descriptor, stream: VerifiedStream, replace: bool) -> Stored:
+        if not replace and self._exists(descriptor):
+            return Stored.PRESENT
+        digest = descriptor.digest
+        directory = self._path("blobs", digest.algorithm)
+        free = free_bytes(self._root)
+        if descriptor.size > free:
+            raise NoSpace(f"{self.path}: {digest} needs {descriptor.size} bytes, {free} are free")
+        self._os.make_directory(directory)
+        with self._new_file(os.path.join(directory, digest.encoded)) as file:
+            while chunk := stream.read(CHUNK_BYTES):
+                file.write(chunk)
+            file.commit()
+        return Stored.COPIED
+
+    def _tag(self, names: Sequence[tuple[str, Manifest]]) -> None:
+        for _, manifest in names:
+            self._ingest(manifest.descriptor, verified(manifest), replace=False)
+        # (1) Whoever renamed the blobs into place, their entries are synced before they are named.
+        for algorithm in os.listdir(self._path("blobs")):
+            self._sync_directory(self._path("blobs", algorithm))
+        self._sync_directory(self._path("blobs"))
+        with self._index_lock():
+            # (2) Another process may have moved names since.
+            old = self._read_small("index.json", layout_index.MAX_SIZE_BYTES) or b""
+            current = LayoutIndex.parse(old, self.path)
+            new = current.with_names([(name, manifest.descriptor) for name, manifest in names])
+            if new is None:
+                return
+            # (3) A copy, never a hard link: other tools write index.json in place.
+            self._write_file("index.json.prev", old)
+            # (4) The names move, all at once.
+            self._write_file("index.json", new)
+            self._sync_directory(self._root)
+
+    def _write_file(self, name: str, content: bytes) -> None:
+        with self._new_file(self._path(name)) as file:
+            file.write(content)
+            file.commit()
+
+    def _new_file(self, final: str) -> NewFile:
+        temporary = f"{os.path.basename(final)[:64]}.{os.getpid()}.{next(self._serial)}"
+        temporary = os.path.join(self._temporary_directory, temporary)
+        return NewFile(self._os, temporary, final, durable=self._durable)
+
+    def _sync_directory(self, path: str) -> None:
+        if not self._durable:
+            return
+        try:
+            self._os.sync_directory(path)
+        except OSError as error:
+            raise storage_error(error, f"cannot sync {path}") from error
+
+    @contextlib.contextmanager
+    def _index_lock(self) -> Iterator[None]:
+        lock = FileLock(os.path.join(self._private, "index.lock"))
+        try:
+            lock.acquire("exclusive", wait=True)
+            yield
+        finally:
+            lock.release()
+
+    def _path(self, *parts: str) -> str:
+        return os.path.join(self._root, *parts)
+
+    @property
+    def _temporary_directory(self) -> str:
+        return os.path.join(self._private, "tmp")
+
+    def _directory(self, algorithm: str) -> int:
+        """Return a descriptor of blobs/<algorithm>, which may not be a link."""
+        with self._guard:
+            if algorithm not in self._directories:
+                blobs = os.open(self._path("blobs"), _DIRECTORY)
+                try:
+                    self._directories[algorithm] = os.open(algorithm, _DIRECTORY, dir_fd=blobs)
+                finally:
+                    os.close(blobs)
+            return self._directories[algorithm]
+
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class _FileReader:
+    """Raw bytes of a regular file that is open."""
+
+    def __init__(self, fd: int, what: str) -> None:
+        self._fd = fd
+        self._what = what
+
+    def read(self, amount: int, /) -> bytes:
+        try:
+            return os.read(self._fd, amount)
+        except OSError as error:
+            raise storage_error(error, f"cannot read {self._what}") from error
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _open_regular(path: str, directory: int | None) -> int:
+    """Open a regular file; a link, FIFO or device is an OSError, and nothing blocks."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    fd = os.open(path, flags, dir_fd=directory)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a regular file")
+    return fd
+
+
+def check_layout_file(raw: bytes, what: str) -> None:
+    """Check the content of an oci-layout file.
+
+    Raises:
+        DamagedLayout: not JSON, or a version we do not know.
+
+    Spec: image-spec image-layout.md#oci-layout-file.
+    """
+    try:
+        version = strictjson.loads(raw, LAYOUT_FILE).get("imageLayoutVersion")
+    except MalformedManifest as error:
+        raise DamagedLayout(f"{what}: {error}") from error
+    if version != "1.0.0":
+        raise DamagedLayout(f"{what}: image layout version {version!r:.50}, wanted 1.0.0")

@@ -1,0 +1,60 @@
+"""The reference implementation of a store: the contract, executed, in memory."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+from ocimirror.errors import NotFound
+from ocimirror.model.descriptor import Descriptor
+from ocimirror.model.digest import Digest
+from ocimirror.model.manifest import Manifest
+from ocimirror.stores.store import Store, Stored, verified
+from ocimirror.stores.stream import Reader, VerifiedStream
+
+
+class MemoryStore(Store):
+    """Content in a dictionary; for tests, experiments and small conversions."""
+
+    names_at_once = 64
+
+    def __init__(self, location: str = "memory:") -> None:
+        self.location = location
+        self._content: dict[Digest, bytes] = {}
+        self._roots: dict[str, Descriptor] = {}
+        self._manifests: dict[Digest, Descriptor] = {}
+
+    def _resolve(self, name: str) -> Descriptor:
+        if not name and len(self._roots) == 1:
+            return next(iter(self._roots.values()))
+        by_digest = {str(digest): found for digest, found in self._manifests.items()}
+        found = self._roots.get(name) or by_digest.get(name)
+        if found is None:
+            raise NotFound(f"{self.location}: no image {name}")
+        return found
+
+    def _open(self, descriptor: Descriptor) -> Reader:
+        content = self._content.get(descriptor.digest)
+        if content is None:
+            raise NotFound(f"{self.location}: no {descriptor.digest}")
+        return io.BytesIO(content)
+
+    def _exists(self, descriptor: Descriptor) -> bool:
+        content = self._content.get(descriptor.digest)
+        return content is not None and len(content) == descriptor.size
+
+    def _names(self) -> list[str]:
+        return list(self._roots)
+
+    def _ingest(self, descriptor: Descriptor, stream: VerifiedStream, replace: bool) -> Stored:
+        if not replace and self._exists(descriptor):
+            return Stored.PRESENT
+        self._content[descriptor.digest] = stream.read_all(descriptor.size)
+        if descriptor.kind == "manifest":
+            self._manifests[descriptor.digest] = descriptor
+        return Stored.COPIED
+
+    def _tag(self, names: Sequence[tuple[str, Manifest]]) -> None:
+        for name, manifest in names:
+            self._ingest(manifest.descriptor, verified(manifest), replace=False)
+            self._roots[name] = manifest.descriptor

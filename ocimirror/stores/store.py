@@ -1,0 +1,183 @@
+"""Source and Store: what every place that holds content promises.
+
+Public methods are final and own the checks; a backend writes the underscore hooks only. A store
+is opened on one repository or one layout, so no method carries a repository.
+"""
+
+from __future__ import annotations
+
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from enum import Enum
+from types import TracebackType
+from typing import Self, final
+
+from ocimirror.errors import IntegrityError, NotFound
+from ocimirror.model.descriptor import Descriptor
+from ocimirror.model.manifest import MAX_SIZE_BYTES, Manifest
+from ocimirror.stores.stream import Reader, VerifiedStream, Watch
+
+
+class Stored(Enum):
+    """How a push came to be stored."""
+
+    COPIED = "copied"
+    """These bytes went through our hash into the destination."""
+    PRESENT = "present"
+    """The destination had it; it was not hashed in this run."""
+    MOUNTED = "mounted"
+    """The registry took it from another of its repositories; it was not hashed in this run."""
+
+
+class Source(ABC):
+    """A place to read from. Thread-safe for different descriptors."""
+
+    location: str
+    """The place in the words of containers-transports(5), without a name."""
+
+    @final
+    def resolve(self, name: str) -> Descriptor:
+        """Return the descriptor of the manifest bytes that a name stands for now.
+
+        Args:
+            name: a tag, a digest, in a layout also a full reference; empty for the only image.
+
+        Raises:
+            NotFound: the name is not there.
+        """
+        return self._resolve(name)
+
+    @final
+    def fetch(self, descriptor: Descriptor, watch: Watch | None = None) -> VerifiedStream:
+        """Return the verified bytes of a descriptor, not opened yet; a context manager."""
+        return VerifiedStream(descriptor, lambda: self._open(descriptor), origin=self, watch=watch)
+
+    @final
+    def read_manifest(self, descriptor: Descriptor) -> Manifest:
+        """Fetch and parse a manifest of at most 4 MiB; its raw bytes are kept.
+
+        Raises:
+            IntegrityError: the bytes do not match, or are not a manifest of that type.
+            NotFound: it is not there.
+        """
+        with self.fetch(descriptor) as stream:
+            raw = stream.read_all(MAX_SIZE_BYTES)
+        try:
+            return Manifest.parse(raw, descriptor)
+        except IntegrityError as error:
+            error.at("source")
+            raise
+
+    @final
+    def exists(self, descriptor: Descriptor) -> bool:
+        """Whether this one object is present with this size; says nothing of its children."""
+        return self._exists(descriptor)
+
+    @final
+    def names(self) -> list[str]:
+        """Return every name once: a registry's tags, a layout's full references."""
+        return self._names()
+
+    @final
+    def __enter__(self) -> Self:
+        return self
+
+    @final
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release locks, files and connections that belong to this place; idempotent."""
+        return
+
+    @abstractmethod
+    def _resolve(self, name: str) -> Descriptor: ...
+
+    @abstractmethod
+    def _open(self, descriptor: Descriptor) -> Reader: ...
+
+    @abstractmethod
+    def _exists(self, descriptor: Descriptor) -> bool: ...
+
+    @abstractmethod
+    def _names(self) -> list[str]: ...
+
+
+class Store(Source):
+    """A place to read from and write to.
+
+    Attributes:
+        name_vouches: a name that stands for a manifest proves its closure present. So it is in a
+            registry; from a directory files may have gone since.
+        names_at_once: how many names one `tag` moves well.
+    """
+
+    name_vouches: bool = False
+    names_at_once: int = 1
+
+    @final
+    def push(
+        self, descriptor: Descriptor, stream: VerifiedStream, *, replace: bool = False
+    ) -> Stored:
+        """Store content under its descriptor. Idempotent: returning means "is stored".
+
+        The stream is not opened where the destination has the content already.
+
+        Args:
+            descriptor: what is stored; the manifests among them after their children.
+            stream: verified content of that same descriptor, from any source.
+            replace: write these bytes even where content is present; it was found damaged.
+
+        Raises:
+            IntegrityError: the stream failed its check; nothing is stored.
+            PushRejected, LocalStorageError: the destination refused.
+        """
+        stated = stream.descriptor
+        if (stated.digest, stated.size) != (descriptor.digest, descriptor.size):
+            raise ValueError(f"a stream of {stated} cannot be stored as {descriptor}")
+        return self._ingest(descriptor, stream, replace)
+
+    @final
+    def push_manifest(self, manifest: Manifest, *, replace: bool = False) -> Stored:
+        """Store a manifest that is in memory: `push` of its own raw bytes."""
+        return self.push(manifest.descriptor, verified(manifest), replace=replace)
+
+    @final
+    def tag(self, names: Sequence[tuple[str, Manifest]]) -> None:
+        """Store each manifest and move its name to it, once its closure is in.
+
+        A layout moves all of them in one atomic step; a registry one after the other. Repeating
+        it changes nothing.
+
+        Args:
+            names: (name, manifest); a tag in a registry, a full reference in a layout.
+        """
+        self._tag(names)
+
+    @final
+    def named(self, name: str, descriptor: Descriptor) -> bool:
+        """Whether the name stands for this manifest already; see `name_vouches`."""
+        return self._named(name, descriptor)
+
+    def _named(self, name: str, descriptor: Descriptor) -> bool:
+        try:
+            return self._resolve(name).digest == descriptor.digest
+        except NotFound:
+            return False
+
+    @abstractmethod
+    def _ingest(self, descriptor: Descriptor, stream: VerifiedStream, replace: bool) -> Stored: ...
+
+    @abstractmethod
+    def _tag(self, names: Sequence[tuple[str, Manifest]]) -> None: ...
+
+
+def verified(manifest: Manifest) -> VerifiedStream:
+    """Return the raw bytes of a manifest as a stream; they are hashed again on the way."""
+    return VerifiedStream(manifest.descriptor, lambda: io.BytesIO(manifest.raw))
