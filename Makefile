@@ -19,7 +19,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt ocimirror/__init__.py
 	@touch $@
 
 demo: setup
-	$(BIN)/python tests/support/demo.py
+	$(BIN)/python -m tests.support.demo
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -32,7 +32,7 @@ test: setup check
 	$(BIN)/python -m pytest
 
 bench: setup
-	$(BIN)/python bench/bench.py
+	$(BIN)/python -m bench
 
 clean:
 	rm -rf $(VENV) .cache build dist *.egg-info

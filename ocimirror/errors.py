@@ -31,6 +31,10 @@ def printable(text: object) -> str:
     )
 
 
+def _one_line(text: object) -> str:
+    return printable(text).replace("\n", " ")
+
+
 class OciMirrorError(Exception):
     """Root of everything ocimirror raises.
 
@@ -45,9 +49,9 @@ class OciMirrorError(Exception):
     default_advice: ClassVar[str] = ""
 
     def __init__(self, message: object, *, side: Side | None = None, advice: str = "") -> None:
-        self.message = printable(message).replace("\n", " ")
+        self.message = _one_line(message)
         self.side = side
-        self._advice = advice
+        self._advice = _one_line(advice)
         super().__init__(self.message)
 
     @property

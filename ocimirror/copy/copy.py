@@ -53,6 +53,7 @@ def copy(
 class _Image:
     """One request under way."""
 
+    number: int
     request: Request
     outcome: Outcome
     started: float = field(default_factory=time.monotonic)
@@ -94,7 +95,7 @@ class _Run:
         self._ready_since = 0.0
 
     def run(self, requests: Iterable[Request]) -> list[Outcome]:
-        images = [_Image(request, Outcome(request)) for request in requests]
+        images = [_Image(n, request, Outcome(request)) for n, request in enumerate(requests)]
         waiting = deque(images)
         stop = self._options.stop
         try:
@@ -307,7 +308,7 @@ class _Run:
 
     def _name(self, destination: Store) -> None:
         """Move the names of all images that are ready there, in one step where it has one."""
-        images = self._ready.pop(destination)
+        images = sorted(self._ready.pop(destination), key=lambda image: image.number)
         roots = [(image.request.new_name, image.the_plan.root) for image in images]
         first = images[0]
 

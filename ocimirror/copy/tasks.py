@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from ocimirror.errors import Interrupted, OciMirrorError
 
-_STOP_WAIT_S = 4.0
+_SLICE_S = 0.2
+_STOP_WAIT_S = 3.0
 T = TypeVar("T")
 
 
@@ -66,17 +67,22 @@ class Tasks:
         Raises:
             Interrupted: the run was stopped, and a task did not end in time.
         """
-        if self._stop.is_set():
-            timeout_s = _STOP_WAIT_S
-        try:
-            advance = self._finished.get(timeout=timeout_s)
-        except Empty:
-            if self._stop.is_set():
-                raise Interrupted("a task did not stop in time") from None
-            return False
-        self.outstanding -= 1
-        advance()
-        return True
+        waited_s = stopped_s = 0.0
+        while timeout_s is None or waited_s <= timeout_s:
+            # In slices, since a signal handler that sets `stop` does not end the wait.
+            slice_s = _SLICE_S if timeout_s is None else min(_SLICE_S, timeout_s - waited_s)
+            try:
+                advance = self._finished.get(timeout=slice_s)
+            except Empty:
+                waited_s += max(slice_s, 1e-3)
+                stopped_s += slice_s if self._stop.is_set() else 0.0
+                if stopped_s >= _STOP_WAIT_S:
+                    raise Interrupted("a task did not stop in time") from None
+                continue
+            self.outstanding -= 1
+            advance()
+            return True
+        return False
 
     def close(self) -> None:
         """End the pool; tasks that ignore a stop are left behind, not waited for."""

@@ -144,7 +144,7 @@ def _list(document: Mapping[str, Any], key: str, what: str) -> list[tuple[str, o
     """Return (place, entry) pairs; null is an empty list, as Go programs write it."""
     if key not in document:
         raise MalformedManifest(f"{what}: no {key}")
-    entries = document[key] or []
+    entries = [] if document[key] is None else document[key]
     if not isinstance(entries, list):
         raise MalformedManifest(f"{what}: {key} is not a list")
     return [(f"{key}[{number}] of {what}", entry) for number, entry in enumerate(entries)]

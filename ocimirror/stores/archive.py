@@ -17,6 +17,7 @@ from typing import BinaryIO
 from ocimirror.errors import (
     DamagedLayout,
     MissingContent,
+    NotFound,
     SizeMismatch,
     storage_error,
 )
@@ -46,6 +47,7 @@ class Archive(LayoutSource):
         path: the file; `-` is standard input, kept in a temporary file first.
 
     Raises:
+        NotFound: there is no such file.
         DamagedLayout: not a tar, not a layout, or members that no layout has: links, devices,
             `..`, duplicates, sizes that do not fit the file.
     """
@@ -56,6 +58,8 @@ class Archive(LayoutSource):
         try:
             self._file = _spooled(sys.stdin.buffer) if path == "-" else open(path, "rb")  # noqa: SIM115
             self._size = os.fstat(self._file.fileno()).st_size
+        except FileNotFoundError as error:
+            raise NotFound(f"there is no file {path}") from error
         except OSError as error:
             raise storage_error(error, f"cannot read {path}") from error
         self._members: dict[str, tuple[int, int]] = {}
@@ -82,7 +86,7 @@ class Archive(LayoutSource):
                         raise DamagedLayout(f"{self.path}: more than {MAX_MEMBERS} members")
                     self._take(member)
                     tar.members = []  # (tarfile keeps every header it saw)
-        except (tarfile.TarError, ValueError, EOFError, OverflowError) as error:
+        except (tarfile.TarError, ValueError, EOFError, OverflowError, RecursionError) as error:
             raise DamagedLayout(f"{self.path} is not a readable tar: {error}") from error
         except OSError as error:
             raise storage_error(error, f"cannot read {self.path}") from error

@@ -15,7 +15,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
 
-from ocimirror.errors import DamagedLayout, InvalidReference, NotFound, OciMirrorError
+from ocimirror.errors import (
+    DamagedLayout,
+    InvalidReference,
+    MalformedManifest,
+    NotFound,
+    OciMirrorError,
+    UsageError,
+)
 from ocimirror.model import mediatype, strictjson
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
@@ -73,31 +80,32 @@ class LayoutIndex:
             raise _damaged(f"{what}: index.json is empty")
         try:
             document = cast("dict[str, Any]", strictjson.loads(raw, f"index.json of {what}"))
-            if not isinstance(document.get("manifests") or [], list):
+            if not isinstance(document.get("manifests", 0) or [], list):
                 raise DamagedLayout(f"index.json of {what} has no list of manifests")
-            if document.get("schemaVersion") != 2:
+            stated = document.get("mediaType", mediatype.OCI_INDEX)
+            if document.get("schemaVersion") != 2 or stated != mediatype.OCI_INDEX:
                 raise DamagedLayout(f"index.json of {what} is not an image index")
             return cls(document, what)
         except OciMirrorError as error:
             raise _damaged(error.message) from error
 
-    def find(self, name: str) -> Descriptor:
-        """Return what a name stands for.
+    def find(self, name: str) -> Entry:
+        """Return the entry that a name stands for; the first where several have one root.
 
         Args:
             name: a full reference, else a tag, or a digest; empty for the only image.
 
         Raises:
-            NotFound: no entry, or several; the error lists the candidates.
+            NotFound: no entry; the error lists what there is.
+            UsageError: several images; the error lists them.
         """
         found = self._lookup(name)
-        roots = {entry.descriptor.digest: entry.descriptor for entry in found}
-        if len(roots) == 1:
-            return next(iter(roots.values()))
+        if len({entry.descriptor.digest for entry in found}) == 1:
+            return found[0]
         if found:
             listed = sorted({entry.name or str(entry.descriptor.digest) for entry in found})
             what = f"{name} names several images" if name else "no name given, and several images"
-            raise NotFound(f"{self._what}: {what}", advice=f"Name one of: {_some(listed)}")
+            raise UsageError(f"{self._what}: {what}", advice=f"Name one of: {_some(listed)}")
         known = sorted(entry.name for entry in self.entries if entry.name)
         missing = f"no image {name}" if name else "no image"
         raise NotFound(
@@ -170,7 +178,7 @@ class LayoutSource(Source):
 
     def _resolve(self, name: str) -> Descriptor:
         try:
-            return self.index().find(name)
+            return self.index().find(name).descriptor
         except NotFound:
             descriptor = self._not_a_root(name)
             if descriptor is None:
@@ -188,7 +196,11 @@ class LayoutSource(Source):
             return None
         found = Descriptor(mediatype.OCTET_STREAM, digest, size, "manifest")
         with self.fetch(found) as stream:
-            media_type = sniff_media_type(stream.read_all(MAX_MANIFEST_BYTES), str(digest))
+            raw = stream.read_all(MAX_MANIFEST_BYTES)
+        try:
+            media_type = sniff_media_type(raw, name)
+        except MalformedManifest:
+            return None  # (a layer)
         return Descriptor(media_type or found.media_type, digest, size, "manifest")
 
     def _exists(self, descriptor: Descriptor) -> bool:
@@ -199,7 +211,8 @@ class LayoutSource(Source):
 
 
 def _document_of(name: str, descriptor: Descriptor) -> dict[str, object]:
-    annotations = {IMAGE_NAME: name}
+    # (A tag alone is no image name: containerd would take it for one.)
+    annotations = {IMAGE_NAME: name} if "/" in name else {}
     tag = Reference.parse(name).tag if "/" in name else name
     if tag:
         annotations[REF_NAME] = tag
@@ -233,7 +246,7 @@ def _spellings(name: str) -> list[str]:
 
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - 20} more" if len(names) > 20 else ""
-    return ", ".join(names[:20]) + more
+    return ", ".join(name[:300] for name in names[:20]) + more
 
 
 def _damaged(message: str) -> DamagedLayout:

@@ -30,6 +30,7 @@ from ocimirror.errors import (
     MalformedManifest,
     MissingContent,
     NoSpace,
+    NotFound,
     SizeMismatch,
     UsageError,
     storage_error,
@@ -63,6 +64,7 @@ class Layout(LayoutSource, Store):
 
     Raises:
         UsageError: `write` on a directory that holds something else.
+        NotFound: `read` of a directory that is not there.
         DamagedLayout: `read` of what is not a layout.
         Locked: another run holds the exclusive lock.
         LocalStorageError: before any transfer, where the directory cannot be written.
@@ -98,6 +100,8 @@ class Layout(LayoutSource, Store):
     # --- opening -------------------------------------------------------------------------------
 
     def _open_for_reading(self, wait: bool) -> None:
+        if not os.path.isdir(self._root):
+            raise NotFound(f"there is no directory {self.path}")
         raw = self._read_small(LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES)
         if raw is None:
             raise DamagedLayout(f"{self.path} is not an OCI image layout: it has no {LAYOUT_FILE}")

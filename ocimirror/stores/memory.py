@@ -22,13 +22,12 @@ class MemoryStore(Store):
         self.location = location
         self._content: dict[Digest, bytes] = {}
         self._roots: dict[str, Descriptor] = {}
-        self._manifests: dict[Digest, Descriptor] = {}
+        self._manifests: dict[str, Descriptor] = {}
 
     def _resolve(self, name: str) -> Descriptor:
         if not name and len(self._roots) == 1:
             return next(iter(self._roots.values()))
-        by_digest = {str(digest): found for digest, found in self._manifests.items()}
-        found = self._roots.get(name) or by_digest.get(name)
+        found = self._roots.get(name) or self._manifests.get(name)
         if found is None:
             raise NotFound(f"{self.location}: no image {name}")
         return found
@@ -47,12 +46,12 @@ class MemoryStore(Store):
         return list(self._roots)
 
     def _ingest(self, descriptor: Descriptor, stream: VerifiedStream, replace: bool) -> Stored:
-        if not replace and self._exists(descriptor):
-            return Stored.PRESENT
-        self._content[descriptor.digest] = stream.read_all(descriptor.size)
+        present = not replace and self._exists(descriptor)
+        if not present:
+            self._content[descriptor.digest] = stream.read_all(descriptor.size)
         if descriptor.kind == "manifest":
-            self._manifests[descriptor.digest] = descriptor
-        return Stored.COPIED
+            self._manifests[str(descriptor.digest)] = descriptor
+        return Stored.PRESENT if present else Stored.COPIED
 
     def _tag(self, names: Sequence[tuple[str, Manifest]]) -> None:
         for name, manifest in names:

@@ -131,7 +131,8 @@ class Store(Source):
 
         Args:
             descriptor: what is stored; the manifests among them after their children.
-            stream: verified content of that same descriptor, from any source.
+            stream: verified content of that same descriptor, from any source; nothing of it was
+                read yet, since a store keeps what it receives.
             replace: write these bytes even where content is present; it was found damaged.
 
         Raises:
@@ -141,6 +142,8 @@ class Store(Source):
         stated = stream.descriptor
         if (stated.digest, stated.size) != (descriptor.digest, descriptor.size):
             raise ValueError(f"a stream of {stated} cannot be stored as {descriptor}")
+        if not stream.fresh:
+            raise ValueError(f"a stream of {stated} that was read from cannot be stored")
         return self._ingest(descriptor, stream, replace)
 
     @final

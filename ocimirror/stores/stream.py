@@ -6,8 +6,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
-from ocimirror.errors import DigestMismatch, OciMirrorError, SizeMismatch
+from ocimirror.errors import DigestMismatch, SizeMismatch, blamed_on
 from ocimirror.model.descriptor import Descriptor
+from ocimirror.model.digest import Hasher
+from ocimirror.stores.hashing import HashThread, beside
 
 if TYPE_CHECKING:
     from ocimirror.stores.store import Source
@@ -63,13 +65,19 @@ class VerifiedStream:
         self._reader: Reader | None = None
         self._left = descriptor.size
         self._closed = False
-        self._hash = descriptor.digest.hasher()
-        if descriptor.size == 0:
-            # requests does not read a body of length 0, so it is verified here.
-            self._compare()
+        with blamed_on("source"):
+            self._hash: Hasher = descriptor.digest.hasher()
+            if descriptor.size == 0:
+                # requests does not read a body of length 0, so it is verified here.
+                self._compare()
 
     def __len__(self) -> int:
         return self.descriptor.size
+
+    @property
+    def fresh(self) -> bool:
+        """Whether nothing was read yet, so that whoever reads on receives all of it."""
+        return self._reader is None and not self._closed
 
     def read(self, amount: int = CHUNK_BYTES) -> bytes:
         """Return the next 1 to `amount` bytes, none after the last.
@@ -85,18 +93,18 @@ class VerifiedStream:
             return b""
         if amount == 0:
             return b""
-        try:
+        with blamed_on("source"):
             return self._next(amount if amount > 0 else CHUNK_BYTES)
-        except OciMirrorError as error:
-            error.at("source")
-            raise
 
     def _next(self, amount: int) -> bytes:
         if self._closed:
             raise ValueError("read from a closed VerifiedStream")
         if self._reader is None:
             self._reader = self._open_reader()
+            self._hash = beside(self._hash, self.descriptor.size)
         chunk = self._reader.read(min(amount, self._left))
+        if len(chunk) > self._left:
+            raise self._too_long()
         if not chunk:
             raise SizeMismatch(
                 f"{self.descriptor.digest}: ended after {self.descriptor.size - self._left} bytes,"
@@ -108,11 +116,12 @@ class VerifiedStream:
         self._left -= len(chunk)
         if self._left == 0:
             if self._reader.read(1):
-                raise SizeMismatch(
-                    f"{self.descriptor.digest}: longer than {self.descriptor.size} bytes"
-                )
+                raise self._too_long()
             self._compare()
         return chunk
+
+    def _too_long(self) -> SizeMismatch:
+        return SizeMismatch(f"{self.descriptor.digest}: longer than {self.descriptor.size} bytes")
 
     def _compare(self) -> None:
         encoded = self._hash.hexdigest()
@@ -142,6 +151,8 @@ class VerifiedStream:
     def close(self) -> None:
         """Release the source's resources; idempotent."""
         self._closed = True
+        if isinstance(self._hash, HashThread):
+            self._hash.close()
         if self._reader is not None:
             self._reader.close()
 

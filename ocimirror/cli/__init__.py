@@ -1,0 +1,82 @@
+"""The command line: arguments, environment, printing and exit codes, and nothing else.
+
+`main` is the console script. Commands load when they are used, so that `--version` and a typo
+cost nothing: `transfer` holds pull, push and copy, `look` verify, inspect and list, `options`
+what all of them share, `output` every line and document that is printed, `progress` the bars.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from ocimirror import __version__
+
+_COMMANDS = {
+    "pull": "ocimirror.cli.transfer",
+    "push": "ocimirror.cli.transfer",
+    "copy": "ocimirror.cli.transfer",
+    "verify": "ocimirror.cli.look",
+    "inspect": "ocimirror.cli.look",
+    "list": "ocimirror.cli.look",
+    "completion": "ocimirror.cli.completion",
+}
+
+
+class _Commands(click.Group):
+    """Loads a command's module when the command is asked for."""
+
+    def list_commands(self, _: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, _: click.Context, cmd_name: str) -> click.Command | None:
+        module = _COMMANDS.get(cmd_name)
+        if module is None:
+            return None
+        command: click.Command = getattr(importlib.import_module(module), f"{cmd_name}_command")
+        return command
+
+
+@click.command(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done, 2 usage, 3 try again, 4 will not help, 5 integrity, 7 locked,"
+    " 8 storage, 9 identity not kept. `ocimirror COMMAND --help` shows examples.",
+)
+@click.version_option(__version__, message="ocimirror %(version)s")
+def commands() -> None:
+    """Mirror OCI images without changing a byte.
+
+    \b
+    ocimirror pull docker.io/library/alpine:3.19 ./layout
+    ocimirror verify oci:./layout
+    ocimirror push ./layout registry.example.com:5000
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit; the process ends here whatever threads still do."""
+    argv = sys.argv[1:] if arguments is None else arguments
+    code = _run(argv)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # A thread may hang in a read of a silent peer; a stopped run does not wait for it.
+    os._exit(code)
+
+
+def _run(argv: list[str]) -> int:
+    try:
+        result = commands.main(argv, prog_name="ocimirror", standalone_mode=False)
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # noqa: BLE001 - the edge of the program
+        from ocimirror.cli.output import report_failure
+
+        return report_failure(error, argv)
+    return result if isinstance(result, int) else 0

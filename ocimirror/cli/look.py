@@ -1,0 +1,201 @@
+"""verify, inspect and list."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ocimirror.cli import output
+from ocimirror.cli.options import option, settings_from, shared
+
+if TYPE_CHECKING:
+    from ocimirror.workflows.inspect import Inspection, Listed
+    from ocimirror.workflows.verify import Report
+
+
+@click.command(
+    "verify", short_help="Hash everything again and report every fault.", no_args_is_help=True
+)
+@click.argument("location")
+@option("--deep", is_flag=True, help="Of a registry's image, download and hash the blobs too.")
+@shared
+def verify_command(location: str, deep: bool, **options: Any) -> int:
+    """Hash everything reachable again and report every fault; write nothing.
+
+    A layout or archive without a NAME is checked whole. Of an image in a registry the manifests
+    are hashed and the blobs are proved present.
+
+    \b
+    Examples:
+      ocimirror verify ./layout
+      ocimirror verify oci:./layout:docker.io/library/alpine:3.19
+      ocimirror verify docker://registry.example.com/alpine:3.19 --deep
+    """
+    from ocimirror.workflows.places import parse_location
+    from ocimirror.workflows.verify import verify
+
+    where = parse_location(location)
+    settings = settings_from(options, writes=False)
+    with settings.places() as places:
+        report = verify(where, places, deep=deep, jobs=settings.jobs)
+    code = 5 if report.faults else 0
+    if settings.json:
+        _verify_document(report, code)
+    elif report.faults or not settings.quiet:
+        _verify_lines(report, location)
+    return code
+
+
+def _verify_document(report: Report, code: int) -> None:
+    checked = {"manifests": report.manifests, "blobs": report.blobs, "bytes": report.bytes}
+    faults = [
+        {name: getattr(fault, name) for name in fault.__dataclass_fields__}
+        for fault in report.faults
+    ]
+    output.document("verify", code, {"checked": checked, "faults": faults})
+
+
+def _verify_lines(report: Report, location: str) -> None:
+    for fault in report.faults:
+        needed = f"  (needed by {fault.image})" if fault.image else ""
+        output.line(f"{fault.kind}  {fault.digest}{needed}\n  {fault.message}")
+    how = f"{output.size(report.bytes)} hashed" if report.hashed else "blobs present, not hashed"
+    checked = f"{report.manifests} manifests, {report.blobs} blobs, {how}"
+    if report.faults:
+        output.line(f"{len(report.faults)} faults in {location}: {checked}")
+        output.line("  `ocimirror pull --deep` of the same images fetches damaged content again")
+    else:
+        output.line(f"ok  {location}: {checked}")
+
+
+@click.command("inspect", no_args_is_help=True)
+@click.argument("location")
+@option("--raw", is_flag=True, help="Write the manifest's bytes, exactly as they are.")
+@shared
+def inspect_command(location: str, raw: bool, **options: Any) -> int:
+    """Show an image's digest, platforms, sizes and layers.
+
+    \b
+    Examples:
+      ocimirror inspect docker://alpine:3.19
+      ocimirror inspect oci:./layout:docker.io/library/alpine:3.19
+      ocimirror inspect ./layout --raw | sha256sum
+    """
+    from ocimirror.workflows.inspect import inspect, raw_manifest
+    from ocimirror.workflows.places import parse_location
+
+    where = parse_location(location)
+    settings = settings_from(options, writes=False)
+    with settings.places() as places:
+        if raw:
+            sys.stdout.buffer.write(raw_manifest(where, places))
+            return 0
+        inspection = inspect(where, places)
+    if settings.json:
+        output.document("inspect", 0, {"location": str(where), **_inspect_document(inspection)})
+    else:
+        output.line(str(where))
+        _inspect_lines(inspection, "")
+    return 0
+
+
+def _inspect_document(inspection: Inspection) -> dict[str, object]:
+    manifest = inspection.manifest
+    return {
+        "digest": str(manifest.digest),
+        "media_type": manifest.media_type,
+        "size": manifest.descriptor.size,
+        "total_size": inspection.size_bytes,
+        "platform": inspection.platform or None,
+        "artifact_type": manifest.artifact_type or None,
+        "annotations": dict(manifest.annotations),
+        "subject": str(manifest.subject.digest) if manifest.subject else None,
+        "blobs": [
+            {"digest": str(b.digest), "media_type": b.media_type, "size": b.size}
+            for b in manifest.blobs
+        ],
+        "manifests": [
+            {**_inspect_document(child), "present": True} for child in inspection.children
+        ]
+        + [
+            {
+                "digest": str(child.digest),
+                "media_type": child.media_type,
+                "size": child.size,
+                "platform": str(child.platform) if child.platform else None,
+                "present": False,
+            }
+            for child in inspection.missing
+        ],
+    }
+
+
+def _inspect_lines(inspection: Inspection, indent: str) -> None:
+    manifest = inspection.manifest
+    what = inspection.platform or manifest.artifact_type
+    head = f"{indent}{manifest.digest}  {output.size(inspection.size_bytes)}"
+    output.line(f"{head}  {what}" if what else head)
+    output.line(f"{indent}  {manifest.media_type}")
+    for key, value in manifest.annotations.items():
+        output.line(f"{indent}  {key}: {value[:200]}")
+    for blob in manifest.blobs:
+        output.line(f"{indent}  {blob.digest}  {output.size(blob.size):>10}  {blob.media_type}")
+    for child in inspection.children:
+        _inspect_lines(child, indent + "  ")
+    for absent in inspection.missing:
+        output.line(f"{indent}  {absent.digest}  absent  {absent.platform or ''}")
+
+
+@click.command(
+    "list", short_help="List images of a layout, tags of a repository.", no_args_is_help=True
+)
+@click.argument("location")
+@shared
+def list_command(location: str, **options: Any) -> int:
+    """List the images of a layout or archive, or the tags of a repository.
+
+    \b
+    Examples:
+      ocimirror list ./layout
+      ocimirror list oci-archive:images.tar --json
+      ocimirror list docker://registry.example.com/library/alpine
+    """
+    from ocimirror.workflows.inspect import list_images
+    from ocimirror.workflows.places import parse_location
+
+    where = parse_location(location)
+    settings = settings_from(options, writes=False)
+    with settings.places() as places:
+        found = list_images(where, places)
+    tags = [item for item in found if isinstance(item, str)]
+    images = [item for item in found if not isinstance(item, str)]
+    if settings.json:
+        listed: dict[str, object] = {"images": [_listed_document(image) for image in images]}
+        output.document("list", 0, {"tags": tags} if where.reference else listed)
+        return 0
+    for tag in tags:
+        output.line(tag)
+    for image in images:
+        output.line(_listed_line(image))
+    return 0
+
+
+def _listed_document(image: Listed) -> dict[str, object]:
+    entry = image.entry
+    return {
+        "name": entry.name or None,
+        "tag": entry.tag or None,
+        "digest": str(entry.descriptor.digest),
+        "media_type": entry.descriptor.media_type,
+        "size": image.size_bytes,
+        "platforms": list(image.platforms),
+        "fault": image.fault or None,
+    }
+
+
+def _listed_line(image: Listed) -> str:
+    entry = image.entry
+    told = image.fault or f"{output.size(image.size_bytes)}  {' '.join(image.platforms)}"
+    return f"{entry.name or '(no name)'}  {entry.descriptor.digest}  {told}".rstrip()

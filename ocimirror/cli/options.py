@@ -1,0 +1,238 @@
+"""Options that every command shares, and what they become."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from ocimirror.stores.registry import NetworkOptions
+    from ocimirror.workflows.places import Places
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(slots=True)
+class Settings:
+    """The shared options of one invocation."""
+
+    json: bool
+    quiet: bool
+    verbose: int
+    progress: bool
+    log_format: str
+    jobs: int
+    auth_file: str | None
+    plain_http: tuple[str, ...]
+    ca_file: str | None
+    client_cert: str | None
+    client_key: str | None
+    proxy: str | None
+    retries: int
+    timeout: float
+    fsync: bool = True
+    wait: bool = False
+    stop: threading.Event = field(default_factory=threading.Event)
+    signal: int = 0
+
+    def network(self) -> NetworkOptions:
+        """Return how registries are reached, from options and environment."""
+        from ocimirror.errors import UsageError
+        from ocimirror.model.reference import check_registry
+        from ocimirror.stores.registry import NetworkOptions
+
+        for path in (self.ca_file, self.client_cert, self.client_key):
+            if path and not os.access(path, os.R_OK):
+                raise UsageError(f"cannot read {path}")
+        environment = os.environ
+        proxy = self.proxy or _first(environment, "HTTPS_PROXY", "HTTP_PROXY")
+        return NetworkOptions(
+            plain_http=frozenset(check_registry(host) for host in self.plain_http),
+            ca_file=_path(self.ca_file),
+            client_cert=_path(self.client_cert),
+            client_key=_path(self.client_key),
+            proxy=proxy,
+            no_proxy=_first(environment, "NO_PROXY"),
+            retries=self.retries,
+            timeout_s=self.timeout,
+            jobs=self.jobs,
+            auth_files=_auth_files(self.auth_file),
+            stop=self.stop,
+        )
+
+    def places(self) -> Places:
+        """Return the stores of this run; the network library loads only where it is needed."""
+        from ocimirror.workflows.places import Places
+
+        return Places(self.network, durable=self.fsync, wait=self.wait)
+
+    def install_signals(self, *, writes: bool) -> None:
+        """Let SIGINT, SIGTERM and SIGHUP stop the run; a second one ends the process.
+
+        A command that writes nothing has nothing to bring to an end: the first one ends it.
+        """
+
+        def handler(number: int, _: FrameType | None) -> None:
+            if self.stop.is_set() or not writes:
+                os._exit(128 + number)
+            self.signal = number
+            self.stop.set()
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # (nohup stays in force)
+                signal.signal(number, handler)
+
+
+def _first(environment: os._Environ[str], *names: str) -> str:
+    values = (environment.get(n) or environment.get(n.lower()) or "" for n in names)
+    return next((value for value in values if value), "")
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None
+
+
+def _auth_files(chosen: str | None) -> tuple[Any, ...]:
+    """Return the credential files in the order in which podman and docker look for them."""
+    from ocimirror.errors import UsageError
+    from ocimirror.stores.registry import AuthFile
+
+    if chosen:
+        if not Path(chosen).is_file():
+            raise UsageError(f"--auth-file {chosen} is not a file")
+        return (AuthFile(Path(chosen), "containers"),)
+    environment = os.environ
+    files = []
+    if environment.get("REGISTRY_AUTH_FILE"):
+        files.append(AuthFile(Path(environment["REGISTRY_AUTH_FILE"]), "containers"))
+    if environment.get("DOCKER_CONFIG"):
+        files.append(AuthFile(Path(environment["DOCKER_CONFIG"]) / "config.json", "docker"))
+    if environment.get("XDG_RUNTIME_DIR"):
+        runtime = Path(environment["XDG_RUNTIME_DIR"])
+        files.append(AuthFile(runtime / "containers" / "auth.json", "containers"))
+    home = Path(environment.get("HOME") or "/")
+    configuration = Path(environment.get("XDG_CONFIG_HOME") or home / ".config")
+    files.append(AuthFile(configuration / "containers" / "auth.json", "containers"))
+    if not environment.get("DOCKER_CONFIG"):
+        files.append(AuthFile(home / ".docker" / "config.json", "docker"))
+    return tuple(files)
+
+
+def option(*names: str, **attributes: Any) -> Callable[[F], F]:
+    """An option that can be set as OCIMIRROR_<OPTION> too."""
+    long = next(name for name in names if name.startswith("--")).split("/")[0]
+    variable = "OCIMIRROR_" + long.removeprefix("--").replace("-", "_").upper()
+    return click.option(*names, envvar=variable, **attributes)
+
+
+_SHARED = (
+    option("--json", is_flag=True, help="Print one JSON document on stdout, nothing else there."),
+    option("-q", "--quiet", is_flag=True, help="Print nothing where all went well."),
+    option("-v", "--verbose", count=True, help="Log what happens; twice: every request."),
+    option("--no-progress", is_flag=True, help="Draw no progress bars on a terminal."),
+    option(
+        "--log-format",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        help="How -v lines look on stderr.",
+    ),
+    option(
+        "-j",
+        "--jobs",
+        type=click.IntRange(1, 64),
+        default=4,
+        show_default=True,
+        help="Transfers at the same time.",
+    ),
+    option(
+        "--auth-file", metavar="FILE", help="Credentials, as docker or podman login write them."
+    ),
+    option(
+        "--plain-http",
+        metavar="HOST",
+        multiple=True,
+        help="Reach this registry without TLS (repeatable).",
+    ),
+    option("--ca-file", metavar="FILE", help="Trust these PEM certificates too."),
+    option("--client-cert", metavar="FILE", help="PEM certificate to present."),
+    option("--client-key", metavar="FILE", help="Its key, where it is in another file."),
+    option("--proxy", metavar="URL", help="HTTP proxy; else HTTPS_PROXY, HTTP_PROXY and NO_PROXY."),
+    option(
+        "--retries",
+        type=click.IntRange(0, 100),
+        default=5,
+        show_default=True,
+        help="Times that a transfer is tried again.",
+    ),
+    option(
+        "--timeout",
+        type=click.FloatRange(0.1, 86400),
+        default=60,
+        show_default=True,
+        metavar="SECONDS",
+        help="Give up on a peer that is silent this long.",
+    ),
+)
+
+
+def shared(command: F) -> F:
+    """Add the options that every command takes."""
+    for add in reversed(_SHARED):
+        command = add(command)
+    return command
+
+
+def copying(command: F) -> F:
+    """Add the options of commands that copy."""
+    for add in (
+        option("--wait", is_flag=True, help="Wait while gc or repair holds the layout's lock."),
+        option(
+            "--allow-foreign",
+            is_flag=True,
+            help="Copy images without their foreign layers; the result says which.",
+        ),
+        option(
+            "--fsync/--no-fsync",
+            default=True,
+            help="Survive power loss (default), or only a killed process.",
+        ),
+        option("--deep", is_flag=True, help="Believe neither names nor sizes: look and hash."),
+        option("--dry-run", is_flag=True, help="Say what would be copied, and change nothing."),
+    ):
+        command = add(command)
+    return command
+
+
+def settings_from(options: dict[str, Any], *, writes: bool) -> Settings:
+    """Take the shared options out of a command's parameters, and set logging and signals up."""
+    options["progress"] = not options.pop("no_progress")
+    names = [n for n in Settings.__dataclass_fields__ if n in options]
+    settings = Settings(**{name: options.pop(name) for name in names})
+    _log(settings)
+    settings.install_signals(writes=writes)
+    return settings
+
+
+def _log(settings: Settings) -> None:
+    levels = {0: logging.ERROR if settings.quiet else logging.WARNING, 1: logging.INFO}
+    handler = logging.StreamHandler(sys.stderr)
+    if settings.log_format == "json":
+        from ocimirror.cli.output import JsonLog
+
+        handler.setFormatter(JsonLog())
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    root = logging.getLogger("ocimirror")
+    root.handlers[:] = [handler]
+    root.setLevel(levels.get(settings.verbose, logging.DEBUG))
+    root.propagate = False

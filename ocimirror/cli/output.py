@@ -1,0 +1,170 @@
+"""Everything that is printed: result lines, errors, and the JSON documents."""
+
+from __future__ import annotations
+
+import json
+import logging
+import traceback
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from ocimirror.errors import OciMirrorError, printable
+
+if TYPE_CHECKING:
+    from ocimirror.copy.outcome import Outcome
+
+_FIRST_OF = (5, 6, 8, 9, 3, 4)
+
+
+def size(count: float) -> str:
+    """Return bytes as people read them: 10.0 MiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def line(text: str) -> None:
+    """Print one result line, escaped."""
+    click.echo(printable(text))
+
+
+def complain(error: OciMirrorError, what: str = "") -> None:
+    """Print an error and what to do next, on stderr."""
+    prefix = f"{printable(what)}: " if what else ""
+    first, _, advice = error.diagnostics().partition("\n")
+    click.echo(f"error: {prefix}{first}" + (f"\n  {advice}" if advice else ""), err=True)
+
+
+def document(command: str, exit_code: int, content: dict[str, object]) -> None:
+    """Print the one JSON document of a command."""
+    head = {"schema": f"ocimirror.{command}/v1", "exit_code": exit_code}
+    click.echo(json.dumps({**head, **content}, ensure_ascii=True, indent=2))
+
+
+def error_document(error: OciMirrorError) -> dict[str, object]:
+    """Return an error as the documents carry it."""
+    return {
+        "code": error.code,
+        "message": error.message,
+        "retryable": error.retryable,
+        "side": error.side,
+        "exit_code": error.exit_code,
+        "diagnostics": error.diagnostics(),
+    }
+
+
+def exit_code_of(codes: Sequence[int]) -> int:
+    """Return the exit code of a run with several failures: the first of 5, 6, 8, 9, 3, 4."""
+    return next((code for code in _FIRST_OF if code in codes), max(codes, default=0))
+
+
+def outcome_document(outcome: Outcome) -> dict[str, object]:
+    """Return one image of a copying command as its document carries it."""
+    root = outcome.root
+    return {
+        "source": outcome.request.shown_source,
+        "destination": outcome.request.shown_destination,
+        "status": outcome.status,
+        "digest": None if root is None else str(root.digest),
+        "media_type": None if root is None else root.media_type,
+        "manifests": outcome.manifests,
+        "blobs": outcome.blobs,
+        "bytes": {"total": outcome.bytes_total, "copied": outcome.bytes_copied},
+        "referrers": 0,
+        "sparse": False,
+        "notes": outcome.notes,
+        "seconds": round(outcome.seconds, 3),
+        "error": None if outcome.error is None else error_document(outcome.error),
+    }
+
+
+def totals(outcomes: Sequence[Outcome], seconds: float) -> dict[str, object]:
+    """Return the totals of a run."""
+    states = [outcome.status for outcome in outcomes]
+    return {
+        "images": len(outcomes),
+        "copied": states.count("copied"),
+        "unchanged": states.count("unchanged"),
+        "failed": states.count("failed"),
+        "bytes_copied": sum(outcome.bytes_copied for outcome in outcomes),
+        "seconds": round(seconds, 3),
+    }
+
+
+def outcome_line(outcome: Outcome) -> None:
+    """Print one image of a copying command: a result on stdout, a failure on stderr."""
+    request = outcome.request
+    if outcome.error is not None:
+        complain(outcome.error, request.shown_source)
+        return
+    root = outcome.root
+    parts = [outcome.status, request.shown_destination, "" if root is None else str(root.digest)]
+    if outcome.status != "unchanged":
+        moved = outcome.bytes_total if outcome.status == "planned" else outcome.bytes_copied
+        parts.append(f"{size(moved)} in {outcome.seconds:.1f} s")
+    line("  ".join(parts))
+    for note in outcome.notes:
+        line(f"  note: {note}")
+
+
+def summary(outcomes: Sequence[Outcome], seconds: float) -> None:
+    """Print the last line of a run of several images."""
+    told = totals(outcomes, seconds)
+    parts = [f"{told[state]} {state}" for state in ("copied", "unchanged", "failed") if told[state]]
+    moved = sum(outcome.bytes_copied for outcome in outcomes)
+    line(f"{len(outcomes)} images: {', '.join(parts)}, {size(moved)} in {seconds:.1f} s")
+
+
+def report_failure(error: Exception, argv: Sequence[str]) -> int:
+    """Print what ended the command; return its exit code."""
+    if isinstance(error, click.ClickException):
+        known: OciMirrorError | None = None
+        code, message = 2, error.format_message()
+    elif isinstance(error, click.Abort):
+        known, code, message = None, 130, "aborted"
+    elif isinstance(error, OciMirrorError):
+        known, code, message = error, error.exit_code, error.message
+    else:
+        known, code, message = None, 1, f"a bug in ocimirror: {type(error).__name__}: {error}"
+        if "-v" in argv or "--verbose" in argv:
+            traceback.print_exception(error)
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(message, err=True)
+    elif known is not None:
+        complain(known)
+    elif isinstance(error, click.UsageError) and error.ctx is not None:
+        click.echo(f"error: {printable(message)}\n{error.ctx.get_usage()}", err=True)
+    else:
+        click.echo(f"error: {printable(message)}", err=True)
+    if "--json" in argv:
+        command = next((word for word in argv if not word.startswith("-")), "ocimirror")
+        shown = error_document(known) if known else _plain_error(message, code)
+        document(printable(command), code, {"error": shown})
+    return code
+
+
+def _plain_error(message: str, code: int) -> dict[str, object]:
+    return {
+        "code": "usage_error" if code == 2 else "bug",
+        "message": printable(message),
+        "retryable": False,
+        "side": None,
+        "exit_code": code,
+        "diagnostics": printable(message),
+    }
+
+
+class JsonLog(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as JSON."""
+        time = datetime.fromtimestamp(record.created, UTC).isoformat()
+        return json.dumps(
+            {"time": time, "level": record.levelname.lower(), "message": record.getMessage()}
+        )

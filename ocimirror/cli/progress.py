@@ -1,0 +1,126 @@
+"""Progress for people: one bar an image and a total on a terminal, else one line an image."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol
+
+from ocimirror.cli.output import outcome_line
+from ocimirror.copy.outcome import Outcome, Request, Silent
+from ocimirror.copy.plan import Plan
+from ocimirror.errors import printable
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+
+class Progress(Protocol):
+    """A reporter that is a context."""
+
+    def __enter__(self) -> Progress: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+    def planned(self, request: Request, plan: Plan) -> None:
+        """See copy.outcome.Reporter."""
+
+    def moved(self, request: Request, count: int) -> None:
+        """See copy.outcome.Reporter."""
+
+    def finished(self, outcome: Outcome) -> None:
+        """See copy.outcome.Reporter."""
+
+
+class Lines(Silent):
+    """One line an image, when it is done; quiet, failures only."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def finished(self, outcome: Outcome) -> None:
+        """Print the image's line."""
+        if outcome.error is not None or not self._quiet:
+            outcome_line(outcome)
+
+
+class Bars:
+    """Bars on stderr while images move; their lines follow on stdout when the bars are gone."""
+
+    def __init__(self, images: int) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None),
+            DownloadColumn(binary_units=True),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._images = images
+        self._done: list[Outcome] = []
+        self._bars: dict[int, TaskID] = {}
+        self._total = self._progress.add_task(f"total (0 of {images})", total=None)
+        self._total_bytes = 0
+
+    def __enter__(self) -> Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+        for outcome in self._done:
+            outcome_line(outcome)
+
+    def planned(self, request: Request, plan: Plan) -> None:
+        """Draw a bar for the image."""
+        description = printable(request.shown_source).removeprefix("docker://")[-60:]
+        self._bars[id(request)] = self._progress.add_task(description, total=plan.size_bytes)
+        self._total_bytes += plan.size_bytes
+        self._progress.update(self._total, total=self._total_bytes)
+
+    def moved(self, request: Request, count: int) -> None:
+        """Advance the image's bar and the total."""
+        bar = self._bars.get(id(request))
+        if bar is not None:
+            self._progress.advance(bar, count)
+            self._progress.advance(self._total, count)
+
+    def finished(self, outcome: Outcome) -> None:
+        """Remove the image's bar and count it."""
+        self._done.append(outcome)
+        bar = self._bars.pop(id(outcome.request), None)
+        if bar is not None:
+            self._progress.remove_task(bar)
+        text = f"total ({len(self._done)} of {self._images})"
+        self._progress.update(self._total, description=text)
+
+
+def progress_for(images: int, *, json: bool, quiet: bool, bars: bool) -> Progress:
+    """Return what this run shows: bars on a terminal, nothing beside a JSON document."""
+    if json:
+        return Lines(quiet=True)
+    if bars and not quiet and sys.stderr.isatty():
+        return Bars(images)
+    return Lines(quiet=quiet)

@@ -1,0 +1,189 @@
+"""pull, push and copy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ocimirror.cli import output
+from ocimirror.cli.options import Settings, copying, option, settings_from, shared
+
+if TYPE_CHECKING:
+    from ocimirror.copy.outcome import Options, Outcome, Reporter
+    from ocimirror.workflows.places import Places
+
+
+@click.command("pull", no_args_is_help=True)
+@click.argument("images", metavar="IMAGE... LAYOUT", nargs=-1, required=True)
+@option(
+    "--images-file",
+    metavar="FILE",
+    help="One reference a line, # begins a comment; - is standard input.",
+)
+@copying
+@shared
+def pull_command(images: tuple[str, ...], images_file: str | None, **options: Any) -> int:
+    """Pull images into an OCI layout directory, byte for byte.
+
+    The directory is made if it is absent; images are added to what is there. Every platform and
+    manifest is kept as the registry has it.
+
+    \b
+    Examples:
+      ocimirror pull alpine:3.19 ./layout
+      ocimirror pull registry.k8s.io/pause:3.9 quay.io/org/app@sha256:... ./layout
+      kubeadm config images list | ocimirror pull --images-file - ./layout
+    """
+    from ocimirror.model.reference import Reference
+    from ocimirror.workflows.pull import pull
+
+    *texts, layout = images
+    if images_file is not None:
+        texts += _lines(images_file)
+    if not texts:
+        raise click.UsageError("no image given: pull IMAGE... LAYOUT, or --images-file FILE")
+    references = [Reference.parse(text.removeprefix("docker://")) for text in texts]
+    directory = _layout_argument(layout)
+    settings, copy_options = _prepare(options)
+    return _run(
+        "pull",
+        settings,
+        len(references),
+        lambda places, reporter: pull(references, directory, places, copy_options, reporter),
+    )
+
+
+@click.command(
+    "push", short_help="Push the images of a layout to a registry.", no_args_is_help=True
+)
+@click.argument("layout")
+@click.argument("registry", metavar="REGISTRY[/PREFIX]")
+@option(
+    "--image", "images", metavar="NAME", multiple=True, help="Push only this image (repeatable)."
+)
+@option(
+    "--keep-host",
+    is_flag=True,
+    help="Put the source host before the repository (host:5000 as host_5000).",
+)
+@copying
+@shared
+def push_command(
+    layout: str, registry: str, images: tuple[str, ...], keep_host: bool, **options: Any
+) -> int:
+    """Push the images of a layout to REGISTRY[/PREFIX]/<repository>:<tag>.
+
+    \b
+    Examples:
+      ocimirror push ./layout registry.example.com:5000
+      ocimirror push ./layout registry.example.com/mirror --keep-host
+      ocimirror push ./layout 127.0.0.1:5000 --image docker.io/library/alpine:3.19
+    """
+    from ocimirror.workflows.push import push
+
+    directory = _layout_argument(layout)
+    settings, copy_options = _prepare(options)
+    return _run(
+        "push",
+        settings,
+        len(images),
+        lambda places, reporter: push(
+            directory,
+            registry.removeprefix("docker://").rstrip("/"),
+            images,
+            places,
+            copy_options,
+            reporter,
+            keep_host=keep_host,
+        ),
+    )
+
+
+@click.command("copy", no_args_is_help=True)
+@click.argument("source")
+@click.argument("destination")
+@copying
+@shared
+def copy_command(source: str, destination: str, **options: Any) -> int:
+    """Copy one image from any location to any location.
+
+    Locations: docker://HOST/REPOSITORY[:TAG][@DIGEST], oci:DIRECTORY[:NAME],
+    oci-archive:FILE[:NAME], or a path. A destination without a name keeps the source's.
+
+    \b
+    Examples:
+      ocimirror copy docker://alpine:3.19 docker://registry.example.com/alpine
+      ocimirror copy docker://alpine:3.19 oci-archive:alpine.tar
+      ocimirror copy oci:./layout:alpine:3.19 docker://127.0.0.1:5000/library/alpine:3.19
+    """
+    from ocimirror.errors import UsageError
+    from ocimirror.workflows.copy import copy
+    from ocimirror.workflows.places import parse_location
+
+    ends = parse_location(source), parse_location(destination)
+    if ends[1].scheme == "oci-archive" and ends[1].path == "-" and options["json"]:
+        raise UsageError("an archive on standard output leaves no room there for --json")
+    settings, copy_options = _prepare(options)
+    return _run(
+        "copy",
+        settings,
+        1,
+        lambda places, reporter: copy(*ends, places, copy_options, reporter),
+    )
+
+
+def _prepare(options: dict[str, Any]) -> tuple[Settings, Options]:
+    from ocimirror.copy.outcome import Options
+
+    settings = settings_from(options, writes=True)
+    return settings, Options(
+        jobs=settings.jobs,
+        retries=settings.retries,
+        deep=options["deep"],
+        allow_foreign=options["allow_foreign"],
+        dry_run=options["dry_run"],
+        stop=settings.stop,
+    )
+
+
+def _run(
+    command: str,
+    settings: Settings,
+    images: int,
+    work: Callable[[Places, Reporter], list[Outcome]],
+) -> int:
+    from ocimirror.cli.progress import progress_for
+
+    started = time.monotonic()
+    progress = progress_for(
+        images, json=settings.json, quiet=settings.quiet, bars=settings.progress
+    )
+    with settings.places() as places, progress:
+        outcomes = work(places, progress)
+    errors = [outcome.error for outcome in outcomes if outcome.error is not None]
+    code = 128 + settings.signal if settings.signal else 0
+    code = code or output.exit_code_of([error.exit_code for error in errors])
+    seconds = time.monotonic() - started
+    if settings.json:
+        documents = [output.outcome_document(outcome) for outcome in outcomes]
+        totals = output.totals(outcomes, seconds)
+        output.document(command, code, {"images": documents, "totals": totals})
+    elif len(outcomes) > 1 and (errors or not settings.quiet):
+        output.summary(outcomes, seconds)
+    return code
+
+
+def _layout_argument(text: str) -> str:
+    return text.removeprefix("oci:")
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        with click.open_file(path, encoding="utf-8") as file:
+            lines = [line.partition("#")[0].strip() for line in file]
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"cannot read --images-file {path}: {error}") from error
+    return [line for line in lines if line]

@@ -1,0 +1,24 @@
+"""Registries, over the HTTP API of the distribution specification, as stores.
+
+    with Transport(NetworkOptions()) as transport:
+        repository = RegistryHost("ghcr.io", transport).repository("org/app")
+
+A run has one `Transport` and for each registry one `RegistryHost`, which knows the endpoint, the
+credentials and what was seen there in this run; `RegistryRepository` is the store.
+
+Start with `repository`. Below it `registry` finds the endpoint and answers challenges, `http`
+sends and receives, `url` judges every URL that came from outside, `answers` reads header fields
+and error documents, `tls` says whom we trust. `auth`, which imports oras, and `credentials` are
+loaded when a registry first asks who we are.
+
+Refused here: a secret for another origin than its own, a URL into a private network, content that
+something on the way encoded, and a body sent twice: an upload that failed begins again with a
+fresh fetch, and that is the caller's to make.
+"""
+
+from ocimirror.stores.registry.http import Transport
+from ocimirror.stores.registry.options import AuthFile, NetworkOptions
+from ocimirror.stores.registry.registry import RegistryHost
+from ocimirror.stores.registry.repository import RegistryRepository
+
+__all__ = ["AuthFile", "NetworkOptions", "RegistryHost", "RegistryRepository", "Transport"]

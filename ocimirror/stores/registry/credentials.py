@@ -1,0 +1,219 @@
+"""Credential files of docker and of podman, skopeo and buildah, and the helpers they name."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ocimirror.errors import UsageError
+from ocimirror.model.reference import DOCKER_HUB, check_registry
+from ocimirror.stores.registry.options import AuthFile
+
+HELPER_TIMEOUT_S = 30.0
+MAX_FILE_BYTES = 4 * 1024 * 1024
+MAX_HELPER_BYTES = 1024 * 1024
+
+_HUB_KEY = "https://index.docker.io/v1/"
+_TOKEN_USER = "<token>"  # noqa: S105 - docker's mark for an identity token, not a password
+_HELPER = re.compile(r"[a-z0-9-]+", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """Who we are to a registry: a password, or an identity token for its token service."""
+
+    username: str
+    password: str = field(repr=False)
+    identity_token: str = field(default="", repr=False)
+
+    @property
+    def basic(self) -> str:
+        """The value of an Authorization header."""
+        text = f"{self.username}:{self.identity_token or self.password}"
+        return "Basic " + base64.b64encode(text.encode()).decode("ascii")
+
+
+class CredentialFiles:
+    """What the credential files say of one registry. Thread-safe; a helper runs once a server.
+
+    Args:
+        files: in the order in which they are believed.
+        registry: as references name it.
+    """
+
+    def __init__(self, files: Sequence[AuthFile], registry: str) -> None:
+        self._registry = registry
+        self._files = [(file, _load(file)) for file in files]
+        self._helped: dict[tuple[str, str], Credential | None] = {}
+        self._lock = threading.Lock()
+
+    def find(self, repository: str) -> Credential | None:
+        """Return the credential for a repository, or None: then we are anonymous.
+
+        In each file: `credHelpers`, then `credsStore`, then `auths`; in containers' files the
+        most specific path wins (containers-auth.json(5)).
+
+        Raises:
+            UsageError: an entry cannot be read, or a helper does not work.
+        """
+        for file, document in self._files:
+            for key in self._keys(file, repository):
+                helper = _matching(document, "credHelpers", file, key)
+                if isinstance(helper, str) and (found := self._ask(helper, file, key)):
+                    return found
+            store = document.get("credsStore")
+            if isinstance(store, str) and store and (found := self._ask(store, file, "")):
+                return found
+            for key in self._keys(file, repository):
+                entry = _matching(document, "auths", file, key)
+                if isinstance(entry, dict) and (found := _parsed(entry, f"{file.path}: {key}")):
+                    return found
+        return None
+
+    def forget_helpers(self) -> None:
+        """Ask helpers again: what they gave was refused, and may have expired (ECR: 12 hours)."""
+        with self._lock:
+            self._helped.clear()
+
+    def _keys(self, file: AuthFile, repository: str) -> Iterator[str]:
+        if file.kind == "containers":
+            parts = repository.split("/")
+            for count in range(len(parts), 0, -1):
+                yield "/".join((self._registry, *parts[:count]))
+        yield self._registry
+
+    def _ask(self, helper: str, file: AuthFile, key: str) -> Credential | None:
+        server = key or self._registry
+        if server == DOCKER_HUB and file.kind == "docker":
+            server = _HUB_KEY
+        with self._lock:
+            if (helper, server) not in self._helped:
+                self._helped[helper, server] = _run_helper(helper, server, file)
+            return self._helped[helper, server]
+
+
+def _load(file: AuthFile) -> Mapping[str, object]:
+    """Return the document of a file; an absent or empty one is an empty one."""
+    try:
+        with file.path.open("rb") as stream:
+            raw = stream.read(MAX_FILE_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise UsageError(f"credential file {file.path}: {error.strerror}") from error
+    if not raw.strip():
+        return {}
+    try:
+        document = json.loads(raw) if len(raw) <= MAX_FILE_BYTES else None
+    except (ValueError, RecursionError):
+        document = None  # (the reason is not shown: it may quote what the file holds)
+    if not isinstance(document, dict):
+        raise UsageError(f"credential file {file.path} is not a JSON object")
+    return document
+
+
+def _matching(document: Mapping[str, object], section: str, file: AuthFile, key: str) -> object:
+    """Return the entry whose key means the same as ours, an exact match first."""
+    entries = document.get(section)
+    if entries is None:
+        return None
+    if not isinstance(entries, dict):
+        raise UsageError(f"credential file {file.path}: {section} is not an object")
+    if key in entries:
+        return entries[key]
+    return next((entry for name, entry in entries.items() if _normal(name) == key), None)
+
+
+def _normal(key: str) -> str:
+    """Return a key without scheme and API version; all names of Docker Hub are docker.io."""
+    name = re.sub(r"^https?://", "", key).rstrip("/")
+    host, slash, path = re.sub(r"/v[12]$", "", name).partition("/")
+    with contextlib.suppress(UsageError):
+        host = check_registry(host)
+    return host + slash + path
+
+
+def _parsed(entry: Mapping[str, object], what: str) -> Credential | None:
+    identity = entry.get("identitytoken") or ""
+    username, password = entry.get("username") or "", entry.get("password") or ""
+    encoded = entry.get("auth") or ""
+    try:
+        if not all(isinstance(each, str) for each in (identity, username, password, encoded)):
+            raise ValueError("not a string")
+        if encoded:
+            decoded = base64.b64decode(str(encoded), validate=True).decode("utf-8")
+            username, _, password = decoded.partition(":")
+    except (binascii.Error, ValueError):
+        # Without its cause, which may quote the secret.
+        raise UsageError(f"credential file {what} has an entry that cannot be read") from None
+    return _credential(str(username), str(password).strip("\0"), str(identity))
+
+
+def _credential(username: str, password: str, identity: str = "") -> Credential | None:
+    if username == _TOKEN_USER:
+        username, password, identity = "", "", password or identity
+    return Credential(username, password, identity) if password or identity else None
+
+
+def _run_helper(name: str, server: str, file: AuthFile) -> Credential | None:
+    """Run `docker-credential-NAME get`; None where it knows no such server."""
+    what = f"credential helper docker-credential-{name} (named by {file.path})"
+    if not _HELPER.fullmatch(name):
+        raise UsageError(f"credential file {file.path} names a helper that cannot be: {name!r}")
+    try:
+        status, output = _output([f"docker-credential-{name}", "get"], server.encode())
+    except OSError as error:
+        raise UsageError(
+            f"{what} cannot be run: {error.strerror}",
+            advice="Where it is not on PATH (cron has a short one), add its directory there.",
+        ) from error
+    if status != 0 and b"credentials not found" in output:
+        return None
+    try:
+        document = json.loads(output if status == 0 else b"")
+        return _credential(document["Username"].strip(), document["Secret"].strip())
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        outcome = f"failed with status {status}" if status else "gave no credential"
+        raise UsageError(
+            f"{what} {outcome} for {server}",
+            advice=f"Try it: echo {server} | docker-credential-{name} get",
+        ) from None
+
+
+def _output(command: Sequence[str], request: bytes) -> tuple[int, bytes]:
+    """Run a command for a limited time; return its status and a limited part of its output."""
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # it may hold anything, secrets too
+        start_new_session=True,
+    ) as process:
+        assert process.stdin is not None  # noqa: S101 - both are pipes
+        assert process.stdout is not None  # noqa: S101
+        watchdog = threading.Timer(HELPER_TIMEOUT_S, _kill, (process,))
+        watchdog.start()
+        try:
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(request)
+                process.stdin.close()
+            output = process.stdout.read(MAX_HELPER_BYTES + 1)
+        finally:
+            watchdog.cancel()
+            if process.poll() is None and len(output) > MAX_HELPER_BYTES:
+                _kill(process)
+    return process.returncode, output
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)

@@ -1,0 +1,46 @@
+"""What a run says about the network; no environment is read below this."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+
+class AuthFile(NamedTuple):
+    """A credential file: docker's config.json names hosts, containers' auth.json also paths."""
+
+    path: Path
+    kind: Literal["docker", "containers"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkOptions:
+    """The network options of one run.
+
+    Attributes:
+        plain_http: `host` or `host:port` of registries that are reached without TLS.
+        ca_file: PEM certificates that are trusted besides the system's.
+        client_cert: PEM certificate for servers that ask for one; `client_key` where its key is
+            in another file.
+        proxy: URL of an HTTP proxy for everything that is not loopback; may hold a password.
+        no_proxy: comma-separated hosts, domains, networks or `*` that are reached directly.
+        retries: how often a request is sent again, at most.
+        timeout_s: how long a peer may be silent, or send less than 1 KiB/s.
+        jobs: threads that will use the connections.
+        auth_files: credential files, the first that knows a registry wins; absent ones are fine.
+        stop: set from outside to end waiting; what was asked for raises Interrupted.
+    """
+
+    plain_http: frozenset[str] = frozenset()
+    ca_file: Path | None = None
+    client_cert: Path | None = None
+    client_key: Path | None = None
+    proxy: str = field(default="", repr=False)
+    no_proxy: str = ""
+    retries: int = 5
+    timeout_s: float = 60.0
+    jobs: int = 4
+    auth_files: tuple[AuthFile, ...] = ()
+    stop: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)

@@ -1,0 +1,388 @@
+"""RegistryRepository: one repository of a registry as a store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from ocimirror.errors import (
+    AuthenticationFailed,
+    DigestMismatch,
+    DigestNotPreserved,
+    InvalidReference,
+    MalformedManifest,
+    NotFound,
+    OciMirrorError,
+    RegistryRefused,
+    RegistryUnavailable,
+    SizeMismatch,
+    Unsupported,
+)
+from ocimirror.model import mediatype, strictjson
+from ocimirror.model.descriptor import Descriptor, Kind
+from ocimirror.model.digest import Digest
+from ocimirror.model.manifest import MAX_SIZE_BYTES, Manifest, sniff_media_type
+from ocimirror.model.reference import is_tag
+from ocimirror.stores.registry import answers
+from ocimirror.stores.registry.messages import Access, Response
+from ocimirror.stores.registry.rejections import rejection, upload_failure
+from ocimirror.stores.store import Store, Stored, verified
+from ocimirror.stores.stream import Reader, VerifiedStream
+
+if TYPE_CHECKING:
+    from ocimirror.stores.registry.registry import RegistryHost
+
+MAX_PAGE_BYTES = 16 * 1024 * 1024
+MAX_PAGES = 20_000
+PAGE_SIZE = 1000
+
+# Without the right Accept registries answer 404 or schema 1; the last one is for types that are
+# not ours to know.
+_ACCEPT = ", ".join((*mediatype.ACCEPTED, "*/*"))
+_KNOWN = mediatype.INDEXES | mediatype.IMAGE_MANIFESTS
+_GENERIC = frozenset({"", "application/json", mediatype.OCTET_STREAM, "text/plain"})
+
+
+class RegistryRepository(Store):
+    """One repository. Made by `RegistryHost.repository`; the host's connections carry it.
+
+    What was seen to be present or absent in this run is not asked again. A pull asks for pull
+    rights only; from the first push on, requests ask for both.
+    """
+
+    name_vouches = True
+
+    def __init__(self, host: RegistryHost, name: str) -> None:
+        self.host = host
+        self.name = name
+        self.location = f"docker://{host.registry}/{name}"
+        self._seen: dict[tuple[Kind, Digest, int], bool] = {}
+        self._by_head: set[Digest] = set()
+        self._heads_lie = False
+        self._pushes = False
+
+    # --- reading -------------------------------------------------------------------------------
+
+    def _resolve(self, name: str) -> Descriptor:
+        """HEAD, which rate limits seldom count; confirmed by GET where it cannot be relied on."""
+        try:
+            wanted = _checked(name)
+        except InvalidReference as error:
+            raise NotFound(f"{self.location}: no image {name!r:.300}") from error
+        head = self._head(f"manifests/{name}", _ACCEPT)
+        return self._announced(head, wanted) or self._read_and_hash(name, wanted)
+
+    def _announced(self, head: Response, wanted: Digest | None) -> Descriptor | None:
+        """Return what a HEAD says, or None where a GET has to tell.
+
+        Nexus answers 404 to HEAD and 200 to GET, Harbor 412, Artifactory a generic type, ECR and
+        Red Hat no digest; a compressed length (oras-go #1176) is not the manifest's.
+        """
+        size = answers.content_length(head.headers)
+        media_type = answers.content_type(head.headers)
+        stated = _digest_of(head)
+        digest = wanted or stated
+        if (
+            head.status != 200
+            or not size
+            or media_type in _GENERIC
+            or answers.encoded(head.headers)
+        ):
+            return None
+        if answers.encoded(head.headers) or self._heads_lie:
+            return None
+        if digest is None or not digest.verifiable or stated not in (None, digest):
+            return None
+        self._by_head.add(digest)
+        return self._descriptor(media_type, digest, size)
+
+    def _read_and_hash(self, name: str, wanted: Digest | None) -> Descriptor:
+        response = self._get(f"manifests/{name}", _ACCEPT)
+        raw = response.read_all(MAX_SIZE_BYTES)
+        stated = wanted or _digest_of(response)
+        digest = Digest.of(raw, stated.algorithm if stated and stated.verifiable else "sha256")
+        if stated and stated.verifiable and stated != digest:
+            raise DigestMismatch(f"{response}: content has digest {digest}, wanted {stated}")
+        media_type = answers.content_type(response.headers)
+        if media_type in _GENERIC:
+            media_type = sniff_media_type(raw, f"{response}") or mediatype.OCTET_STREAM
+        return self._descriptor(media_type, digest, len(raw))
+
+    def _descriptor(self, media_type: str, digest: Digest, size: int) -> Descriptor:
+        self._refuse_schema1(media_type, digest)
+        return Descriptor(media_type, digest, size, kind="manifest")
+
+    def _open(self, descriptor: Descriptor) -> Reader:
+        response = self._get(*_place(descriptor))
+        try:
+            self._refuse_other(response, descriptor)
+        except OciMirrorError:
+            response.close()
+            raise
+        return response
+
+    def _get(self, path: str, accept: str) -> Response:
+        """Return the answer to a GET of content that no one encoded on the way."""
+        response = self._send("GET", path, headers={"Accept": accept})
+        if response.status != 200:
+            raise response.failure()
+        if answers.encoded(response.headers):
+            response.close()
+            encoding = response.headers.get("Content-Encoding", "")[:100]
+            raise RegistryRefused(
+                f"{response}: a proxy altered the content (Content-Encoding: {encoding})",
+                advice="What is between here and the registry must not compress what it carries.",
+            )
+        return response
+
+    def _refuse_other(self, response: Response, descriptor: Descriptor) -> None:
+        """Refuse what is announced as something else than the descriptor says, before reading."""
+        length = answers.content_length(response.headers)
+        if length is not None and length != descriptor.size:
+            if descriptor.digest in self._by_head:
+                # From now on GET tells; whoever resolves the name again gets it right.
+                self._heads_lie = True
+                raise RegistryUnavailable(
+                    f"{response}: {length} bytes, and HEAD announced {descriptor.size}"
+                )
+            raise SizeMismatch(f"{response}: {length} bytes, wanted {descriptor.size}")
+        if descriptor.kind == "blob":
+            return
+        # distribution-spec, pulling manifests; the type confusion is CVE-2021-41190.
+        media_type = answers.content_type(response.headers)
+        self._refuse_schema1(media_type, descriptor.digest)
+        if media_type != descriptor.media_type and media_type in _KNOWN:
+            raise MalformedManifest(
+                f"{response}: it is sent as {media_type}, and was named as {descriptor.media_type}"
+            )
+
+    def _refuse_schema1(self, media_type: str, digest: Digest) -> None:
+        if media_type in mediatype.SCHEMA1:
+            raise Unsupported(f"{self.location}@{digest} is offered as Docker schema 1 only")
+
+    def _exists(self, descriptor: Descriptor) -> bool:
+        seen = self._seen.get((*descriptor.key, descriptor.size))
+        if seen is not None:
+            return seen
+        head = self._head(*_place(descriptor))
+        if head.status == 403 and not head.elsewhere:
+            raise head.failure()
+        length = answers.content_length(head.headers)
+        # (The HEAD length of a manifest is not to be relied on; its digest is in the path.)
+        right = descriptor.kind == "manifest" or length in (None, descriptor.size)
+        exists = head.status == 200 and right
+        self._saw(descriptor, exists)
+        return exists
+
+    def _head(self, path: str, accept: str) -> Response:
+        response = self._send("HEAD", path, headers={"Accept": accept})
+        response.drain()
+        return response
+
+    def _saw(self, descriptor: Descriptor, exists: bool) -> None:
+        self._seen[*descriptor.key, descriptor.size] = exists
+        if exists and descriptor.kind == "blob":
+            self.host.blobs.setdefault(descriptor.digest, self.name)
+
+    def _names(self) -> list[str]:
+        tags: dict[str, None] = {}
+        seen: set[str] = set()
+        page, size = f"tags/list?n={PAGE_SIZE}", PAGE_SIZE
+        for _ in range(MAX_PAGES):
+            response = self._send("GET", page)
+            if response.status in (400, 413) and not seen and size > 50:
+                # Quay and distribution 3 refuse a page that is longer than they like.
+                response.drain()
+                size //= 2
+                page = f"tags/list?n={size}"
+                continue
+            if response.status != 200:
+                raise response.failure()
+            tags.update(dict.fromkeys(self._tags_of(response)))
+            target = answers.next_page(response.headers)
+            if not target:
+                return list(tags)
+            page = self.host.policy.follow(response.url, target, "next page")
+            if page in seen:
+                raise RegistryUnavailable(f"{response}: its pages of tags go round in a circle")
+            seen.add(page)
+        raise RegistryUnavailable(f"{self.location}: more than {MAX_PAGES} pages of tags")
+
+    def _tags_of(self, response: Response) -> list[str]:
+        raw = response.read_all(MAX_PAGE_BYTES)
+        try:
+            listed = strictjson.loads(raw, f"{response}").get("tags")
+        except MalformedManifest as error:
+            raise RegistryUnavailable(error) from error
+        if listed is None:  # distribution answers null for a repository without tags
+            return []
+        if not isinstance(listed, list):
+            raise RegistryUnavailable(f"{response}: it holds no list of tags")
+        return [tag for tag in listed if isinstance(tag, str) and is_tag(tag)]
+
+    # --- writing -------------------------------------------------------------------------------
+
+    def _named(self, name: str, descriptor: Descriptor) -> bool:
+        self._pushes = True
+        _checked(name)
+        head = self._head(f"manifests/{name}", _ACCEPT)
+        if head.status == 403:
+            raise head.failure()
+        if head.status != 200:
+            return False
+        digest = _digest_of(head)
+        if digest is None or digest.algorithm != descriptor.digest.algorithm:
+            raw = self._get(f"manifests/{name}", _ACCEPT).read_all(MAX_SIZE_BYTES)
+            digest = Digest.of(raw, descriptor.digest.algorithm)
+        return digest == descriptor.digest
+
+    def _ingest(self, descriptor: Descriptor, stream: VerifiedStream, replace: bool) -> Stored:
+        self._pushes = True
+        if not replace and self._exists(descriptor):
+            return Stored.PRESENT
+        if descriptor.kind == "manifest":
+            raw = stream.read_all(MAX_SIZE_BYTES)
+            self._put_manifest(str(descriptor.digest), raw, descriptor)
+            stored = Stored.COPIED
+        else:
+            stored = self._put_blob(descriptor, stream, "" if replace else self._holder(stream))
+        self._saw(descriptor, True)
+        return stored
+
+    def _holder(self, stream: VerifiedStream) -> str:
+        """Return another repository of this registry that has the blob, or an empty string."""
+        origin = stream.origin
+        if isinstance(origin, RegistryRepository) and origin.host.registry == self.host.registry:
+            holder = origin.name
+        else:
+            holder = self.host.blobs.get(stream.descriptor.digest, "")
+        return holder if holder != self.name else ""
+
+    def _put_blob(self, descriptor: Descriptor, stream: VerifiedStream, holder: str) -> Stored:
+        """POST, then one PUT (distribution-spec, pushing a blob monolithically)."""
+        session = self._mount(descriptor.digest, holder) if holder else None
+        if session is None:
+            session = self._begin(descriptor.digest)
+        if session.status == 201 and holder:
+            session.drain()
+            return Stored.MOUNTED
+        target = session.headers.get("Location", "")
+        session.drain()
+        if session.status != 202 or not target:
+            raise RegistryUnavailable(f"{session}: no upload was opened")
+        location = self.host.policy.follow(session.url, target, "upload location")
+        try:
+            self._send_blob(descriptor, stream, location)
+        except OciMirrorError:
+            with suppress(OciMirrorError):
+                self._send("DELETE", location, retries=0).drain()
+            raise
+        return Stored.COPIED
+
+    def _begin(self, digest: Digest) -> Response:
+        algorithm = "" if digest.algorithm == "sha256" else f"?digest-algorithm={digest.algorithm}"
+        response = self._send("POST", f"blobs/uploads/{algorithm}")
+        if response.status >= 300:
+            raise rejection(response)
+        return response
+
+    def _mount(self, digest: Digest, holder: str) -> Response | None:
+        """Ask for the blob of another repository; None where the registry refuses to look."""
+        path = f"blobs/uploads/?mount={digest}&from={holder}"
+        try:
+            response = self._send("POST", path, mount_from=holder)
+        except AuthenticationFailed:
+            return None
+        if response.status >= 300:
+            response.drain()  # 400, 401, 403, 405 were all seen where only the mount was refused
+            return None
+        return response
+
+    def _send_blob(self, descriptor: Descriptor, stream: VerifiedStream, location: str) -> None:
+        # Appended as text: a query that is parsed and written again breaks signatures.
+        separator = "&" if "?" in location else "?"
+        response = self._send(
+            "PUT",
+            f"{location}{separator}digest={descriptor.digest}",
+            headers={"Content-Type": mediatype.OCTET_STREAM},
+            body=stream if descriptor.size else b"",
+        )
+        if response.status not in (201, 204):
+            raise upload_failure(response, descriptor.digest)
+        stated = _digest_of(response)
+        response.drain()
+        if not stream.verified:
+            raise RegistryUnavailable(f"{response}: it was answered before the blob was sent")
+        # docker-registry answers a sha512 upload with the sha256 digest of the same bytes.
+        if stated and stated.algorithm == descriptor.digest.algorithm:
+            self._refuse_other_digest(response, stated, descriptor.digest)
+
+    def _put_manifest(self, name: str, raw: bytes, descriptor: Descriptor) -> None:
+        headers = {"Content-Type": descriptor.media_type}
+        response = self._send("PUT", f"manifests/{name}", headers=headers, body=raw)
+        if response.status not in (200, 201, 202, 204):
+            raise rejection(response)
+        stated = _digest_of(response)
+        response.drain()
+        if stated and stated.verifiable:
+            self._refuse_other_digest(response, stated, Digest.of(raw, stated.algorithm))
+        if ":" in name and stated != descriptor.digest:
+            # It does not say that it keeps this digest: look.
+            try:
+                self._resolve(name)
+            except NotFound as error:
+                raise DigestNotPreserved(f"{response}: it is not there afterwards") from error
+
+    def _refuse_other_digest(self, response: Response, stated: Digest, wanted: Digest) -> None:
+        if stated != wanted:
+            raise DigestNotPreserved(f"{response}: stored as {stated}, sent {wanted}")
+
+    def _tag(self, names: Sequence[tuple[str, Manifest]]) -> None:
+        self._pushes = True
+        for name, manifest in names:
+            if _checked(name):
+                self._ingest(manifest.descriptor, verified(manifest), replace=False)
+            else:
+                self._put_manifest(name, manifest.raw, manifest.descriptor)
+                self._saw(manifest.descriptor, True)
+
+    # --- one request ---------------------------------------------------------------------------
+
+    def _send(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | VerifiedStream | None = None,
+        mount_from: str = "",
+        retries: int | None = None,
+    ) -> Response:
+        """Send to a path below the repository, or to a URL that the policy let through."""
+        url = target if "://" in target.partition("?")[0] else f"/v2/{self.name}/{target}"
+        access = Access(self.name, self._pushes, mount_from)
+        return self.host.send(method, url, access, headers=headers, body=body, retries=retries)
+
+
+def _digest_of(response: Response) -> Digest | None:
+    """Return Docker-Content-Digest; None where it is absent or none."""
+    with suppress(InvalidReference):
+        return Digest.parse(response.headers.get("Docker-Content-Digest", ""))
+    return None
+
+
+def _checked(name: str) -> Digest | None:
+    """Return the digest that a name is, or None for a tag; nothing else becomes part of a URL."""
+    if is_tag(name):
+        return None
+    digest = Digest.parse(name)
+    digest.hasher()  # what cannot be verified is not asked for
+    return digest
+
+
+def _place(descriptor: Descriptor) -> tuple[str, str]:
+    """Return the path below the repository, and what to accept."""
+    if descriptor.kind == "manifest":
+        return f"manifests/{descriptor.digest}", f"{descriptor.media_type}, {_ACCEPT}"
+    return f"blobs/{descriptor.digest}", "*/*"

@@ -1,0 +1,42 @@
+"""copy: one image from any location to any location."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ocimirror.copy.copy import copy as copy_images
+from ocimirror.copy.outcome import Options, Outcome, Reporter, Request
+from ocimirror.model.reference import Location
+from ocimirror.stores.archive import ArchiveWriter
+from ocimirror.workflows.places import Places, new_name
+
+
+def copy(
+    source: Location,
+    destination: Location,
+    places: Places,
+    options: Options,
+    reporter: Reporter | None = None,
+) -> list[Outcome]:
+    """Copy an image; a destination without a name keeps the source's.
+
+    Raises:
+        UsageError: the image would have no name in a layout.
+        NotFound: the source layout has no such image.
+    """
+    origin = places.source(source)
+    name = new_name(destination, origin, source)
+    store = places.destination(destination, dry_run=options.dry_run)
+    request = Request(
+        origin, source.read_name, store, name, str(source), str(_named(destination, name))
+    )
+    outcomes = copy_images([request], options, reporter)
+    if isinstance(store, ArchiveWriter) and all(outcome.error is None for outcome in outcomes):
+        store.commit()
+    return outcomes
+
+
+def _named(destination: Location, name: str) -> Location:
+    if destination.reference is not None:
+        return replace(destination, reference=replace(destination.reference, tag=name))
+    return replace(destination, name=name)

@@ -1,0 +1,131 @@
+"""inspect and list: what an image consists of, and which images there are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ocimirror.copy.walk import MAX_DEPTH, walk
+from ocimirror.errors import (
+    IntegrityError,
+    MalformedManifest,
+    MissingContent,
+    NotFound,
+    OciMirrorError,
+)
+from ocimirror.model import mediatype, strictjson
+from ocimirror.model.descriptor import Descriptor
+from ocimirror.model.digest import Digest
+from ocimirror.model.manifest import MAX_SIZE_BYTES, Manifest
+from ocimirror.model.reference import Location
+from ocimirror.stores.index import Entry, LayoutSource
+from ocimirror.stores.store import Source
+from ocimirror.workflows.places import Places
+
+ATTESTATION = "vnd.docker.reference.type"
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """One manifest and, of an index, its children.
+
+    `platform` is empty where nothing states one; `missing` are children that are not there.
+    """
+
+    manifest: Manifest
+    platform: str
+    children: tuple[Inspection, ...] = ()
+    missing: tuple[Descriptor, ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes of everything below and with it, each digest once."""
+        return sum(self._sizes().values())
+
+    def _sizes(self) -> dict[Digest, int]:
+        sizes = {blob.digest: blob.size for blob in self.manifest.blobs}
+        sizes[self.manifest.digest] = self.manifest.descriptor.size
+        for child in self.children:
+            sizes |= child._sizes()
+        return sizes
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One image of a layout or archive; `fault` says why its size and platforms are unknown."""
+
+    entry: Entry
+    size_bytes: int
+    platforms: tuple[str, ...]
+    fault: str = ""
+
+
+def inspect(location: Location, places: Places) -> Inspection:
+    """Read an image's manifests; configs are read for the platform of a lone image only.
+
+    Raises:
+        NotFound: no such image.
+        IntegrityError: its manifest is damaged.
+    """
+    source = places.source(location)
+    return _inspect(source, source.resolve(location.read_name))
+
+
+def raw_manifest(location: Location, places: Places) -> bytes:
+    """Return the bytes of the manifest, exactly as they are."""
+    source = places.source(location)
+    return source.read_manifest(source.resolve(location.read_name)).raw
+
+
+def list_images(location: Location, places: Places) -> list[Listed] | list[str]:
+    """Return the images of a layout or archive, or the tags of a repository."""
+    source = places.source(location)
+    if not isinstance(source, LayoutSource):
+        return source.names()
+    return [_listed(source, entry) for entry in source.entries()]
+
+
+def _inspect(source: Source, descriptor: Descriptor, depth: int = 1) -> Inspection:
+    manifest = source.read_manifest(descriptor)
+    if depth > MAX_DEPTH:
+        raise MalformedManifest(f"{descriptor.digest}: indexes nested deeper than {MAX_DEPTH}")
+    children = []
+    missing = []
+    for child in manifest.manifests:
+        try:
+            children.append(_inspect(source, child, depth + 1))
+        except (NotFound, MissingContent):
+            missing.append(child)
+    platform = _platform(source, manifest)
+    return Inspection(manifest, platform, tuple(children), tuple(missing))
+
+
+def _platform(source: Source, manifest: Manifest) -> str:
+    stated = manifest.descriptor.platform
+    if stated is not None:
+        return str(stated)
+    config = manifest.blobs[0] if mediatype.is_image_manifest(manifest.media_type) else None
+    if config is None or config.media_type not in (mediatype.OCI_CONFIG, mediatype.DOCKER_CONFIG):
+        return ""
+    try:
+        with source.fetch(config) as stream:
+            document = strictjson.loads(stream.read_all(MAX_SIZE_BYTES), "config")
+    except (NotFound, IntegrityError):
+        return ""
+    parts = [document.get(key) for key in ("os", "architecture", "variant")]
+    return "/".join(part for part in parts if isinstance(part, str) and part)
+
+
+def _listed(source: LayoutSource, entry: Entry) -> Listed:
+    try:
+        plan = walk(source, entry.descriptor)
+    except OciMirrorError as error:
+        return Listed(entry, entry.descriptor.size, (), error.message)
+    platforms = [
+        str(child.platform)
+        for manifest in plan.manifests
+        for child in manifest.manifests
+        if child.platform is not None and ATTESTATION not in child.annotations
+    ]
+    if not plan.root.manifests:
+        platforms = [_platform(source, plan.root)]
+    return Listed(entry, plan.size_bytes, tuple(p for p in dict.fromkeys(platforms) if p))

@@ -1,0 +1,161 @@
+"""Opens what a location names, and decides what an image is called there."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from ocimirror.errors import UsageError
+from ocimirror.model.reference import Location, Reference, is_tag
+from ocimirror.stores.archive import Archive, ArchiveWriter
+from ocimirror.stores.index import LayoutSource
+from ocimirror.stores.layout import Layout
+from ocimirror.stores.memory import MemoryStore
+from ocimirror.stores.store import Source, Store
+
+if TYPE_CHECKING:
+    from ocimirror.stores.registry import (
+        NetworkOptions,
+        RegistryHost,
+        RegistryRepository,
+        Transport,
+    )
+
+
+def parse_location(text: str) -> Location:
+    """Parse a location; a bare path of a file is an archive, of anything else a layout."""
+    location = Location.parse(text)
+    if not text.startswith("oci:") and location.scheme == "oci" and Path(location.path).is_file():
+        return replace(location, scheme="oci-archive")
+    return location
+
+
+class Places:
+    """The stores of one run. Each is opened once and closed at the end of the context.
+
+    Args:
+        network: says how registries are reached; asked when the first one is.
+        durable: layouts and archives survive power loss.
+        wait: wait for a lock instead of failing.
+    """
+
+    def __init__(
+        self, network: Callable[[], NetworkOptions], *, durable: bool = True, wait: bool = False
+    ) -> None:
+        self._network = network
+        self._durable = durable
+        self._wait = wait
+        self._transport: Transport | None = None
+        self._hosts: dict[str, RegistryHost] = {}
+        self._repositories: dict[tuple[str, str], RegistryRepository] = {}
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Places:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def repository(self, reference: Reference) -> RegistryRepository:
+        """Return the repository of a reference; one host object a registry, shared by all."""
+        # (Imported here: what stays on this machine needs no network library.)
+        from ocimirror.stores.registry import RegistryHost, Transport
+
+        key = reference.registry, reference.repository
+        if key not in self._repositories:
+            if self._transport is None:
+                self._transport = self._stack.enter_context(Transport(self._network()))
+            if reference.registry not in self._hosts:
+                self._hosts[reference.registry] = RegistryHost(reference.registry, self._transport)
+            self._repositories[key] = self._hosts[reference.registry].repository(
+                reference.repository
+            )
+        return self._repositories[key]
+
+    def layout(self, path: str, *, write: bool = False, dry_run: bool = False) -> Store:
+        """Return a layout directory; a dry run into one that is not there gets an empty store."""
+        if write and dry_run and not Path(path).exists():
+            return MemoryStore(f"oci:{path}")
+        mode = "write" if write and not dry_run else "read"
+        return self._stack.enter_context(
+            Layout(path, mode, durable=self._durable, wait=self._wait)  # type: ignore[arg-type]
+        )
+
+    def source(self, location: Location) -> Source:
+        """Open a location for reading."""
+        if location.reference is not None:
+            return self.repository(location.reference)
+        if location.scheme == "oci-archive":
+            return self._stack.enter_context(Archive(location.path))
+        return self.layout(location.path)
+
+    def destination(self, location: Location, *, dry_run: bool = False) -> Store:
+        """Open a location for writing; an archive appears when it is committed."""
+        if location.reference is not None:
+            return self.repository(location.reference)
+        if location.scheme == "oci-archive":
+            if dry_run:
+                return MemoryStore(f"oci-archive:{location.path}")
+            return self._stack.enter_context(ArchiveWriter(location.path, durable=self._durable))
+        return self.layout(location.path, write=True, dry_run=dry_run)
+
+
+def name_in_a_layout(reference: Reference) -> str:
+    """Return the full reference under which a layout keeps an image from a registry.
+
+    With tag and digest the tag is what is written.
+    """
+    readable = reference.readable()
+    return str(replace(readable, digest=None) if readable.tag else readable)
+
+
+def source_reference(source: Source, location: Location) -> Reference | None:
+    """Return what the source calls the image, as far as it names a repository.
+
+    Raises:
+        NotFound: a layout without that image, or with several and no name given.
+    """
+    if location.reference is not None:
+        return location.reference.readable()
+    if isinstance(source, LayoutSource) and location.digest is None:
+        return source.index().find(location.name).reference()
+    return None
+
+
+def new_name(location: Location, source: Source, source_location: Location) -> str:
+    """Return what the image will be called at the destination: a tag there, or a full reference.
+
+    Raises:
+        UsageError: a layout needs a name, and neither end gives one.
+    """
+    known = source_reference(source, source_location)
+    if location.reference is not None:
+        if location.reference.tag:
+            return location.reference.tag
+        return known.tag if known and not location.reference.digest else ""
+    name = location.name
+    if name and (":" in name or "/" in name):
+        return name_in_a_layout(Reference.parse(name))
+    if name and not is_tag(name):
+        raise UsageError(f"not a name for an image: {name!r}")
+    if name:
+        return str(replace(known, tag=name, digest=None)) if known else name
+    if known:
+        return name_in_a_layout(known)
+    if isinstance(source, LayoutSource) and source_location.digest is None:
+        tag = source.index().find(source_location.name).tag
+        if tag:
+            return tag
+    raise UsageError(
+        f"{location}: the source does not say what the image is called",
+        advice=f"Add a name: {location}:HOST/REPOSITORY:TAG",
+    )

@@ -1,0 +1,49 @@
+"""pull: images of registries into a layout directory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ocimirror.copy.copy import copy
+from ocimirror.copy.outcome import Options, Outcome, Reporter, Request
+from ocimirror.errors import UsageError
+from ocimirror.model.reference import Location, Reference
+from ocimirror.workflows.places import Places, name_in_a_layout
+
+
+def pull(
+    images: Sequence[Reference],
+    layout: str,
+    places: Places,
+    options: Options,
+    reporter: Reporter | None = None,
+) -> list[Outcome]:
+    """Add images to a layout, each under its full reference.
+
+    Raises:
+        UsageError: a layout that does not exist and looks like a reference, or a directory that
+            holds something else.
+    """
+    if not Path(layout).exists() and (":" in layout or "@" in layout):
+        raise UsageError(
+            f"{layout} looks like an image, and the last argument is the LAYOUT directory",
+            advice="ocimirror pull IMAGE... LAYOUT; write ./DIRECTORY if that is its name.",
+        )
+    destination = places.layout(layout, write=True, dry_run=options.dry_run)
+    requests = []
+    for image in images:
+        reference = image.readable()
+        name = name_in_a_layout(reference)
+        source = places.repository(reference)
+        requests.append(
+            Request(
+                source,
+                reference.read_name,
+                destination,
+                name,
+                str(Location("docker", reference=reference)),
+                str(Location("oci", layout, name)),
+            )
+        )
+    return copy(requests, options, reporter)

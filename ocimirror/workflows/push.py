@@ -1,0 +1,84 @@
+"""push: every named image of a layout to a registry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ocimirror.copy.copy import copy
+from ocimirror.copy.outcome import Options, Outcome, Reporter, Request
+from ocimirror.errors import UsageError
+from ocimirror.model.reference import Location, Reference, check_registry, check_repository
+from ocimirror.stores.index import Entry, LayoutSource
+from ocimirror.workflows.places import Places
+
+
+def push(
+    layout: str,
+    target: str,
+    images: Sequence[str],
+    places: Places,
+    options: Options,
+    reporter: Reporter | None = None,
+    *,
+    keep_host: bool = False,
+) -> list[Outcome]:
+    """Push images to `REGISTRY[/PREFIX]/<repository>:<tag>`.
+
+    An image known by digest only is pushed by digest.
+
+    Args:
+        layout: the directory.
+        target: `HOST[:PORT][/PREFIX]`.
+        images: names to push; none means every named image.
+        keep_host: put the source host before the repository, `host:5000` as `host_5000`.
+
+    Raises:
+        UsageError: before any transfer: two images on one destination name, or an entry that
+            names no repository.
+    """
+    host, _, prefix = target.partition("/")
+    registry = check_registry(host)
+    if prefix:
+        check_repository(prefix)
+    source = places.layout(layout)
+    assert isinstance(source, LayoutSource)  # noqa: S101 - what `layout` opens for reading
+    index = source.index()
+    entries = [index.find(name) for name in images] or [e for e in index.entries if e.name]
+    taken: dict[str, Entry] = {}
+    requests = []
+    for entry in entries:
+        reference = _destination(entry, registry, prefix, keep_host, layout)
+        other = taken.setdefault(str(reference), entry)
+        if other.descriptor.digest != entry.descriptor.digest:
+            raise UsageError(
+                f"{other.name} and {entry.name} would both become {reference}",
+                advice="Add --keep-host, or push them apart with --image and another PREFIX.",
+            )
+        if other is not entry:
+            continue
+        requests.append(
+            Request(
+                source,
+                str(entry.descriptor.digest),
+                places.repository(reference),
+                reference.tag,
+                str(Location("oci", layout, entry.name)),
+                str(Location("docker", reference=reference)),
+            )
+        )
+    return copy(requests, options, reporter)
+
+
+def _destination(
+    entry: Entry, registry: str, prefix: str, keep_host: bool, layout: str
+) -> Reference:
+    named = entry.reference()
+    if named is None:
+        raise UsageError(
+            f"{layout}: the entry {entry.name!r} names no repository to push to",
+            advice=f"ocimirror copy oci:{layout}:{entry.name} docker://{registry}/REPOSITORY:TAG",
+        )
+    parts = [prefix, named.registry.replace(":", "_") if keep_host else "", named.repository]
+    repository = check_repository("/".join(part for part in parts if part))
+    digest = None if named.tag else entry.descriptor.digest
+    return Reference(registry, repository, named.tag, digest)

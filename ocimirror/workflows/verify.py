@@ -1,0 +1,149 @@
+"""verify: hash everything reachable again, and report every fault."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal
+
+from ocimirror.errors import (
+    DamagedLayout,
+    IntegrityError,
+    InvalidReference,
+    MalformedManifest,
+    MissingContent,
+    NotFound,
+    OciMirrorError,
+    SizeMismatch,
+    Unsupported,
+)
+from ocimirror.model import mediatype
+from ocimirror.model.descriptor import Descriptor
+from ocimirror.model.digest import Digest
+from ocimirror.model.reference import Location
+from ocimirror.stores.archive import Archive
+from ocimirror.stores.index import LayoutSource
+from ocimirror.stores.layout import Layout
+from ocimirror.stores.store import Source
+from ocimirror.workflows.places import Places
+
+Kind = Literal["corrupt", "missing", "wrong_size", "malformed", "stray"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong. `path` is below the layout, `image` the first that needs it."""
+
+    kind: Kind
+    digest: str
+    path: str
+    image: str
+    message: str
+
+
+@dataclass(slots=True)
+class Report:
+    """What was looked at, and what is wrong with it."""
+
+    manifests: int = 0
+    blobs: int = 0
+    bytes: int = 0
+    hashed: bool = True
+    faults: list[Fault] = field(default_factory=list)
+
+
+def verify(location: Location, places: Places, *, deep: bool = False, jobs: int = 4) -> Report:
+    """Check an image, or a whole layout or archive where no name is given. Writes nothing.
+
+    In a layout everything reachable is hashed. Of a registry's image the manifests are
+    downloaded and hashed and the blobs are proved present; `deep` downloads those too.
+
+    Raises:
+        DamagedLayout: index.json itself cannot be read.
+        RemoteError: the registry does not answer.
+    """
+    source = places.source(location)
+    local = isinstance(source, LayoutSource)
+    report = Report(hashed=local or deep)
+    roots = _roots(source, location)
+    blobs: dict[Digest, tuple[Descriptor, str]] = {}
+    seen: set[Digest] = set()
+    for image, root in roots:
+        for blob in _check_manifests(source, root, image, seen, report):
+            blobs.setdefault(blob.digest, (blob, image))
+    check = partial(_check_blob, source, hashed=report.hashed)
+    with ThreadPoolExecutor(jobs) as pool:
+        found = list(pool.map(lambda item: check(*item), blobs.values()))
+    report.blobs = len(blobs)
+    report.bytes += sum(blob.size for blob, _ in blobs.values()) if report.hashed else 0
+    report.faults += [fault for fault in found if fault is not None]
+    if isinstance(source, (Layout, Archive)) and not location.read_name:
+        report.faults += _strays(source.blob_files())
+    return report
+
+
+def _roots(source: Source, location: Location) -> list[tuple[str, Descriptor]]:
+    if isinstance(source, LayoutSource) and not location.read_name:
+        entries = source.entries()
+        return [(entry.name or str(entry.descriptor.digest), entry.descriptor) for entry in entries]
+    return [(str(location), source.resolve(location.read_name))]
+
+
+def _check_manifests(
+    source: Source, root: Descriptor, image: str, seen: set[Digest], report: Report
+) -> Iterable[Descriptor]:
+    """Check each manifest below a root once; yield the blobs they name."""
+    unread = [root]
+    while unread:
+        descriptor = unread.pop()
+        if descriptor.digest in seen:
+            continue
+        seen.add(descriptor.digest)
+        report.manifests += 1
+        try:
+            manifest = source.read_manifest(descriptor)
+        except (IntegrityError, NotFound, Unsupported) as error:
+            report.faults.append(_fault(error, descriptor, image))
+            continue
+        report.bytes += descriptor.size
+        unread += manifest.manifests
+        yield from (b for b in manifest.blobs if not mediatype.is_foreign(b.media_type))
+
+
+def _check_blob(source: Source, blob: Descriptor, image: str, *, hashed: bool) -> Fault | None:
+    try:
+        if hashed:
+            with source.fetch(blob) as stream:
+                while stream.read():
+                    pass
+        elif not source.exists(blob):
+            raise NotFound(f"{source.location}: no {blob}")
+    except (IntegrityError, NotFound, Unsupported) as error:
+        return _fault(error, blob, image)
+    return None
+
+
+def _fault(error: OciMirrorError, descriptor: Descriptor, image: str) -> Fault:
+    digest = descriptor.digest
+    kinds: Sequence[tuple[type[OciMirrorError], Kind]] = (
+        (MissingContent, "missing"),
+        (NotFound, "missing"),
+        (SizeMismatch, "wrong_size"),
+        (MalformedManifest, "malformed"),
+        (DamagedLayout, "malformed"),
+        (Unsupported, "malformed"),
+    )
+    kind: Kind = next((kind for known, kind in kinds if isinstance(error, known)), "corrupt")
+    path = f"blobs/{digest.algorithm}/{digest.encoded}"
+    return Fault(kind, str(digest), path, image, error.message)
+
+
+def _strays(files: Iterable[tuple[str, str]]) -> Iterable[Fault]:
+    """Yield a fault for each file under blobs/ whose name is no digest (image-layout.md)."""
+    for path, text in files:
+        try:
+            Digest.parse(text)
+        except InvalidReference as error:
+            yield Fault("stray", text, path, "", f"{path} is no blob: {error.message}")

@@ -1,0 +1,1 @@
+"""Judges: other people's tools read what ocimirror wrote, and it reads what they wrote."""

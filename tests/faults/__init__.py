@@ -1,0 +1,1 @@
+"""What a crash, a full disk or a crowd leaves behind."""

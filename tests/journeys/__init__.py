@@ -1,0 +1,1 @@
+"""Journeys: whole commands against real registries, as a user runs them."""

@@ -1,0 +1,57 @@
+"""Runs the `ocimirror` command as a user does: a process, its output, its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PROGRAM = str(Path(sys.executable).with_name("ocimirror"))
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one run printed and returned."""
+
+    code: int
+    raw: bytes
+    stderr: str
+
+    @property
+    def stdout(self) -> str:
+        """Standard output as text."""
+        return self.raw.decode()
+
+    @property
+    def document(self) -> Any:
+        """The JSON document on stdout; anything else there fails."""
+        return json.loads(self.stdout)
+
+
+def environment(home: Path | str = "/nonexistent", **more: str) -> dict[str, str]:
+    """Return a clean environment: no credentials or settings of whoever runs the tests."""
+    return {"PATH": os.environ["PATH"], "HOME": str(home), "LC_ALL": "C.UTF-8", **more}
+
+
+def ocimirror(
+    *arguments: str | Path,
+    stdin: str = "",
+    env: dict[str, str] | None = None,
+    cwd: Path | None = None,
+    timeout_s: float = 120,
+) -> Result:
+    """Run the command to its end."""
+    done = subprocess.run(
+        [PROGRAM, *map(str, arguments)],
+        input=stdin.encode(),
+        env=env or environment(),
+        cwd=cwd,
+        capture_output=True,
+        timeout=timeout_s,
+        check=False,
+    )
+    return Result(done.returncode, done.stdout, done.stderr.decode())

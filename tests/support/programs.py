@@ -1,0 +1,23 @@
+"""Programs that tests need but the package does not: missing ones are said out loud."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+
+def require_program(name: str, package: str) -> str:
+    """Return the path of a program, or skip the test and name the Debian package that has it.
+
+    With `CI` set in the environment a missing program fails the test: there, nothing may be
+    skipped unseen.
+    """
+    path = shutil.which(name)
+    if path is not None:
+        return path
+    message = f"{name} is not installed (Debian package: {package})"
+    if os.environ.get("CI"):
+        pytest.fail(message, pytrace=False)
+    pytest.skip(message)

@@ -1,0 +1,1 @@
+"""One module or room at a time, through its public names."""
