@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := $(shell cat .ci/debian-packages)
 
-.PHONY: setup system demo check test bench clean
+.PHONY: setup system demo lint check test bench clean
 
 setup: system $(VENV)/.installed
 
@@ -21,14 +21,16 @@ $(VENV)/.installed: pyproject.toml constraints.txt ocimirror/__init__.py
 demo: setup
 	$(BIN)/python -m tests.support.demo
 
-check: $(VENV)/.installed
+lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check: lint
 	$(BIN)/python -m pytest -q tests/unit tests/arch tests/conformance
 
-test: setup check
+test: setup lint
 	$(BIN)/python -m pytest
 
 bench: setup

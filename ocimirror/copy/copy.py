@@ -26,11 +26,13 @@ from ocimirror.errors import IntegrityError, Interrupted, NotFound, OciMirrorErr
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import Manifest
-from ocimirror.stores.store import Source, Store, Stored
+from ocimirror.stores.store import Store, Stored
 
 logger = logging.getLogger(__name__)
 
 _NAMES_WAIT_S = 1.0
+# (With the size: an image that states a wrong one must not fail the others, nor pass with them.)
+_BlobKey = tuple[Store, Digest, int]
 T = TypeVar("T")
 
 
@@ -78,9 +80,8 @@ class _Blob:
     stored: bool = False
 
 
-def _read_manifest(source: Source, descriptor: Descriptor) -> Manifest:
-    with blamed_on("source"):
-        return source.read_manifest(descriptor)
+def _key(image: _Image, blob: Descriptor) -> _BlobKey:
+    return image.request.destination, blob.digest, blob.size
 
 
 class _Run:
@@ -90,7 +91,7 @@ class _Run:
         self._tasks = Tasks(options.jobs, options.stop)
         self._carrier = Carrier(options, reporter)
         self._open = 0
-        self._blobs: dict[tuple[Store, Digest], _Blob] = {}
+        self._blobs: dict[_BlobKey, _Blob] = {}
         self._ready: dict[Store, list[_Image]] = {}
         self._ready_since = 0.0
 
@@ -104,7 +105,8 @@ class _Run:
                 while waiting and self._open < 2 * self._options.jobs and not stop.is_set():
                     self._begin(waiting.popleft())
                 if self._tasks.outstanding:
-                    if not self._tasks.step(self._until_names_are_due()):
+                    due_s = self._until_names_are_due()
+                    if due_s == 0 or not self._tasks.step(due_s):
                         self._name_ready()
                 elif self._ready:
                     self._name_ready()
@@ -161,7 +163,7 @@ class _Run:
         for descriptor in manifests:
             self._submit(
                 image,
-                partial(_read_manifest, image.request.source, descriptor),
+                partial(self._carrier.read_manifest, image.request, descriptor),
                 partial(self._walked, image),
             )
 
@@ -199,13 +201,13 @@ class _Run:
     # --- 3 what is missing, 4 transfer ---------------------------------------------------------
 
     def _want(self, image: _Image, blob: Descriptor) -> None:
-        key = image.request.destination, blob.digest
+        key = _key(image, blob)
         known = self._blobs.get(key)
         if known is None:
             self._blobs[key] = _Blob([image])
             self._carry(image, blob)
         elif known.stored:
-            self._blob_is_in(image, blob, Stored.PRESENT)
+            self._shared(image, blob)
         else:
             known.waiting.append(image)
 
@@ -217,21 +219,30 @@ class _Run:
         )
 
     def _carried(self, blob: Descriptor, carrier: _Image, stored: Stored) -> None:
-        state = self._blobs[carrier.request.destination, blob.digest]
+        state = self._blobs[_key(carrier, blob)]
         state.stored = True
         waiting, state.waiting = state.waiting, []
         for image in waiting:
-            self._blob_is_in(image, blob, stored if image is carrier else Stored.PRESENT)
+            if image is carrier:
+                self._blob_is_in(image, blob, stored)
+            else:
+                self._shared(image, blob)
 
     def _not_carried(self, blob: Descriptor, carrier: _Image, error: OciMirrorError) -> None:
         """Fail whoever reads from the same source; another source may still have the blob."""
-        source, destination = carrier.request.source, carrier.request.destination
-        waiting = self._blobs.pop((destination, blob.digest)).waiting
+        source = carrier.request.source
+        waiting = self._blobs.pop(_key(carrier, blob)).waiting
         for image in waiting:
             if image is carrier or image.request.source is source or self._options.stop.is_set():
                 self._fail(image, error)
             elif not image.done:
                 self._want(image, blob)
+
+    def _shared(self, image: _Image, blob: Descriptor) -> None:
+        """Take in a blob that another image of this run carried."""
+        if not image.done:
+            self._reporter.moved(image.request, blob.size)
+        self._blob_is_in(image, blob, Stored.PRESENT)
 
     def _blob_is_in(self, image: _Image, blob: Descriptor, stored: Stored) -> None:
         if image.done:

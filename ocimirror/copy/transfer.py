@@ -68,15 +68,19 @@ class Carrier:
             return Stored.PRESENT if present else Stored.COPIED
         return self.transfer(request, blob, replace=True)
 
-    def transfer(self, request: Request, blob: Descriptor, *, replace: bool = False) -> Stored:
-        """Fetch and push; each try is a fresh fetch.
+    def read_manifest(self, request: Request, descriptor: Descriptor) -> Manifest:
+        """Read a manifest from the source, tried again as a blob is."""
 
-        A remote fault is retried with backoff; content that failed its check is fetched once
-        more, since it may have been damaged on the way.
-        """
-        attempt = 0
-        spoiled = False
-        while True:
+        def once() -> Manifest:
+            with blamed_on("source"):
+                return request.source.read_manifest(descriptor)
+
+        return self._patiently(once)
+
+    def transfer(self, request: Request, blob: Descriptor, *, replace: bool = False) -> Stored:
+        """Fetch and push; each try is a fresh fetch."""
+
+        def once() -> Stored:
             moved = _Moved(request, self._reporter, self._options)
             try:
                 with request.source.fetch(blob, moved) as stream:
@@ -84,6 +88,24 @@ class Carrier:
             except OciMirrorError as error:
                 error.at("destination")
                 moved.settle(0)
+                raise
+            moved.settle(blob.size)
+            return stored
+
+        return self._patiently(once)
+
+    def _patiently(self, work: Callable[[], T]) -> T:
+        """Run `work` until it succeeds or trying again does not help.
+
+        A remote fault is retried with backoff; content that failed its check is fetched once
+        more, since it may have been damaged on the way.
+        """
+        attempt = 0
+        spoiled = False
+        while True:
+            try:
+                return work()
+            except OciMirrorError as error:
                 if isinstance(error, (DigestMismatch, SizeMismatch)) and not spoiled:
                     spoiled = True
                 elif error.retryable and attempt < self._options.retries:
@@ -92,9 +114,6 @@ class Carrier:
                 else:
                     raise
                 logger.warning("trying again: %s", error)
-            else:
-                moved.settle(blob.size)
-                return stored
 
     def _pause(self, attempt: int, error: OciMirrorError) -> None:
         """Wait as long as the registry asked for, else exponentially with full jitter."""
@@ -105,12 +124,14 @@ class Carrier:
 
     def push_closure_again(self, request: Request, manifest: Manifest, plan: Plan) -> None:
         """Push what a manifest names once more, whatever the destination says it has."""
+        children = {child.digest for child in manifest.manifests}
         for child in plan.manifests:
-            if child.descriptor in manifest.manifests:
+            if child.digest in children:
                 self.push_closure_again(request, child, plan)
                 request.destination.push_manifest(child, replace=True)
-        for blob in manifest.blobs:
-            if blob in plan.blobs:
+        named = {blob.digest for blob in manifest.blobs}
+        for blob in plan.blobs:
+            if blob.digest in named:
                 self.transfer(request, blob, replace=True)
 
 

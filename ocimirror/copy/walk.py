@@ -52,6 +52,8 @@ class Walk:
             known = self._blobs.setdefault(blob.digest, blob)
             if known.size != blob.size:
                 raise MalformedManifest(f"{blob.digest} is named as {known} and as {blob}")
+            if mediatype.is_foreign(known.media_type):
+                self._blobs[blob.digest] = blob  # (foreign only where every place says so)
         self._refuse_bombs(depth if new else 0)
         return new
 
@@ -69,11 +71,11 @@ class Walk:
         levels: dict[int, list[Manifest]] = {}
         for digest, height in self._heights().items():
             levels.setdefault(height, []).append(self._manifests[digest])
-        foreign = tuple(b for b in self._blobs.values() if mediatype.is_foreign(b.media_type))
+        blobs = self._blobs.values()
         return Plan(
             levels=tuple(tuple(levels[height]) for height in sorted(levels)),
-            blobs=tuple(b for b in self._blobs.values() if b not in foreign),
-            foreign=foreign,
+            blobs=tuple(b for b in blobs if not mediatype.is_foreign(b.media_type)),
+            foreign=tuple(b for b in blobs if mediatype.is_foreign(b.media_type)),
             opaque=tuple(m for m in self._manifests.values() if m.opaque),
         )
 
@@ -82,7 +84,10 @@ class Walk:
         heights: dict[Digest, int] = {}
         stack = [self._root.digest]
         while stack:
-            children = [child.digest for child in self._manifests[stack[-1]].manifests]
+            if stack[-1] in heights:
+                stack.pop()
+                continue
+            children = dict.fromkeys(c.digest for c in self._manifests[stack[-1]].manifests)
             unknown = [child for child in children if child not in heights]
             if unknown:
                 stack += unknown

@@ -105,7 +105,7 @@ class Reference:
 
 Scheme = Literal["docker", "oci", "oci-archive"]
 _LOCAL_SCHEMES: tuple[Scheme, ...] = ("oci", "oci-archive")
-_TRAILING_DIGEST = re.compile(r"(.+):@([^@:]+:[^@:]+)")
+_TRAILING_DIGEST = re.compile(r"(.+):@([^@:]+:[^@:]+)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,7 +205,7 @@ def _spooled(stream: BinaryIO) -> BinaryIO:
     file = tempfile.TemporaryFile()  # noqa: SIM115 - the archive closes it
     while chunk := stream.read(CHUNK_BYTES):
         file.write(chunk)
-    file.flush()
+    file.seek(0)
     return file
 
 
@@ -250,8 +250,11 @@ class ArchiveWriter(Layout):
         Each blob passes its check once more on the way into the archive.
         """
         if self.path == "-":
-            self._pack(sys.stdout.buffer.write)
-            sys.stdout.buffer.flush()
+            try:
+                self._pack(sys.stdout.buffer.write)
+                sys.stdout.buffer.flush()
+            except OSError as error:
+                raise storage_error(error, "cannot write standard output") from error
             return
         final = os.path.abspath(self.path)
         packed = os.path.join(self._staging.name, "archive.tar")
@@ -259,7 +262,10 @@ class ArchiveWriter(Layout):
             self._pack(file.write)
             file.commit()
         if self._sync_archive:
-            OsLayer().sync_directory(os.path.dirname(final))
+            try:
+                OsLayer().sync_directory(os.path.dirname(final))
+            except OSError as error:
+                raise storage_error(error, f"cannot sync the directory of {final}") from error
 
     def _pack(self, write: Writer) -> None:
         index = self._read_small("index.json", layout_index.MAX_SIZE_BYTES) or b""

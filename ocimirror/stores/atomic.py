@@ -173,7 +173,9 @@ class FileLock:
     """
 
     def __init__(self, path: str, *, create: bool = True) -> None:
-        flags = os.O_CLOEXEC | (os.O_RDWR | os.O_CREAT if create else os.O_RDONLY)
+        # (A link is not followed, and a FIFO in its place does not block.)
+        flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        flags |= os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
         try:
             self._fd = os.open(path, flags, 0o644)
         except OSError as error:

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import os
+import secrets
 import stat
 import threading
 from collections.abc import Iterator, Sequence
@@ -90,12 +90,15 @@ class Layout(LayoutSource, Store):
         self._directories: dict[str, int] = {}
         self._parsed: tuple[tuple[int, int, int], LayoutIndex] | None = None
         self._guard = threading.Lock()
-        self._serial = itertools.count()
         self._lock: FileLock | None = None
-        if mode == "write":
-            self._open_for_writing(wait)
-        else:
-            self._open_for_reading(wait)
+        try:
+            if mode == "write":
+                self._open_for_writing(wait)
+            else:
+                self._open_for_reading(wait)
+        except BaseException:
+            self.close()
+            raise
 
     # --- opening -------------------------------------------------------------------------------
 
@@ -112,14 +115,8 @@ class Layout(LayoutSource, Store):
             self._lock.acquire("shared", wait=wait)
 
     def _open_for_writing(self, wait: bool) -> None:
-        try:
-            self._refuse_other_directories()
-            made = [self._root, self._private, self._path("blobs"), self._path("blobs", "sha256")]
-            os.makedirs(os.path.dirname(self._root), exist_ok=True)
-            for directory in (*made, self._temporary_directory):
-                self._os.make_directory(directory)
-        except OSError as error:
-            raise storage_error(error, f"cannot write the layout {self.path}") from error
+        self._refuse_other_directories()
+        self._make_directories()
         self._lock = FileLock(os.path.join(self._private, "lock"))
         self._lock.acquire("shared", wait=wait)
         remove_abandoned(self._temporary_directory)
@@ -131,9 +128,13 @@ class Layout(LayoutSource, Store):
         with self._index_lock():
             if self._read_small("index.json", layout_index.MAX_SIZE_BYTES) is not None:
                 self.index()  # (a torn one is an error before any transfer)
-            elif any(os.scandir(self._path("blobs", "sha256"))):
+            elif any(self.blob_files()):
                 raise DamagedLayout(f"{self.path} has blobs and no index.json; nothing was written")
             else:
+                # (index.json is last: what has one is a layout, and stays where it is.)
+                for directory in (os.path.dirname(self._root), self._root):
+                    if os.access(directory, os.R_OK):
+                        self._sync_directory(directory)
                 self._write_file("index.json", layout_index.EMPTY)
                 self._sync_directory(self._root)
 
@@ -142,11 +143,38 @@ class Layout(LayoutSource, Store):
             present = set(os.listdir(self._root))
         except FileNotFoundError:
             return
+        except NotADirectoryError as error:
+            raise UsageError(f"{self.path} is a file, and no OCI image layout") from error
+        except OSError as error:
+            raise storage_error(error, f"cannot read {self.path}") from error
         if present - {"blobs", _PRIVATE} and LAYOUT_FILE not in present:
             raise UsageError(
                 f"{self.path} is a directory with other files, and no OCI image layout",
                 advice="Name a new or empty directory, or an existing layout.",
             )
+
+    def _make_directories(self) -> None:
+        """Make what is absent; what is there must be ours to write, and lead nowhere else."""
+        absent = []
+        parent = os.path.dirname(self._root)
+        while not os.path.exists(parent):
+            absent.append(parent)
+            parent = os.path.dirname(parent)
+        ours = [self._private, self._temporary_directory]
+        ours += [self._path("blobs"), self._path("blobs", "sha256")]
+        try:
+            for directory in reversed(absent):
+                self._os.make_directory(directory)
+                self._sync_directory(os.path.dirname(directory))
+            for directory in (self._root, *ours):
+                self._os.make_directory(directory)
+                if directory in ours and not stat.S_ISDIR(os.lstat(directory).st_mode):
+                    raise DamagedLayout(f"{directory} is a link or not a directory")
+                if not os.access(directory, os.W_OK | os.X_OK):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), directory)
+        except OSError as error:
+            where = error.filename or self.path
+            raise storage_error(error, f"cannot write {where}") from error
 
     def close(self) -> None:
         """Give the lock back; what was written stays."""
@@ -180,20 +208,31 @@ class Layout(LayoutSource, Store):
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise storage_error(error, f"cannot read {digest} in {self.path}") from error
+            raise self._read_error(error, str(digest)) from error
         if not stat.S_ISREG(status.st_mode):
             raise DamagedLayout(f"{self.path}: {digest} is not a regular file")
         return status.st_size
 
     def blob_files(self) -> Iterator[tuple[str, str]]:
         """Yield (path below the layout, digest text) of each file under blobs/, sorted."""
-        for algorithm in sorted(os.listdir(self._path("blobs"))):
-            directory = self._path("blobs", algorithm)
-            if os.path.isdir(directory) and not os.path.islink(directory):
-                for name in sorted(os.listdir(directory)):
-                    yield f"blobs/{algorithm}/{name}", f"{algorithm}:{name}"
+        for name in self._listed("blobs"):
+            if self._is_directory(name):
+                for encoded in self._listed("blobs", name):
+                    yield f"blobs/{name}/{encoded}", f"{name}:{encoded}"
             else:
-                yield f"blobs/{algorithm}", algorithm
+                yield f"blobs/{name}", name
+
+    def _is_directory(self, algorithm: str) -> bool:
+        directory = self._path("blobs", algorithm)
+        return os.path.isdir(directory) and not os.path.islink(directory)
+
+    def _listed(self, *parts: str) -> list[str]:
+        try:
+            return sorted(os.listdir(self._path(*parts)))
+        except FileNotFoundError as error:
+            raise DamagedLayout(f"{self.path} has no directory {'/'.join(parts)}") from error
+        except OSError as error:
+            raise self._read_error(error, "/".join(parts)) from error
 
     def _open(self, descriptor: Descriptor) -> Reader:
         digest = descriptor.digest
@@ -218,8 +257,9 @@ class Layout(LayoutSource, Store):
         except OSError as error:
             raise self._read_error(error, name) from error
         with os.fdopen(fd, "rb") as file:
-            raw = file.read(limit + 1)
-        if len(raw) > limit:
+            too_large = os.fstat(fd).st_size > limit
+            raw = b"" if too_large else file.read(limit + 1)
+        if too_large or len(raw) > limit:
             raise DamagedLayout(f"{self.path}: {name} is larger than {limit} bytes")
         return raw
 
@@ -249,7 +289,7 @@ class Layout(LayoutSource, Store):
         for _, manifest in names:
             self._ingest(manifest.descriptor, verified(manifest), replace=False)
         # (1) Whoever renamed the blobs into place, their entries are synced before they are named.
-        for algorithm in os.listdir(self._path("blobs")):
+        for algorithm in filter(self._is_directory, self._listed("blobs")):
             self._sync_directory(self._path("blobs", algorithm))
         self._sync_directory(self._path("blobs"))
         with self._index_lock():
@@ -271,7 +311,8 @@ class Layout(LayoutSource, Store):
             file.commit()
 
     def _new_file(self, final: str) -> NewFile:
-        temporary = f"{os.path.basename(final)[:64]}.{os.getpid()}.{next(self._serial)}"
+        # (Not the process id: in containers every run may be process 1.)
+        temporary = f"{os.path.basename(final)[:64]}.{secrets.token_hex(8)}"
         temporary = os.path.join(self._temporary_directory, temporary)
         return NewFile(self._os, temporary, final, durable=self._durable)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import shutil
 import stat
-import subprocess
-import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from ocimirror.stores.layout import Layout
 from ocimirror.stores.memory import MemoryStore
 from ocimirror.stores.store import Stored
 from tests.support import images
-from tests.support.evil import MAY_PASS, REFERENCE, SHOWN_ESCAPED, _SPOILERS
+from tests.support.evil import _SPOILERS, MAY_PASS, REFERENCE, SHOWN_ESCAPED
 from tests.support.judge import faults_of, leftovers_of, names_of
 from tests.support.oslayers import Died, Dies, Refuses
 from tests.support.stores import OCTETS, blob_of, copy_all, fill, push_blob, stream_of
@@ -40,7 +41,7 @@ from tests.support.stores import OCTETS, blob_of, copy_all, fill, push_blob, str
 NAME = "registry.example.com/app:v1"
 SINGLE = images.single()
 CONTENT = images.noise("layout", 200_000)
-AS_NOBODY = pytest.mark.skipif(os.getuid() != 0, reason="needs root, to become nobody")
+NOBODY = 65534
 
 
 def written(directory: Path) -> Path:
@@ -53,30 +54,24 @@ def path_of(directory: Path, descriptor: Descriptor) -> Path:
     return images.blob_path(directory, str(descriptor.digest))
 
 
-def as_nobody(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run Python as an ordinary user, who may not write what root owns."""
-    return subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        user=65534,
-        group=65534,
-        extra_groups=[],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
-
-
-OPEN_FOR_WRITING = """
-import sys
-from ocimirror.errors import OciMirrorError
-from ocimirror.stores.layout import Layout
-try:
-    Layout(sys.argv[1], "write")
-except OciMirrorError as error:
-    print(type(error).__name__, error)
-    sys.exit(error.exit_code)
-"""
+@contextlib.contextmanager
+def as_an_ordinary_user(directory: Path) -> Iterator[None]:
+    """Stop being root, who may write anywhere; a directory is handed over first."""
+    if os.getuid() != 0:
+        yield
+        return
+    for path in [directory, *directory.rglob("*")]:
+        os.chown(path, NOBODY, NOBODY)
+    for path in directory.parents:  # (pytest keeps its directories to its own user)
+        if path.name.startswith(("test_", "pytest-")):
+            path.chmod(path.stat().st_mode | stat.S_IXOTH | stat.S_IROTH)
+    os.setresgid(NOBODY, NOBODY, 0)
+    os.setresuid(NOBODY, NOBODY, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
+        os.setresgid(0, 0, 0)
 
 
 # --- what is made -------------------------------------------------------------------------------
@@ -142,7 +137,7 @@ def test_reading_a_directory_that_is_no_layout_is_an_error(tmp_path: Path) -> No
 
 def test_a_layout_without_blobs_directory_is_damaged(tmp_path: Path) -> None:
     written(tmp_path)
-    subprocess.run(["rm", "-r", tmp_path / "blobs"], check=True)
+    shutil.rmtree(tmp_path / "blobs")
     with Layout(str(tmp_path)) as layout:
         with pytest.raises(OciMirrorError):
             layout.read_manifest(layout.resolve(NAME))
@@ -319,18 +314,13 @@ def test_nothing_of_a_hostile_layout_is_copied_under_a_name(
 @pytest.mark.parametrize(
     "name", sorted(n for n in REFUSED if "symlink" in n or "fifo" in n or "directory" in n)
 )
-def test_a_writer_changes_nothing_outside_a_hostile_layout(
-    tmp_path: Path, name: str
-) -> None:
+def test_a_writer_changes_nothing_outside_a_hostile_layout(tmp_path: Path, name: str) -> None:
     (tmp_path / "outside").mkdir()
     directory = images.write_layout(tmp_path / "layout", {REFERENCE: SINGLE})
     _SPOILERS[name](directory, tmp_path / "outside")
     before = _all_below(tmp_path / "outside")
-    try:
-        with Layout(str(directory), "write") as layout:
-            copy_all(_memory(), layout, [NAME], deep=True)
-    except OciMirrorError as error:
-        assert error.exit_code == 5
+    with contextlib.suppress(IntegrityError), Layout(str(directory), "write") as layout:
+        copy_all(_memory(), layout, [NAME], deep=True)
     assert _all_below(tmp_path / "outside") == before
 
 
@@ -432,9 +422,6 @@ def test_what_dead_writers_left_is_removed(tmp_path: Path) -> None:
 
 
 def test_what_a_living_writer_writes_is_kept_however_old_it_is(tmp_path: Path) -> None:
-    class Slow(MemoryStore):
-        """A source that waits in the middle of a blob."""
-
     descriptor = blob_of(CONTENT)
     arrived, go_on = threading.Event(), threading.Event()
 
@@ -442,7 +429,7 @@ def test_what_a_living_writer_writes_is_kept_however_old_it_is(tmp_path: Path) -
         arrived.set()
         assert go_on.wait(10)
 
-    source = Slow()
+    source = MemoryStore()
     push_blob(source, CONTENT)
     with Layout(str(tmp_path), "write") as layout, ThreadPoolExecutor(1) as pool:
         pushing = pool.submit(layout.push, descriptor, source.fetch(descriptor, watch))
@@ -474,10 +461,10 @@ def test_a_writer_with_the_process_id_of_a_dead_one_is_not_in_its_way(tmp_path: 
     """In containers every run may be process 1, and the leftovers of the last one are young."""
     descriptor = blob_of(CONTENT)
     Layout(str(tmp_path), "write", durable=False).close()
-    for steps in range(7, 12):
+    for steps in (7, 8):
         with pytest.raises(Died), Layout(str(tmp_path), "write", os_layer=Dies(steps)) as layout:
             layout.push(descriptor, stream_of(descriptor, CONTENT))
-    assert leftovers_of(tmp_path) != []
+    assert len(leftovers_of(tmp_path)) == 2
     with Layout(str(tmp_path), "write") as layout:
         layout.push(descriptor, stream_of(descriptor, CONTENT))
         fill(layout, {NAME: SINGLE})
@@ -503,52 +490,45 @@ def test_two_objects_of_one_process_write_the_same_content_at_once(tmp_path: Pat
 # --- directories that cannot be written -----------------------------------------------------------
 
 
-@AS_NOBODY
-@pytest.mark.parametrize("closed", ["", "blobs/sha256", ".ocimirror", ".ocimirror/tmp"])
+@pytest.mark.parametrize("closed", ["", "blobs", "blobs/sha256", ".ocimirror", ".ocimirror/tmp"])
 def test_a_directory_that_cannot_be_written_is_found_out_before_anything(
     tmp_path: Path, closed: str
 ) -> None:
     directory = written(tmp_path / "layout")
-    for path in [directory, *directory.rglob("*")]:
-        os.chown(path, 65534, 65534)
-    _let_through(tmp_path)
-    os.chown(directory / closed, 0, 0)
-    result = as_nobody(OPEN_FOR_WRITING, directory)
-    assert result.returncode == 8, result.stderr
-    assert "Permission denied" in result.stdout
+    (directory / closed).chmod(0o555)
+    with as_an_ordinary_user(directory), pytest.raises(LocalStorageError) as caught:
+        Layout(str(directory), "write")
+    (directory / closed).chmod(0o755)
+    assert caught.value.exit_code == 8
+    assert str(directory / closed) in caught.value.message
     assert names_of(directory) == {NAME: SINGLE.root}
 
 
-@AS_NOBODY
 def test_a_layout_that_cannot_be_made_is_found_out_before_anything(tmp_path: Path) -> None:
-    _let_through(tmp_path)
-    (tmp_path / "closed").mkdir(mode=0o755)
-    result = as_nobody(OPEN_FOR_WRITING, tmp_path / "closed" / "layout")
-    assert result.returncode == 8, result.stderr
+    (tmp_path / "closed").mkdir(mode=0o555)
+    with as_an_ordinary_user(tmp_path / "closed"), pytest.raises(LocalStorageError) as caught:
+        Layout(str(tmp_path / "closed" / "new" / "layout"), "write")
+    assert caught.value.exit_code == 8
     assert list((tmp_path / "closed").iterdir()) == []
 
 
-@AS_NOBODY
-def test_a_layout_of_another_user_can_be_read(tmp_path: Path) -> None:
+def test_a_layout_is_made_below_a_directory_that_cannot_be_listed(tmp_path: Path) -> None:
+    (tmp_path / "closed" / "layout").mkdir(parents=True)
+    (tmp_path / "closed").chmod(0o311)
+    with as_an_ordinary_user(tmp_path / "closed" / "layout"):
+        written(tmp_path / "closed" / "layout")
+    (tmp_path / "closed").chmod(0o755)
+    assert faults_of(tmp_path / "closed" / "layout") == []
+
+
+def test_a_layout_whose_lock_cannot_be_opened_can_still_be_read(tmp_path: Path) -> None:
     directory = written(tmp_path / "layout")
-    _let_through(tmp_path)
-    (directory / ".ocimirror" / "lock").chmod(0o600)
-    result = as_nobody(
-        "import sys; from ocimirror.stores.layout import Layout\n"
-        "with Layout(sys.argv[1]) as layout: print(layout.names()[0])",
-        directory,
-    )
-    assert result.stdout.strip() == NAME, result.stderr
+    (directory / ".ocimirror" / "lock").chmod(0)
+    with as_an_ordinary_user(directory), Layout(str(directory)) as layout:
+        assert layout.names() == [NAME]
 
 
-def _let_through(directory: Path) -> None:
-    """Let other users pass the directories that pytest keeps to its own."""
-    for path in [directory, *directory.parents]:
-        if path.name.startswith(("test_", "pytest-")):
-            path.chmod(path.stat().st_mode | stat.S_IXGRP | stat.S_IXOTH | stat.S_IROTH)
-
-
-def _is(operation: str, part: str):  # type: ignore[no-untyped-def]
+def _is(operation: str, part: str) -> Callable[[str, str], bool]:
     return lambda done, path: done == operation and part in path
 
 

@@ -7,13 +7,24 @@ import json
 import re
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
+from ocimirror.errors import InvalidReference
+from ocimirror.model.digest import Digest
+
 _DECIMAL = re.compile(r"[0-9]{1,19}", re.ASCII)
-_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110, 5.6.2  # noqa: S105
+# One parameter, or one scheme with what follows it (RFC 9110, 11.2 and 5.6.2).
 _CHALLENGE_PART = re.compile(
-    rf'\s*(?:(?P<name>{_TOKEN})\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>[^\s,"]*))'
-    rf"|(?P<scheme>{_TOKEN})(?:\s+(?P<token68>[A-Za-z0-9._~+/-]+=*)(?=\s*(?:,|$)))?)\s*(?:,|(?=\s)|$)"
+    r"""
+    [\s,]*
+    (?: (?P<name> [\w!#$%&'*+.^`|~-]+ ) \s*=\s*
+        (?: "(?P<quoted> (?: [^"\\] | \\. )* )" | (?P<plain> [^\s,"]* ) )
+      | (?P<scheme> [\w!#$%&'*+.^`|~-]+ ) (?: \s+ [\w.~+/-]+=* (?= \s* (?: , | $ ) ) )?
+    )
+    \s* (?: , | (?=\s) | $ )
+    """,
+    re.ASCII | re.VERBOSE,
 )
 _LINK = re.compile(r'<([^<>]*)>((?:\s*;\s*[^",;]+(?:"[^"]*")?)*)')
 _NEXT = re.compile(r';\s*rel\s*=\s*"?(?:[^";]*\s)?next(?:\s[^";]*)?"?\s*(?:;|$)', re.IGNORECASE)
@@ -26,6 +37,13 @@ def content_length(headers: Mapping[str, str]) -> int | None:
     text = headers.get("Content-Length", "")
     chunked = "Transfer-Encoding" in headers
     return int(text) if _DECIMAL.fullmatch(text) and not chunked else None
+
+
+def content_digest(headers: Mapping[str, str]) -> Digest | None:
+    """Return Docker-Content-Digest, or None where it is absent or no digest."""
+    with suppress(InvalidReference):
+        return Digest.parse(headers.get("Docker-Content-Digest", ""))
+    return None
 
 
 def content_type(headers: Mapping[str, str]) -> str:
@@ -87,10 +105,7 @@ def challenges(header: str) -> Iterator[Challenge]:
     """
     found: Challenge | None = None
     position = 0
-    while position < len(header):
-        part = _CHALLENGE_PART.match(header, position)
-        if part is None or part.end() == position:
-            break
+    while part := _CHALLENGE_PART.match(header, position):
         position = part.end()
         if part["scheme"]:
             if found:
@@ -100,8 +115,6 @@ def challenges(header: str) -> Iterator[Challenge]:
             quoted = part["quoted"]
             value = part["plain"] if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
             found.parameters.setdefault(part["name"].lower(), value)
-        while position < len(header) and header[position] in ", \t":
-            position += 1
     if found:
         yield found
 
@@ -121,12 +134,12 @@ class ErrorDocument(NamedTuple):
         except (ValueError, LookupError, TypeError, RecursionError):
             plain = media_type in ("text/plain", "") and body.strip()
             return cls(frozenset(), _shown(body.decode("utf-8", "replace")) if plain else "")
-        text = "; ".join(": ".join(filter(None, pair)) for pair in pairs)
+        text = "; ".join(": ".join(filter(None, pair)) for pair in pairs if any(pair))
         return cls(frozenset(code for code, _ in pairs if code), _shown(text))
 
 
-def _text(error: dict[str, object], key: str) -> str:
-    value = error.get(key)
+def _text(error: object, key: str) -> str:
+    value = error.get(key) if isinstance(error, dict) else None
     return value if isinstance(value, str) else ""
 
 

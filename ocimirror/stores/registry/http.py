@@ -9,7 +9,9 @@ from __future__ import annotations
 import functools
 import http.client
 import logging
+import math
 import random
+import re
 import socket
 import ssl
 import time
@@ -31,14 +33,16 @@ from ocimirror.errors import (
     RemoteError,
     UntrustedCertificate,
     UrlRefused,
+    UsageError,
 )
 from ocimirror.stores.registry.messages import RETRIED, Request, Response
 from ocimirror.stores.registry.options import NetworkOptions
-from ocimirror.stores.registry.tls import client_context
+from ocimirror.stores.registry.tls import NOT_TLS, client_context
 from ocimirror.stores.registry.url import Origin, bypasses_proxy, redact
 from ocimirror.stores.stream import CHUNK_BYTES
 
 CONNECT_TIMEOUT_S = 10.0
+BRIEF_S = 3.0
 MAX_REDIRECTS = 5
 MAX_RETRY_AFTER_S = 600.0
 MAX_BACKOFF_S = 30.0
@@ -60,10 +64,12 @@ class Transport:
         options: what the user said about the network.
 
     Raises:
-        UsageError: a certificate file of the options cannot be used.
+        UsageError: a certificate file, or the proxy, of the options cannot be used.
     """
 
     def __init__(self, options: NetworkOptions) -> None:
+        if options.proxy and not re.match(r"(https?://)?[^:/]+(:|/|$)", options.proxy):
+            raise UsageError("the proxy is no http:// or https:// URL")  # (it may hold a password)
         self.options = options
         self._adapter = _Adapter(options)
         self._resume_at: dict[Origin, float] = {}
@@ -79,14 +85,14 @@ class Transport:
             Interrupted: `options.stop` was set.
         """
         origin = Origin.of(request.url)
-        retries = self.options.retries if request.retries is None else request.retries
+        retries = self.options.retries if request.repeatable and not request.brief else 0
         attempt = 0
         while True:
             self._sleep(self._resume_at.get(origin, 0.0) - time.monotonic(), origin)
             try:
                 return self._answered(request)
             except RegistryUnavailable as error:
-                if attempt >= retries or not request.repeatable or _hopeless(error):
+                if attempt >= retries or _hopeless(error):
                     raise
                 self._pause(origin, attempt, error)
             attempt += 1
@@ -130,12 +136,15 @@ class Transport:
         origin, authorization = Origin.of(url), request.authorization
         if authorization is not None and authorization.origin == origin:
             prepared.headers["Authorization"] = authorization.value
+        silence_s = min(self.options.timeout_s, BRIEF_S if request.brief else math.inf)
+        # (urllib3 sends a body under the timeout for connecting.)
+        connect_s = silence_s if request.body else min(CONNECT_TIMEOUT_S, silence_s)
         began = time.monotonic()
         try:
             raw = self._adapter.send(
                 prepared,
                 stream=True,
-                timeout=(CONNECT_TIMEOUT_S, self.options.timeout_s),
+                timeout=(connect_s, silence_s),
                 proxies=self._proxies(origin),
             ).raw
         except (RequestException, HTTPError, OSError) as error:
@@ -246,7 +255,8 @@ class _Adapter(HTTPAdapter):
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
-        error = error.__cause__ or error.__context__
+        wrapped = (each for each in error.args if isinstance(each, BaseException))
+        error = error.__cause__ or error.__context__ or next(wrapped, None)
 
 
 def _root(error: BaseException) -> BaseException:
@@ -264,6 +274,8 @@ def _translated(error: Exception, request: Request) -> RemoteError:
     root = _root(error)
     if isinstance(root, ssl.SSLCertVerificationError):
         return UntrustedCertificate(f"{request}: {root.verify_message}")
+    if isinstance(root, ssl.SSLError) and root.reason in NOT_TLS:
+        return UntrustedCertificate(f"{request}: it does not speak TLS")
     through = "the proxy: " if any(isinstance(link, ProxyError) for link in _chain(error)) else ""
     connecting = any(isinstance(link, ConnectTimeoutError) for link in _chain(error))
     return RegistryUnavailable(f"{request}: {through}{_reason(root, connecting)}")

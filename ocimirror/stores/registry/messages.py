@@ -66,7 +66,7 @@ class Request:
         body: a stream is sent once: what was consumed cannot be sent again.
         authorization: attached wherever its origin is asked, and nowhere else.
         use: what a redirect of this request is to the policy.
-        retries: instead of the option's.
+        brief: a courtesy: sent once, and waited for a few seconds only.
     """
 
     method: str
@@ -76,7 +76,7 @@ class Request:
     body: bytes | VerifiedStream | None = field(default=None, repr=False)
     authorization: Authorization | None = None
     use: Use = "redirect"
-    retries: int | None = None
+    brief: bool = False
 
     @property
     def repeatable(self) -> bool:

@@ -73,7 +73,7 @@ class RegistryHost:
         *,
         headers: Mapping[str, str] | None = None,
         body: bytes | VerifiedStream | None = None,
-        retries: int | None = None,
+        brief: bool = False,
     ) -> Response:
         """Send a request as whom the registry knows us; a 401 is answered once, then believed.
 
@@ -83,7 +83,7 @@ class RegistryHost:
             access: what it must be allowed to do.
             headers: besides our own.
             body: a stream is sent once.
-            retries: instead of the option's.
+            brief: a courtesy: sent once, and waited for a few seconds only.
 
         Raises:
             AuthenticationFailed: credentials are missing, wrong, or do not suffice.
@@ -97,10 +97,11 @@ class RegistryHost:
             headers=headers or {},
             body=body,
             authorization=self._authorizer.authorization(access) if self._authorizer else None,
-            retries=retries,
+            brief=brief,
         )
         response = self.transport.send(request)
-        if not self._challenges(response):
+        # (A courtesy is not worth a token: cancelling an upload may take rights that we lack.)
+        if brief or not self._challenges(response):
             return response
         authorizer = self._known_authorizer()
         if not request.repeatable:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ocimirror.errors import (
-    AuthenticationFailed,
     DigestMismatch,
     DigestNotPreserved,
     InvalidReference,
@@ -26,7 +24,7 @@ from ocimirror.model.manifest import MAX_SIZE_BYTES, Manifest, sniff_media_type
 from ocimirror.model.reference import is_tag
 from ocimirror.stores.registry import answers
 from ocimirror.stores.registry.messages import Access, Response
-from ocimirror.stores.registry.rejections import rejection, upload_failure
+from ocimirror.stores.registry.uploads import STORED, check_stored, push_blob, rejection
 from ocimirror.stores.store import Store, Stored, verified
 from ocimirror.stores.stream import Reader, VerifiedStream
 
@@ -81,14 +79,9 @@ class RegistryRepository(Store):
         """
         size = answers.content_length(head.headers)
         media_type = answers.content_type(head.headers)
-        stated = _digest_of(head)
+        stated = answers.content_digest(head.headers)
         digest = wanted or stated
-        if (
-            head.status != 200
-            or not size
-            or media_type in _GENERIC
-            or answers.encoded(head.headers)
-        ):
+        if head.status != 200 or not size or media_type in _GENERIC:
             return None
         if answers.encoded(head.headers) or self._heads_lie:
             return None
@@ -100,7 +93,7 @@ class RegistryRepository(Store):
     def _read_and_hash(self, name: str, wanted: Digest | None) -> Descriptor:
         response = self._get(f"manifests/{name}", _ACCEPT)
         raw = response.read_all(MAX_SIZE_BYTES)
-        stated = wanted or _digest_of(response)
+        stated = wanted or answers.content_digest(response.headers)
         digest = Digest.of(raw, stated.algorithm if stated and stated.verifiable else "sha256")
         if stated and stated.verifiable and stated != digest:
             raise DigestMismatch(f"{response}: content has digest {digest}, wanted {stated}")
@@ -166,7 +159,8 @@ class RegistryRepository(Store):
         if seen is not None:
             return seen
         head = self._head(*_place(descriptor))
-        if head.status == 403 and not head.elsewhere:
+        # (Where we push, a 403 may hide that the repository is not there yet: the push will tell.)
+        if head.status == 403 and not head.elsewhere and not self._pushes:
             raise head.failure()
         length = answers.content_length(head.headers)
         # (The HEAD length of a manifest is not to be relied on; its digest is in the path.)
@@ -227,11 +221,9 @@ class RegistryRepository(Store):
         self._pushes = True
         _checked(name)
         head = self._head(f"manifests/{name}", _ACCEPT)
-        if head.status == 403:
-            raise head.failure()
         if head.status != 200:
             return False
-        digest = _digest_of(head)
+        digest = answers.content_digest(head.headers)
         if digest is None or digest.algorithm != descriptor.digest.algorithm:
             raw = self._get(f"manifests/{name}", _ACCEPT).read_all(MAX_SIZE_BYTES)
             digest = Digest.of(raw, descriptor.digest.algorithm)
@@ -246,7 +238,8 @@ class RegistryRepository(Store):
             self._put_manifest(str(descriptor.digest), raw, descriptor)
             stored = Stored.COPIED
         else:
-            stored = self._put_blob(descriptor, stream, "" if replace else self._holder(stream))
+            holder = "" if replace else self._holder(stream)
+            stored = push_blob(self._send, self.host.policy, stream, holder)
         self._saw(descriptor, True)
         return stored
 
@@ -259,84 +252,21 @@ class RegistryRepository(Store):
             holder = self.host.blobs.get(stream.descriptor.digest, "")
         return holder if holder != self.name else ""
 
-    def _put_blob(self, descriptor: Descriptor, stream: VerifiedStream, holder: str) -> Stored:
-        """POST, then one PUT (distribution-spec, pushing a blob monolithically)."""
-        session = self._mount(descriptor.digest, holder) if holder else None
-        if session is None:
-            session = self._begin(descriptor.digest)
-        if session.status == 201 and holder:
-            session.drain()
-            return Stored.MOUNTED
-        target = session.headers.get("Location", "")
-        session.drain()
-        if session.status != 202 or not target:
-            raise RegistryUnavailable(f"{session}: no upload was opened")
-        location = self.host.policy.follow(session.url, target, "upload location")
-        try:
-            self._send_blob(descriptor, stream, location)
-        except OciMirrorError:
-            with suppress(OciMirrorError):
-                self._send("DELETE", location, retries=0).drain()
-            raise
-        return Stored.COPIED
-
-    def _begin(self, digest: Digest) -> Response:
-        algorithm = "" if digest.algorithm == "sha256" else f"?digest-algorithm={digest.algorithm}"
-        response = self._send("POST", f"blobs/uploads/{algorithm}")
-        if response.status >= 300:
-            raise rejection(response)
-        return response
-
-    def _mount(self, digest: Digest, holder: str) -> Response | None:
-        """Ask for the blob of another repository; None where the registry refuses to look."""
-        path = f"blobs/uploads/?mount={digest}&from={holder}"
-        try:
-            response = self._send("POST", path, mount_from=holder)
-        except AuthenticationFailed:
-            return None
-        if response.status >= 300:
-            response.drain()  # 400, 401, 403, 405 were all seen where only the mount was refused
-            return None
-        return response
-
-    def _send_blob(self, descriptor: Descriptor, stream: VerifiedStream, location: str) -> None:
-        # Appended as text: a query that is parsed and written again breaks signatures.
-        separator = "&" if "?" in location else "?"
-        response = self._send(
-            "PUT",
-            f"{location}{separator}digest={descriptor.digest}",
-            headers={"Content-Type": mediatype.OCTET_STREAM},
-            body=stream if descriptor.size else b"",
-        )
-        if response.status not in (201, 204):
-            raise upload_failure(response, descriptor.digest)
-        stated = _digest_of(response)
-        response.drain()
-        if not stream.verified:
-            raise RegistryUnavailable(f"{response}: it was answered before the blob was sent")
-        # docker-registry answers a sha512 upload with the sha256 digest of the same bytes.
-        if stated and stated.algorithm == descriptor.digest.algorithm:
-            self._refuse_other_digest(response, stated, descriptor.digest)
-
     def _put_manifest(self, name: str, raw: bytes, descriptor: Descriptor) -> None:
         headers = {"Content-Type": descriptor.media_type}
         response = self._send("PUT", f"manifests/{name}", headers=headers, body=raw)
-        if response.status not in (200, 201, 202, 204):
+        if response.status not in STORED:
             raise rejection(response)
-        stated = _digest_of(response)
         response.drain()
+        stated = answers.content_digest(response.headers)
         if stated and stated.verifiable:
-            self._refuse_other_digest(response, stated, Digest.of(raw, stated.algorithm))
+            check_stored(response, Digest.of(raw, stated.algorithm))
         if ":" in name and stated != descriptor.digest:
             # It does not say that it keeps this digest: look.
             try:
                 self._resolve(name)
             except NotFound as error:
                 raise DigestNotPreserved(f"{response}: it is not there afterwards") from error
-
-    def _refuse_other_digest(self, response: Response, stated: Digest, wanted: Digest) -> None:
-        if stated != wanted:
-            raise DigestNotPreserved(f"{response}: stored as {stated}, sent {wanted}")
 
     def _tag(self, names: Sequence[tuple[str, Manifest]]) -> None:
         self._pushes = True
@@ -357,19 +287,12 @@ class RegistryRepository(Store):
         headers: Mapping[str, str] | None = None,
         body: bytes | VerifiedStream | None = None,
         mount_from: str = "",
-        retries: int | None = None,
+        brief: bool = False,
     ) -> Response:
         """Send to a path below the repository, or to a URL that the policy let through."""
         url = target if "://" in target.partition("?")[0] else f"/v2/{self.name}/{target}"
         access = Access(self.name, self._pushes, mount_from)
-        return self.host.send(method, url, access, headers=headers, body=body, retries=retries)
-
-
-def _digest_of(response: Response) -> Digest | None:
-    """Return Docker-Content-Digest; None where it is absent or none."""
-    with suppress(InvalidReference):
-        return Digest.parse(response.headers.get("Docker-Content-Digest", ""))
-    return None
+        return self.host.send(method, url, access, headers=headers, body=body, brief=brief)
 
 
 def _checked(name: str) -> Digest | None:

@@ -11,7 +11,8 @@ from ocimirror.stores.registry.options import NetworkOptions
 from ocimirror.stores.registry.url import Origin
 
 PROBE_TIMEOUT_S = 2.0
-_NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"})
+# Reasons that OpenSSL gives when a peer answers with something else.
+NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"})
 
 
 def client_context(options: NetworkOptions) -> ssl.SSLContext:
@@ -55,7 +56,7 @@ def speaks_tls(host: Origin) -> bool:
     except (ssl.SSLEOFError, ConnectionResetError, BrokenPipeError):
         return False
     except ssl.SSLError as error:
-        return error.reason not in _NOT_TLS
+        return error.reason not in NOT_TLS
     except OSError:
         return True  # refused or silent: the first request will say so
 

@@ -163,7 +163,8 @@ def _lists(entry: str, origin: Origin, address: _Address | None) -> bool:
     if entry == "*":
         return True
     with suppress(ValueError):
-        return address is not None and address in ipaddress.ip_network(entry, strict=False)
+        network = ipaddress.ip_network(entry, strict=False)
+        return address is not None and address in network
     name, _, port = entry.partition(":")
     name = name.removeprefix("*").removeprefix(".")
     below = bool(name) and (origin.host == name or origin.host.endswith(f".{name}"))

@@ -1,0 +1,170 @@
+"""Pushing one blob, and what a registry's refusal of a push means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Protocol
+
+from ocimirror.errors import (
+    AuthenticationFailed,
+    DigestNotPreserved,
+    ManifestBlobUnknown,
+    OciMirrorError,
+    PushRejected,
+    RegistryUnavailable,
+    RemoteError,
+)
+from ocimirror.model import mediatype
+from ocimirror.model.digest import Digest
+from ocimirror.stores.registry import answers
+from ocimirror.stores.registry.messages import Response
+from ocimirror.stores.registry.url import UrlPolicy
+from ocimirror.stores.store import Stored
+from ocimirror.stores.stream import VerifiedStream
+
+STORED = frozenset({200, 201, 204})
+
+_CHILD_UNKNOWN = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN"})
+_SESSION_LOST = frozenset({"BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID"})
+_ADVICE = {
+    403: "Check that these credentials may push to this repository, and its quota.",
+    404: "Some registries want the repository created first.",
+    405: "This registry, or this repository of it, does not take pushes.",
+    413: "The registry, or a proxy before it, limits the size.",
+}
+
+
+class Send(Protocol):
+    """Sends a request to a path below one repository, or to a URL that the policy let through."""
+
+    def __call__(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | VerifiedStream | None = None,
+        mount_from: str = "",
+        brief: bool = False,
+    ) -> Response:
+        """Return the answer, whatever its status; see `RegistryHost.send`."""
+        ...
+
+
+def push_blob(send: Send, policy: UrlPolicy, stream: VerifiedStream, holder: str) -> Stored:
+    """Bring a blob into a repository: mounted, or sent in one PUT.
+
+    One PUT is what every registry takes: GCR knows no chunks, GHCR limits them to 4 MiB.
+
+    Args:
+        send: to the destination repository.
+        policy: judges the upload location.
+        stream: the blob; not opened where the mount succeeds, never sent twice.
+        holder: another repository of the same registry that has it, or an empty string.
+
+    Raises:
+        RegistryUnavailable: a fresh upload may succeed.
+        PushRejected: it will not.
+        IntegrityError: the stream failed its check; the upload was cancelled.
+        DigestNotPreserved: the registry stored something else.
+
+    Spec: distribution-spec, pushing a blob monolithically (POST then PUT), mounting a blob.
+    """
+    digest = stream.descriptor.digest
+    session = _mount(send, digest, holder) if holder else None
+    if session is not None and session.status == 201:
+        session.drain()
+        return Stored.MOUNTED
+    location = _location(session or _begin(send, digest), policy)
+    try:
+        _put(send, location, stream)
+    except OciMirrorError:
+        with suppress(OciMirrorError):
+            send("DELETE", location, brief=True).drain()
+        raise
+    return Stored.COPIED
+
+
+def rejection(response: Response) -> RemoteError:
+    """Read a refusal of a manifest or of a new upload, and return its error."""
+    codes, message = response.explain()
+    if response.status == 401:
+        return AuthenticationFailed(message)
+    if response.status < 400:
+        return RegistryUnavailable(message)
+    if codes & _CHILD_UNKNOWN:
+        return ManifestBlobUnknown(message)
+    return PushRejected(message, advice=_ADVICE.get(response.status, ""))
+
+
+def check_stored(response: Response, wanted: Digest) -> None:
+    """Compare the digest of the answer, if it states one of that algorithm.
+
+    docker-registry answers a sha512 upload with the sha256 digest of the same bytes.
+    """
+    stated = answers.content_digest(response.headers)
+    if stated and stated.algorithm == wanted.algorithm and stated != wanted:
+        raise DigestNotPreserved(f"{response}: stored as {stated}, sent {wanted}")
+
+
+def _mount(send: Send, digest: Digest, holder: str) -> Response | None:
+    """Ask for the blob of another repository; None where the registry refuses to look.
+
+    400, 401, 403 and 405 were all seen where only the mount was refused.
+    """
+    try:
+        path = f"blobs/uploads/?mount={digest}&from={holder}"
+        response = send("POST", path, mount_from=holder)
+    except AuthenticationFailed:
+        return None
+    if response.status in (201, 202):
+        return response
+    response.drain()
+    return None
+
+
+def _begin(send: Send, digest: Digest) -> Response:
+    algorithm = "" if digest.algorithm == "sha256" else f"?digest-algorithm={digest.algorithm}"
+    response = send("POST", f"blobs/uploads/{algorithm}")
+    if response.status >= 300:
+        raise rejection(response)
+    return response
+
+
+def _location(session: Response, policy: UrlPolicy) -> str:
+    session.drain()
+    target = session.headers.get("Location", "")
+    if session.status != 202 or not target:
+        raise RegistryUnavailable(f"{session}: {session.status}, and no upload was opened")
+    return policy.follow(session.url, target, "upload location")
+
+
+def _put(send: Send, location: str, stream: VerifiedStream) -> None:
+    descriptor = stream.descriptor
+    # Appended as text: a query that is parsed and written again breaks signatures.
+    separator = "&" if "?" in location else "?"
+    response = send(
+        "PUT",
+        f"{location}{separator}digest={descriptor.digest}",
+        headers={"Content-Type": mediatype.OCTET_STREAM},
+        body=stream if descriptor.size else b"",
+    )
+    if response.status not in STORED:
+        raise _upload_failure(response, descriptor.digest)
+    response.drain()
+    if not stream.verified:
+        raise RegistryUnavailable(f"{response}: it was answered before the blob was sent")
+    check_stored(response, descriptor.digest)
+
+
+def _upload_failure(response: Response, digest: Digest) -> RemoteError:
+    """Read a refusal of a blob's bytes, and return its error; a fresh upload may help or not."""
+    codes, message = response.explain()
+    # (A 401 that comes here is not the registry's: a signed location ended.)
+    lost = response.status in (401, 404, 416) or codes & _SESSION_LOST
+    # Our bytes were verified, so they changed on the way; unless sha512 is not known there.
+    damaged = "DIGEST_INVALID" in codes and digest.algorithm == "sha256"
+    if response.status < 400 or lost or damaged:
+        return RegistryUnavailable(message)
+    return PushRejected(message, advice=_ADVICE.get(response.status, ""))

@@ -1,0 +1,112 @@
+"""A disk that is really full: exit code 8, the numbers to act on, and nothing lost."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ocimirror.copy.copy import copy
+from ocimirror.errors import NoSpace
+from ocimirror.stores.layout import Layout
+from ocimirror.stores.stream import Reader
+from tests.support import images
+from tests.support.judge import faults_of, names_of
+from tests.support.stores import Failing, copy_all, failures, fill, named, request
+
+OLD = "registry.example.com/old:v1"
+LAYER_BYTES = 700_000
+BIG = images.shared_layers(1, 4, LAYER_BYTES, shared_fraction=0.0)
+NAME = next(iter(named(BIG)))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Mount a file system of two megabytes, with a layout that holds one image."""
+    if os.getuid() != 0:
+        message = "mounting a small tmpfs needs root"
+        if os.environ.get("CI"):
+            pytest.fail(message, pytrace=False)
+        pytest.skip(message)
+    mount = tmp_path / "small"
+    mount.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", mount], check=True)
+    try:
+        with Layout(str(mount / "layout"), "write") as layout:
+            fill(layout, {OLD: images.single()})
+        yield mount
+    finally:
+        subprocess.run(["umount", mount], check=True)
+
+
+def source_of_big() -> Failing:
+    source = Failing()
+    fill(source, named(BIG))
+    return source
+
+
+def check_nothing_is_lost_and_finish(mount: Path) -> None:
+    """Look at the layout, make room, and run again."""
+    layout = mount / "layout"
+    assert faults_of(layout) == []
+    assert names_of(layout) == {OLD: images.single().root}
+    subprocess.run(["mount", "-o", "remount,size=8m", mount], check=True)
+    with Layout(str(layout), "write") as store:
+        assert failures(copy_all(source_of_big(), store, [NAME])) == []
+    assert names_of(layout) == {OLD: images.single().root, NAME: BIG[0].root}
+    assert faults_of(layout) == []
+
+
+def test_what_does_not_fit_is_refused_with_bytes_needed_and_free(small_disk: Path) -> None:
+    with Layout(str(small_disk / "layout"), "write") as store:
+        (outcome,) = copy_all(source_of_big(), store, [NAME], jobs=1)
+    assert isinstance(outcome.error, NoSpace)
+    assert (outcome.error.exit_code, outcome.error.side) == (8, "destination")
+    free = int(outcome.error.message.rpartition("bytes, ")[2].partition(" ")[0])
+    assert f"needs {LAYER_BYTES} bytes" in outcome.error.message
+    assert 0 < free < LAYER_BYTES
+    check_nothing_is_lost_and_finish(small_disk)
+
+
+def test_a_disk_that_fills_up_meanwhile_says_what_was_written_and_is_free(
+    small_disk: Path,
+) -> None:
+    """Four layers begin at once; each would have fit alone."""
+    source, start = source_of_big(), threading.Barrier(4)
+
+    def together(reader: Reader) -> Reader:
+        start.wait(10)
+        return reader
+
+    layers = [digest for digest, data in BIG[0].blobs.items() if len(data) == LAYER_BYTES]
+    for digest in layers:
+        source.faults[digest].append(together)
+    with Layout(str(small_disk / "layout"), "write") as store:
+        (outcome,) = copy_all(source, store, [NAME], jobs=6)
+    assert isinstance(outcome.error, NoSpace)
+    assert outcome.error.exit_code == 8
+    assert "bytes free" in outcome.error.message
+    check_nothing_is_lost_and_finish(small_disk)
+
+
+def test_an_index_that_does_not_fit_leaves_the_old_one(small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,size=8m", small_disk], check=True)
+    with Layout(str(small_disk / "layout"), "write") as store:
+        by_digest = request(source_of_big(), NAME, store, "")
+        assert failures(copy([by_digest])) == []
+        fill_up(small_disk)
+        (outcome,) = copy_all(source_of_big(), store, [NAME])
+    assert isinstance(outcome.error, NoSpace)
+    (small_disk / "filler").unlink()
+    check_nothing_is_lost_and_finish(small_disk)
+
+
+def fill_up(mount: Path) -> None:
+    """Leave nothing free."""
+    with (mount / "filler").open("wb", buffering=0) as file:
+        free = os.statvfs(mount).f_bavail * os.statvfs(mount).f_frsize
+        file.write(bytes(free))

@@ -1,0 +1,150 @@
+"""Power is lost at each step of a copy: the layout is valid, and what was reported is there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from ocimirror.copy.copy import copy
+from ocimirror.copy.outcome import Options, Outcome, Silent
+from ocimirror.stores.layout import Layout
+from tests.support import images
+from tests.support.images import Graph
+from tests.support.judge import faults_in, names_in
+from tests.support.powerloss import Disk, Recorder, disk_of
+from tests.support.stores import failures, fill, memory, request
+
+MOVING = "registry.example.com/moving:v1"
+STAYING = "registry.example.com/staying:v1"
+OLD = {MOVING: images.single(), STAYING: images.artifact()}
+# Two runs: a tag that moves and shares layers; then a new directory blobs/sha512.
+RUNS: list[dict[str, Graph]] = [
+    {MOVING: images.multi(), "registry.example.com/new:v1": images.docker_schema2()},
+    {"registry.example.com/sha512:v1": images.sha512_image()},
+]
+NEW = {name: graph for run in RUNS for name, graph in run.items()}
+
+
+class Reporting(Silent):
+    """Tells the recorder of each image that is said to be done."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    def finished(self, outcome: Outcome) -> None:
+        assert outcome.error is None
+        self._recorder.mark(outcome.request.new_name)
+
+
+def recorded(directory: Path, recorder: Recorder, *, durable: bool = True) -> Recorder:
+    """Copy all images into a layout while each change of the disk is recorded."""
+    with Layout(str(directory), "write", durable=durable, os_layer=recorder) as layout:
+        for run in RUNS:
+            requests = [request(memory(run), name, layout) for name in run]
+            assert failures(copy(requests, Options(jobs=2), Reporting(recorder))) == []
+    return recorder
+
+
+def found_after_each_step(
+    disk: Disk, recorder: Recorder, directory: Path
+) -> Sequence[tuple[int, dict[str, bytes]]]:
+    """Return (steps done, files below the layout) of every way that power may be lost."""
+    states: dict[tuple[object, ...], tuple[int, dict[str, bytes]]] = {}
+    prefix = f"{directory}/"
+    for count in range(len(recorder.steps) + 1):
+        if count:
+            recorder.steps[count - 1](disk)
+        done = len(recorder.marked_before(count))
+        for files in disk.after_power_loss(seed=count):
+            below = {
+                path.removeprefix(prefix): content
+                for path, content in files.items()
+                if path.startswith(prefix) and "/.ocimirror/" not in path
+            }
+            states.setdefault((done, *sorted(below.items())), (count, below))
+    return list(states.values())
+
+
+def complaints(
+    states: Sequence[tuple[int, dict[str, bytes]]], recorder: Recorder, old: dict[str, Graph]
+) -> list[str]:
+    """Return what is wrong with each state: damage, a lost name, or an empty promise."""
+    wrong: list[str] = []
+    for count, files in states:
+        faults = faults_in(files)
+        named = {} if faults else names_in(files)
+        for name, graph in old.items():
+            allowed = {graph.root, NEW[name].root if name in NEW else graph.root}
+            if named.get(name) not in allowed:
+                faults.append(f"{name} is lost")
+        for name in recorder.marked_before(count):
+            if named.get(name) != NEW[name].root:
+                faults.append(f"{name} was reported and is not there")
+        wrong += [f"after step {count}: {fault}" for fault in faults]
+    return wrong
+
+
+@pytest.fixture
+def old_layout(tmp_path: Path) -> Path:
+    """Write a layout that holds two images already."""
+    directory = tmp_path / "layout"
+    with Layout(str(directory), "write") as layout:
+        fill(layout, OLD)
+    return directory
+
+
+def test_a_layout_that_holds_images_survives_power_loss_at_every_step(old_layout: Path) -> None:
+    disk = disk_of(old_layout)
+    recorder = recorded(old_layout, Recorder())
+    states = found_after_each_step(disk, recorder, old_layout)
+    assert len(states) > 200
+    assert complaints(states, recorder, OLD) == []
+
+
+def test_a_layout_that_is_being_made_survives_power_loss_at_every_step(tmp_path: Path) -> None:
+    directory = tmp_path / "new" / "and" / "deep" / "layout"
+    disk = disk_of(tmp_path)
+    recorder = recorded(directory, Recorder())
+    states = found_after_each_step(disk, recorder, directory)
+    assert complaints(states, recorder, {}) == []
+
+
+def test_power_loss_right_after_a_report_finds_what_was_reported(old_layout: Path) -> None:
+    """The last step: every image was reported, and nothing that hangs in the air matters."""
+    disk = disk_of(old_layout)
+    recorder = recorded(old_layout, Recorder())
+    for step in recorder.steps:
+        step(disk)
+    for files in disk.after_power_loss(seed=0):
+        below = {p.removeprefix(f"{old_layout}/"): content for p, content in files.items()}
+        assert names_in(below) == {STAYING: OLD[STAYING].root} | {
+            name: graph.root for name, graph in NEW.items()
+        }
+
+
+class Unsynced(Recorder):
+    """A disk that says it synced a file, and did not."""
+
+    def sync(self, fd: int) -> None:
+        pass
+
+
+class UnsyncedDirectories(Recorder):
+    """A disk that says it synced a directory, and did not."""
+
+    def sync_directory(self, path: str) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("kind", "durable"), [(Recorder, False), (Unsynced, True), (UnsyncedDirectories, True)]
+)
+def test_these_tests_notice_a_sync_that_is_left_out(
+    old_layout: Path, kind: type[Recorder], durable: bool
+) -> None:
+    disk = disk_of(old_layout)
+    recorder = recorded(old_layout, kind(), durable=durable)
+    states = found_after_each_step(disk, recorder, old_layout)
+    assert complaints(states, recorder, OLD) != []

@@ -1,0 +1,1 @@
+"""What holds for any content and at any step."""

@@ -1,0 +1,192 @@
+"""What power loss may leave of a directory: each change recorded, then lost or kept.
+
+The disk promises as little as POSIX does. A file's content is on the disk once the file was
+synced; before, any part of it may be. An entry of a directory (a file made, renamed or removed, a
+directory made) is on the disk once that directory was synced; before, each may be lost or kept by
+itself, in any combination. After ALICE (OSDI'14) and SQLite's crash tests.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from ocimirror.stores.atomic import OsLayer
+
+DIRECTORY = -1
+RANDOM_CHOICES = 12
+
+
+class Entry(NamedTuple):
+    """A change of one directory entry: the path now is a file (by number), a directory, or gone."""
+
+    path: str
+    target: int | None
+
+
+@dataclass
+class Disk:
+    """A file system as of some step: what is certain, and what hangs in the air."""
+
+    certain: dict[str, int] = field(default_factory=dict)
+    pending: list[Entry] = field(default_factory=list)
+    synced: dict[int, bytes] = field(default_factory=dict)
+    written: dict[int, bytes] = field(default_factory=dict)
+    live: dict[str, int] = field(default_factory=dict)
+
+    def change(self, path: str, target: int | None) -> None:
+        """Change an entry, which hangs in the air until its directory is synced."""
+        self.pending.append(Entry(path, target))
+        if target is None:
+            self.live.pop(path, None)
+        else:
+            self.live[path] = target
+
+    def sync_directory(self, directory: str) -> None:
+        """Make the entries of a directory certain."""
+        for entry in self.pending:
+            if os.path.dirname(entry.path) == directory:
+                _apply(self.certain, entry)
+        self.pending = [e for e in self.pending if os.path.dirname(e.path) != directory]
+
+    def after_power_loss(self, seed: int) -> Iterator[dict[str, bytes]]:
+        """Yield path → content of what may be found: all lost, all kept, and much in between."""
+        count = len(self.pending)
+        choices = {frozenset[int](), frozenset(range(count))}
+        choices |= {frozenset({n}) for n in range(count)}
+        choices |= {frozenset(range(count)) - {n} for n in range(count)}
+        chance = random.Random(seed)
+        for _ in range(RANDOM_CHOICES if count > 2 else 0):
+            choices.add(frozenset(n for n in range(count) if chance.random() < 0.5))
+        for kept in choices:
+            entries = dict(self.certain)
+            for number in sorted(kept):
+                _apply(entries, self.pending[number])
+            yield from self._with_contents(entries)
+
+    def _with_contents(self, entries: dict[str, int]) -> Iterator[dict[str, bytes]]:
+        reachable = {
+            path: target
+            for path, target in entries.items()
+            if target != DIRECTORY and _is_reachable(path, entries)
+        }
+        unsynced = any(self.synced[t] != self.written[t] for t in reachable.values())
+        for share in (0.0, 0.5, 1.0) if unsynced else (1.0,):
+            yield {path: self._content(target, share) for path, target in reachable.items()}
+
+    def _content(self, number: int, share: float) -> bytes:
+        certain, whole = self.synced[number], self.written[number]
+        return whole[: len(certain) + int((len(whole) - len(certain)) * share)]
+
+
+def _apply(entries: dict[str, int], entry: Entry) -> None:
+    if entry.target is None:
+        entries.pop(entry.path, None)
+    else:
+        entries[entry.path] = entry.target
+
+
+def _is_reachable(path: str, entries: dict[str, int]) -> bool:
+    parent = os.path.dirname(path)
+    if parent == path or not parent:
+        return True
+    return entries.get(parent) == DIRECTORY and _is_reachable(parent, entries)
+
+
+Step = Callable[[Disk], object]
+
+
+class Recorder(OsLayer):
+    """Does what OsLayer does, and keeps a record that can be replayed step by step."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self.marks: list[tuple[int, str]] = []
+        self._files: dict[int, int] = {}
+        self._numbers = itertools.count(1_000_000)
+        self._guard = threading.Lock()
+
+    def mark(self, what: str) -> None:
+        """Note that this was said to be done after the steps so far."""
+        with self._guard:
+            self.marks.append((len(self.steps), what))
+
+    def marked_before(self, count: int) -> list[str]:
+        """Return what was said to be done within the first steps."""
+        return [what for step, what in self.marks if step <= count]
+
+    def _record(self, step: Step) -> None:
+        with self._guard:
+            self.steps.append(step)
+
+    def create(self, path: str) -> int:
+        fd = super().create(path)
+        number = self._files[fd] = next(self._numbers)
+
+        def step(disk: Disk) -> None:
+            disk.synced[number] = disk.written[number] = b""
+            disk.change(path, number)
+
+        self._record(step)
+        return fd
+
+    def write(self, fd: int, content: bytes) -> None:
+        super().write(fd, content)
+        number, copied = self._files[fd], bytes(content)
+
+        def step(disk: Disk) -> None:
+            disk.written[number] += copied
+
+        self._record(step)
+
+    def sync(self, fd: int) -> None:
+        number = self._files[fd]
+
+        def step(disk: Disk) -> None:
+            disk.synced[number] = disk.written[number]
+
+        self._record(step)
+
+    def rename(self, old: str, new: str) -> None:
+        super().rename(old, new)
+
+        def step(disk: Disk) -> None:
+            target = disk.live[old]
+            disk.change(new, target)
+            disk.change(old, None)
+
+        self._record(step)
+
+    def unlink(self, path: str) -> None:
+        super().unlink(path)
+        self._record(lambda disk: disk.change(path, None))
+
+    def make_directory(self, path: str) -> None:
+        existed = os.path.isdir(path)
+        super().make_directory(path)
+        if not existed:
+            self._record(lambda disk: disk.change(path, DIRECTORY))
+
+    def sync_directory(self, path: str) -> None:
+        self._record(lambda disk: disk.sync_directory(path))
+
+
+def disk_of(directory: Path) -> Disk:
+    """Return a disk that holds what a directory holds now, all of it certain."""
+    disk = Disk()
+    numbers = itertools.count()
+    for path in [*reversed(directory.parents), directory, *directory.rglob("*")]:
+        if path.is_dir():
+            disk.certain[str(path)] = DIRECTORY
+        else:
+            number = next(numbers)
+            disk.certain[str(path)] = number
+            disk.synced[number] = disk.written[number] = path.read_bytes()
+    disk.live = dict(disk.certain)
+    return disk

@@ -1,0 +1,1 @@
+"""The registry client, through its public door, against real servers."""

@@ -1,0 +1,93 @@
+"""Opening registries, and the content they are filled with."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from ocimirror.stores.registry import AuthFile, NetworkOptions, RegistryHost, Transport
+from tests.support import images
+from tests.support.images import Graph
+from tests.support.proxy import Proxy
+from tests.support.registry import StrictRegistry
+from tests.support.witness import Registry
+
+Server = Registry | Proxy
+
+
+class Connect(Protocol):
+    """`connect(server, retries=…)`: a registry as a new run sees it."""
+
+    def __call__(self, server: Server | str, **options: Any) -> RegistryHost: ...
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    """Open registries whose connections close with the test; few retries, short silence."""
+    with ExitStack() as stack:
+
+        def open_host(server: Server | str, **options: Any) -> RegistryHost:
+            host = server if isinstance(server, str) else server.host
+            settings: dict[str, Any] = {"retries": 1, "timeout_s": 5.0}
+            if isinstance(server, str) or server.scheme == "http":
+                settings["plain_http"] = frozenset({host})
+            else:
+                settings["ca_file"] = server.ca_file
+            network = NetworkOptions(**{**settings, **options})
+            return RegistryHost(host, stack.enter_context(Transport(network)))
+
+        yield open_host
+
+
+@pytest.fixture
+def count_connections() -> Callable[[Server], Callable[[], int]]:
+    """Count TCP connections as the kernel sees them: `opened = count_connections(server)`."""
+
+    def start(server: Server) -> Callable[[], int]:
+        before = client_ports(server.host)
+        return lambda: len(client_ports(server.host) - before)
+
+    return start
+
+
+def client_ports(host: str) -> set[int]:
+    """Return the ports that connections to a loopback server came from, the closed ones too."""
+    server = int(host.rpartition(":")[2])
+    ports = set()
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        local, remote = (int(end.rpartition(":")[2], 16) for end in line.split()[1:3])
+        ports |= {local} if remote == server else {remote} if local == server and remote else set()
+    return ports
+
+
+@pytest.fixture
+def image() -> Graph:
+    """One image of one platform."""
+    return images.single()
+
+
+@pytest.fixture
+def filled(registry: StrictRegistry, repository: str, image: Graph) -> StrictRegistry:
+    """The strict registry with `image` in `repository`, tagged v1."""
+    images.push(registry, repository, "v1", image)
+    registry.requests.clear()
+    return registry
+
+
+@pytest.fixture
+def login(tmp_path: Path) -> Callable[..., tuple[AuthFile, ...]]:
+    """Write a docker config.json: `auth_files=login(host, user, password)`."""
+
+    def write(host: str, user: str, password: str, **entry: str) -> tuple[AuthFile, ...]:
+        auth = base64.b64encode(f"{user}:{password}".encode()).decode()
+        path = tmp_path / "config.json"
+        path.write_text(json.dumps({"auths": {host: entry or {"auth": auth}}}))
+        return (AuthFile(path, "docker"),)
+
+    return write

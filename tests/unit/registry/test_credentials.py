@@ -1,0 +1,260 @@
+"""Credential files of docker and podman, and the helpers they name."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import time
+
+import pytest
+
+from ocimirror.errors import UsageError
+from ocimirror.stores.registry import AuthFile
+from ocimirror.stores.registry.credentials import Credential, CredentialFiles
+
+HUB = "https://index.docker.io/v1/"
+
+
+def entry(user: str, password: str = "secret") -> dict[str, str]:
+    return {"auth": base64.b64encode(f"{user}:{password}".encode()).decode()}
+
+
+@pytest.fixture
+def find(tmp_path):
+    """Look a repository up in one file with this document."""
+
+    def look(document, kind="docker", registry="r.example.com", repository="a/b"):
+        path = tmp_path / "file.json"
+        path.write_text(document if isinstance(document, str) else json.dumps(document))
+        return CredentialFiles((AuthFile(path, kind),), registry).find(repository)
+
+    return look
+
+
+@pytest.fixture
+def helper(tmp_path, monkeypatch):
+    """Put a credential helper on PATH; `$@` is its argument, stdin the server."""
+
+    def install(name: str, script: str) -> None:
+        program = tmp_path / "bin" / f"docker-credential-{name}"
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("key", "registry"),
+    [
+        ("r.example.com", "r.example.com"),
+        ("https://r.example.com", "r.example.com"),
+        ("http://r.example.com", "r.example.com"),
+        ("https://r.example.com/", "r.example.com"),
+        ("https://r.example.com/v1/", "r.example.com"),
+        ("https://r.example.com/v2/", "r.example.com"),
+        ("R.Example.com", "r.example.com"),
+        ("r.example.com:5000", "r.example.com:5000"),
+        ("https://r.example.com:5000/v2/", "r.example.com:5000"),
+        ("localhost:5000", "localhost:5000"),
+        (HUB, "docker.io"),
+        ("docker.io", "docker.io"),
+        ("index.docker.io", "docker.io"),
+        ("https://registry-1.docker.io/v2/", "docker.io"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["docker", "containers"])
+def test_a_registry_is_found_under_every_form_of_its_key(key, registry, kind, find) -> None:
+    found = find({"auths": {"other.example.com": entry("x"), key: entry("ada")}}, kind, registry)
+    assert found == Credential("ada", "secret")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "example.com",
+        "r.example.com:443",
+        "r.example.com.evil.example.com",
+        "https://r.example.com/a",
+    ],
+)
+def test_another_key_is_no_match(key, find) -> None:
+    assert find({"auths": {key: entry("ada")}}) is None
+
+
+def test_the_most_specific_path_wins_in_a_containers_file(find) -> None:
+    keys = [
+        "r.example.com",
+        "r.example.com/ns",
+        "r.example.com/ns/user",
+        "r.example.com/ns/user/img",
+    ]
+    document = {"auths": {key: entry(f"user{number}") for number, key in enumerate(keys)}}
+    for repository, number in [("x", 0), ("ns/x", 1), ("ns/user/x", 2), ("ns/user/img", 3)]:
+        found = find(document, "containers", repository=repository)
+        assert found == Credential(f"user{number}", "secret")
+    assert find(document, "docker", repository="ns/user/img") == Credential("user0", "secret")
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        ({"auth": base64.b64encode(b"ada:pa:ss").decode()}, Credential("ada", "pa:ss")),
+        ({"auth": base64.b64encode(b"ada:x\0\0").decode()}, Credential("ada", "x")),
+        ({"username": "ada", "password": "x"}, Credential("ada", "x")),
+        ({"identitytoken": "t"}, Credential("", "", "t")),
+        ({**entry("ada"), "identitytoken": "t"}, Credential("ada", "secret", "t")),
+        ({"auth": base64.b64encode(b"<token>:t").decode()}, Credential("", "", "t")),
+        ({"auth": base64.b64encode("ådå:ßecret".encode()).decode()}, Credential("ådå", "ßecret")),
+        ({}, None),
+        ({"auth": ""}, None),
+        ({"email": "ada@example.com"}, None),
+    ],
+)
+def test_an_entry_is_read_in_all_its_forms(document, expected, find) -> None:
+    assert find({"auths": {"r.example.com": document}}) == expected
+
+
+@pytest.mark.parametrize(
+    "document", ["", " \n", "{}", '{"auths": {}}', '{"auths": null}', '{"x": 1}']
+)
+def test_an_empty_file_knows_nobody(document, find) -> None:
+    assert find(document) is None
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        "{",
+        "[]",
+        "null",
+        '"secret"',
+        '{"auths": []}',
+        '{"auths": {"r.example.com": {"auth": "!!!"}}}',
+        '{"auths": {"r.example.com": {"auth": 7}}}',
+        '{"auths": {"r.example.com": {"auth": "/////w=="}}}',
+        '{"credHelpers": "secret"}',
+        "[" * 100_000,
+        '{"auths": "' + "x" * (5 << 20) + '"}',
+    ],
+)
+def test_a_broken_file_is_named_and_not_quoted(document, find) -> None:
+    with pytest.raises(UsageError, match=r"file\.json") as caught:
+        find(document)
+    assert caught.value.exit_code == 2
+    assert "secret" not in caught.value.message
+    assert caught.value.__cause__ is None
+
+
+def test_an_absent_file_is_fine_and_an_unreadable_one_is_not(tmp_path) -> None:
+    for path in (tmp_path / "absent", tmp_path / "absent" / "deeper"):
+        assert CredentialFiles((AuthFile(path, "docker"),), "r.example.com").find("a") is None
+    with pytest.raises(UsageError, match=str(tmp_path)):
+        CredentialFiles((AuthFile(tmp_path, "docker"),), "r.example.com").find("a")
+
+
+def test_the_first_file_that_knows_a_registry_wins(tmp_path) -> None:
+    files = []
+    for name, auths in [
+        ("1", {}),
+        ("2", {"r.example.com": entry("two")}),
+        ("3", {"r.example.com": entry("three")}),
+    ]:
+        (tmp_path / name).write_text(json.dumps({"auths": auths}))
+        files.append(AuthFile(tmp_path / name, "docker"))
+    assert CredentialFiles(files, "r.example.com").find("a") == Credential("two", "secret")
+
+
+# --- helpers -------------------------------------------------------------------------------------
+
+ANSWER = """read server; printf '{"ServerURL":"%s","Username":"%s","Secret":"%s"}'"""
+
+
+def test_helpers_come_before_the_store_and_the_store_before_entries(find, helper) -> None:
+    helper("one", f'{ANSWER} "$server" "one-$1" "$server"')
+    helper("all", f'{ANSWER} "$server" "all-$1" "$server"')
+    document = {
+        "credHelpers": {"r.example.com": "one"},
+        "credsStore": "all",
+        "auths": {"r.example.com": entry("ada"), "other.example.com": entry("ada")},
+    }
+    assert find(document) == Credential("one-get", "r.example.com")
+    assert find(document, registry="other.example.com") == Credential(
+        "all-get", "other.example.com"
+    )
+
+
+def test_docker_hub_has_its_own_name_for_helpers(find, helper) -> None:
+    helper("one", f'{ANSWER} "$server" ada "$server"')
+    assert find({"credHelpers": {HUB: "one"}}, registry="docker.io") == Credential("ada", HUB)
+    assert find({"credsStore": "one"}, registry="docker.io") == Credential("ada", HUB)
+
+
+def test_a_helper_gives_identity_tokens_too(find, helper) -> None:
+    helper("one", f"{ANSWER} x '<token>' identity")
+    assert find({"credsStore": "one"}) == Credential("", "", "identity")
+
+
+def test_a_helper_that_knows_nobody_leaves_the_entry(find, helper) -> None:
+    helper("one", "echo 'credentials not found in native keychain'; exit 1")
+    document = {"credsStore": "one", "auths": {"r.example.com": entry("ada")}}
+    assert find(document) == Credential("ada", "secret")
+    assert find({"credsStore": "one"}) is None
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "exit 1",
+        "echo secret; echo secret >&2; exit 3",
+        "echo secret",
+        "echo '[]'",
+        'echo \'{"Username": 7, "Secret": "secret"}\'',
+        "yes secret",
+        "kill -9 $$",
+    ],
+)
+def test_a_helper_that_fails_is_named_and_not_quoted(script, find, helper) -> None:
+    helper("one", script)
+    with pytest.raises(UsageError, match="docker-credential-one") as caught:
+        find({"credsStore": "one"})
+    assert "secret" not in caught.value.diagnostics()
+    assert "file.json" in caught.value.message
+
+
+def test_an_absent_helper_is_an_error_that_speaks_of_path(find) -> None:
+    with pytest.raises(UsageError, match="docker-credential-nowhere") as caught:
+        find({"credsStore": "nowhere"})
+    assert "PATH" in caught.value.advice
+
+
+@pytest.mark.parametrize("name", ["../evil", "/bin/sh", "a b", "a;b", "$(x)", "UPPER", "é", "a\n"])
+def test_a_helper_with_another_name_is_not_run(name, find) -> None:
+    with pytest.raises(UsageError, match="helper"):
+        find({"credsStore": name})
+
+
+def test_a_helper_is_run_once_a_server(tmp_path, helper) -> None:
+    helper("one", f"echo >> {tmp_path}/runs; {ANSWER} x ada secret")
+    (tmp_path / "f").write_text('{"credsStore": "one"}')
+    files = CredentialFiles((AuthFile(tmp_path / "f", "docker"),), "r.example.com")
+    for repository in ("a", "b", "a"):
+        assert files.find(repository) == Credential("ada", "secret")
+    assert (tmp_path / "runs").read_text() == "\n"
+    files.forget_helpers()
+    files.find("a")
+    assert (tmp_path / "runs").read_text() == "\n\n"
+
+
+def test_a_child_that_keeps_the_helpers_pipe_is_ended(tmp_path, helper, find) -> None:
+    helper("one", "yes & sleep 60 & yes")
+    began = time.monotonic()
+    with pytest.raises(UsageError):
+        find({"credsStore": "one"})
+    assert time.monotonic() - began < 10
+
+
+def test_no_secret_is_in_a_repr() -> None:
+    assert "secret" not in repr(Credential("ada", "secret", "secret"))

@@ -1,0 +1,121 @@
+"""TLS: whom we trust, and how plain HTTP is found out."""
+
+from __future__ import annotations
+
+import datetime
+import socket
+import ssl
+import threading
+
+import pytest
+
+from ocimirror.errors import RegistryUnavailable, UntrustedCertificate, UsageError
+from ocimirror.stores.registry import NetworkOptions, RegistryHost, Transport
+from ocimirror.stores.registry.tls import speaks_tls
+from ocimirror.stores.registry.url import Origin
+from tests.support.certificates import Certificates, write_certificates
+from tests.support.faults import Respond
+from tests.support.registry import run_registry
+from tests.support.stores import fill
+
+
+def test_a_registry_with_our_ca_is_trusted(tls_registry, connect, repository, image) -> None:
+    fill(connect(tls_registry).repository(repository), {"v1": image})
+    store = connect(tls_registry).repository(repository)
+    assert store.read_manifest(store.resolve("v1")).raw == image.raw
+    assert store.host.endpoint.scheme == "https"
+
+
+def test_an_untrusted_certificate_is_an_error_and_no_fallback(tls_registry, connect) -> None:
+    host = connect(tls_registry, ca_file=None, retries=5)
+    with pytest.raises(UntrustedCertificate, match=r"self-signed|issuer") as caught:
+        host.repository("a/b").resolve("v1")
+    assert caught.value.exit_code == 4
+    assert host.endpoint.scheme == "https"
+
+
+@pytest.mark.parametrize("fault", ["expired", "other name"])
+def test_a_wrong_certificate_is_an_error(fault, tmp_path, connect) -> None:
+    past = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
+    certificates = write_certificates(
+        tmp_path / "tls",
+        names=("other.example.com",) if fault == "other name" else ("127.0.0.1",),
+        not_after=past if fault == "expired" else None,
+    )
+    with run_registry(tmp_path / "registry", certificates=certificates) as registry:
+        with pytest.raises(UntrustedCertificate):
+            connect(registry).repository("a/b").resolve("v1")
+
+
+def test_a_registry_configured_as_plain_is_not_asked_for_tls(tls_registry, connect) -> None:
+    host = connect(tls_registry, plain_http=frozenset({tls_registry.host}), retries=0)
+    assert host.endpoint.scheme == "http"
+
+
+def test_only_loopback_falls_back_to_plain_http() -> None:
+    with Transport(NetworkOptions()) as transport:
+        for registry in ("registry.example.com", "10.0.0.1:5000", "docker.io"):
+            assert RegistryHost(registry, transport).endpoint.scheme == "https"
+
+
+def test_docker_hub_is_reached_at_its_endpoint() -> None:
+    with Transport(NetworkOptions()) as transport:
+        for registry in ("docker.io", "index.docker.io", "registry-1.docker.io"):
+            host = RegistryHost(registry, transport)
+            assert host.registry == "docker.io"
+            assert str(host.endpoint) == "https://registry-1.docker.io"
+
+
+def test_plain_servers_of_every_kind_are_found_out_at_once(
+    docker_registry, registry, canary
+) -> None:
+    for server in (docker_registry, registry, canary(Respond(200))):
+        assert not speaks_tls(Origin.of(f"https://{server.host}"))
+
+
+def test_a_server_that_hangs_up_at_the_hello_does_not_speak_tls() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=lambda: listener.accept()[0].close(), daemon=True).start()
+        assert not speaks_tls(Origin("https", "127.0.0.1", listener.getsockname()[1]))
+
+
+def test_a_silent_or_absent_server_is_no_reason_for_plain_http(connect) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        assert speaks_tls(Origin("https", "127.0.0.1", port))
+    assert speaks_tls(Origin("https", "127.0.0.1", port))
+
+
+def test_a_tls_server_speaks_tls_whatever_its_certificate(tls_registry, tmp_path) -> None:
+    assert speaks_tls(Origin.of(tls_registry.url))
+
+
+@pytest.mark.parametrize("option", ["ca_file", "client_cert"])
+def test_a_certificate_file_that_cannot_be_used_is_a_usage_error(option, tmp_path) -> None:
+    path = tmp_path / "file.pem"
+    for content in (None, b"", b"not a certificate"):
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(UsageError, match=r"file\.pem") as caught:
+            Transport(NetworkOptions(**{option: path}))
+        assert caught.value.exit_code == 2
+
+
+class Demanding(Certificates):
+    """The certificates of a server that wants to see one of the same CA."""
+
+    def server_context(self) -> ssl.SSLContext:
+        context = super().server_context()
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(self.ca_file)
+        return context
+
+
+def test_a_client_certificate_is_shown_to_who_asks(tmp_path, connect, image) -> None:
+    ours = write_certificates(tmp_path / "ours")
+    certificates = Demanding(ours.ca_file, ours.certificate_file, ours.key_file)
+    with run_registry(tmp_path / "registry", certificates=certificates) as registry:
+        shown = {"client_cert": ours.certificate_file, "client_key": ours.key_file}
+        fill(connect(registry, **shown).repository("a/b"), {"v1": image})
+        with pytest.raises(RegistryUnavailable, match="TLS"):
+            connect(registry, retries=0).repository("a/b").resolve("v1")
