@@ -26,6 +26,7 @@ _CHALLENGE_PART = re.compile(
     """,
     re.ASCII | re.VERBOSE,
 )
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})", re.ASCII)
 _LINK = re.compile(r'<([^<>]*)>((?:\s*;\s*[^",;]+(?:"[^"]*")?)*)')
 _NEXT = re.compile(r';\s*rel\s*=\s*"?(?:[^";]*\s)?next(?:\s[^";]*)?"?\s*(?:;|$)', re.IGNORECASE)
 _QUERY = re.compile(r"(https?://[^\s?]+)\?\S*")
@@ -37,6 +38,17 @@ def content_length(headers: Mapping[str, str]) -> int | None:
     text = headers.get("Content-Length", "")
     chunked = "Transfer-Encoding" in headers
     return int(text) if _DECIMAL.fullmatch(text) and not chunked else None
+
+
+def content_range(headers: Mapping[str, str]) -> tuple[int, int] | None:
+    """Return the first position and the number of bytes after it of a 206 that goes to the end.
+
+    None where Content-Range is absent, odd, or ends before the content does (RFC 9110, 14.4).
+    """
+    match = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", "").strip())
+    if match is None or int(match[2]) + 1 != int(match[3]):
+        return None
+    return int(match[1]), int(match[3]) - int(match[1])
 
 
 def content_digest(headers: Mapping[str, str]) -> Digest | None:

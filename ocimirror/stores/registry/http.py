@@ -11,7 +11,6 @@ import http.client
 import logging
 import math
 import random
-import re
 import socket
 import ssl
 import time
@@ -68,8 +67,9 @@ class Transport:
     """
 
     def __init__(self, options: NetworkOptions) -> None:
-        if options.proxy and not re.match(r"(https?://)?[^:/]+(:|/|$)", options.proxy):
-            raise UsageError("the proxy is no http:// or https:// URL")  # (it may hold a password)
+        scheme, separator, _ = options.proxy.partition("://")
+        if separator and scheme not in ("http", "https"):
+            raise UsageError(f"a proxy is an http:// or https:// URL, not {scheme}://")
         self.options = options
         self._adapter = _Adapter(options)
         self._resume_at: dict[Origin, float] = {}
@@ -94,8 +94,28 @@ class Transport:
             except RegistryUnavailable as error:
                 if attempt >= retries or _hopeless(error):
                     raise
-                self._pause(origin, attempt, error)
+                self.pause(request.url, attempt, error)
             attempt += 1
+
+    def pause(self, url: str, attempt: int, failure: RegistryUnavailable) -> None:
+        """Wait before asking again: exponential backoff with full jitter, or what was asked for.
+
+        Args:
+            url: where from; what its server asked for holds for all threads.
+            attempt: counted from 0.
+            failure: why the last one was in vain.
+
+        Raises:
+            Interrupted: `options.stop` was set.
+        """
+        origin = Origin.of(url)
+        backoff = _jitter(0.0, min(MAX_BACKOFF_S, 0.5 * 2.0**attempt))
+        asked = failure.retry_after_s
+        if asked is not None or isinstance(failure, RateLimited):
+            backoff += min(asked or 0.0, MAX_RETRY_AFTER_S)
+            self._resume_at[origin] = time.monotonic() + backoff
+        logger.info("%s; trying again in %.1f s", failure, backoff)
+        self._sleep(backoff, origin)
 
     def close(self) -> None:
         """Close the connections that are not in use."""
@@ -161,17 +181,6 @@ class Transport:
         if not proxy or bypasses_proxy(origin, self.options.no_proxy):
             return None
         return {origin.scheme: proxy}
-
-    def _pause(self, origin: Origin, attempt: int, failure: RegistryUnavailable) -> None:
-        """Wait before the next attempt: exponential backoff with full jitter."""
-        backoff = _jitter(0.0, min(MAX_BACKOFF_S, 0.5 * 2.0**attempt))
-        asked = failure.retry_after_s
-        if asked is not None or isinstance(failure, RateLimited):
-            # It was said to the whole run, so every thread waits for that registry.
-            backoff += min(asked or 0.0, MAX_RETRY_AFTER_S)
-            self._resume_at[origin] = time.monotonic() + backoff
-        logger.info("%s; trying again in %.1f s", failure, backoff)
-        self._sleep(backoff, origin)
 
     def _sleep(self, seconds: float, origin: Origin) -> None:
         stop = self.options.stop

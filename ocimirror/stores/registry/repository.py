@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 from ocimirror.errors import (
@@ -12,6 +16,7 @@ from ocimirror.errors import (
     MalformedManifest,
     NotFound,
     OciMirrorError,
+    PushRejected,
     RegistryRefused,
     RegistryUnavailable,
     SizeMismatch,
@@ -24,6 +29,7 @@ from ocimirror.model.manifest import MAX_SIZE_BYTES, Manifest, sniff_media_type
 from ocimirror.model.reference import is_tag
 from ocimirror.stores.registry import answers
 from ocimirror.stores.registry.messages import Access, Response
+from ocimirror.stores.registry.resume import ResumedBody
 from ocimirror.stores.registry.uploads import STORED, check_stored, push_blob, rejection
 from ocimirror.stores.store import Store, Stored, verified
 from ocimirror.stores.stream import Reader, VerifiedStream
@@ -107,13 +113,36 @@ class RegistryRepository(Store):
         return Descriptor(media_type, digest, size, kind="manifest")
 
     def _open(self, descriptor: Descriptor) -> Reader:
+        if _may_be_a_blob(descriptor):
+            # Asked first: docker-registry answers 500 to a blob's digest among manifests.
+            with suppress(RegistryRefused):
+                return self._opened(replace(descriptor, kind="blob"))
+        return self._opened(descriptor)
+
+    def _opened(self, descriptor: Descriptor) -> Reader:
         response = self._get(*_place(descriptor))
         try:
             self._refuse_other(response, descriptor)
         except OciMirrorError:
             response.close()
             raise
-        return response
+        return response if descriptor.kind == "manifest" else self._resumed(response, descriptor)
+
+    def _resumed(self, response: Response, descriptor: Descriptor) -> Reader:
+        path, accept = _place(descriptor)
+
+        def ask(position: int) -> Response:
+            at = {"Range": f"bytes={position}-"} if position else {}
+            return self._send("GET", path, headers={"Accept": accept, **at})
+
+        transport = self.host.transport
+        return ResumedBody(
+            response,
+            descriptor.size,
+            ask=ask,
+            pause=lambda attempt, failure: transport.pause(response.url, attempt, failure),
+            retries=transport.options.retries,
+        )
 
     def _get(self, path: str, accept: str) -> Response:
         """Return the answer to a GET of content that no one encoded on the way."""
@@ -158,6 +187,8 @@ class RegistryRepository(Store):
         seen = self._seen.get((*descriptor.key, descriptor.size))
         if seen is not None:
             return seen
+        if _may_be_a_blob(descriptor) and self._exists(replace(descriptor, kind="blob")):
+            return True
         head = self._head(*_place(descriptor))
         # (Where we push, a 403 may hide that the repository is not there yet: the push will tell.)
         if head.status == 403 and not head.elsewhere and not self._pushes:
@@ -234,8 +265,7 @@ class RegistryRepository(Store):
         if not replace and self._exists(descriptor):
             return Stored.PRESENT
         if descriptor.kind == "manifest":
-            raw = stream.read_all(MAX_SIZE_BYTES)
-            self._put_manifest(str(descriptor.digest), raw, descriptor)
+            self._put_child(stream.read_all(MAX_SIZE_BYTES), descriptor)
             stored = Stored.COPIED
         else:
             holder = "" if replace else self._holder(stream)
@@ -251,6 +281,16 @@ class RegistryRepository(Store):
         else:
             holder = self.host.blobs.get(stream.descriptor.digest, "")
         return holder if holder != self.name else ""
+
+    def _put_child(self, raw: bytes, descriptor: Descriptor) -> None:
+        """Put a manifest by digest; where its type is unknown to the registry too, as a blob."""
+        try:
+            self._put_manifest(str(descriptor.digest), raw, descriptor)
+        except PushRejected:
+            if not _may_be_a_blob(descriptor):
+                raise
+            blob = replace(descriptor, kind="blob")
+            push_blob(self._send, self.host.policy, VerifiedStream(blob, partial(BytesIO, raw)), "")
 
     def _put_manifest(self, name: str, raw: bytes, descriptor: Descriptor) -> None:
         headers = {"Content-Type": descriptor.media_type}
@@ -302,6 +342,15 @@ def _checked(name: str) -> Digest | None:
     digest = Digest.parse(name)
     digest.hasher()  # what cannot be verified is not asked for
     return digest
+
+
+def _may_be_a_blob(descriptor: Descriptor) -> bool:
+    """Whether registries keep it among blobs or among manifests: a child of unknown type.
+
+    distribution-spec has clients push children to /manifests/; docker-registry refuses types it
+    does not know there and is content with a blob, which is where containerd pushes them.
+    """
+    return descriptor.kind == "manifest" and descriptor.media_type not in _KNOWN
 
 
 def _place(descriptor: Descriptor) -> tuple[str, str]:
