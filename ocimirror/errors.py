@@ -105,13 +105,19 @@ class RemoteError(OciMirrorError):
 
 
 class RegistryUnavailable(RemoteError):
-    """No usable answer: refused, reset, timed out, 5xx; trying again may help."""
+    """No usable answer: refused, reset, timed out, 5xx; trying again may help.
+
+    Attributes:
+        retry_after_s: how long the registry asked to be left alone.
+        exhausted: whoever raised it has tried again already; another run may help, not this one.
+    """
 
     default_advice = "Try again later; -v shows the requests."
 
     def __init__(self, message: object, *, side: Side | None = None, advice: str = "") -> None:
         super().__init__(message, side=side, advice=advice)
         self.retry_after_s: float | None = None
+        self.exhausted = False
 
 
 class RateLimited(RegistryUnavailable):
@@ -149,6 +155,14 @@ class PushRejected(RegistryRefused):
 
 class ManifestBlobUnknown(PushRejected):
     """The destination misses content that a manifest names, though it was believed present."""
+
+
+class SparseRefused(PushRejected):
+    """The destination does not take an index whose other platforms are absent."""
+
+    default_advice = (
+        "--sparse full copies every platform, --sparse child names the one platform's manifest."
+    )
 
 
 class UntrustedCertificate(RegistryRefused):

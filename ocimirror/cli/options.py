@@ -206,6 +206,20 @@ def copying(command: F) -> F:
             default=True,
             help="Survive power loss (default), or only a killed process.",
         ),
+        option(
+            "--sparse",
+            type=click.Choice(["fail", "full", "child"]),
+            default="fail",
+            show_default=True,
+            help="Where a registry refuses an index without its other platforms: give up, copy"
+            " them all, or name the one platform's manifest.",
+        ),
+        option(
+            "--platform",
+            metavar="OS/ARCH[/VARIANT]",
+            multiple=True,
+            help="Copy only this platform (repeatable); the index keeps its bytes.",
+        ),
         option("--deep", is_flag=True, help="Believe neither names nor sizes: look and hash."),
         option("--dry-run", is_flag=True, help="Say what would be copied, and change nothing."),
     ):

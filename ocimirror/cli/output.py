@@ -76,7 +76,7 @@ def outcome_document(outcome: Outcome) -> dict[str, object]:
         "blobs": outcome.blobs,
         "bytes": {"total": outcome.bytes_total, "copied": outcome.bytes_copied},
         "referrers": 0,
-        "sparse": False,
+        "sparse": outcome.sparse,
         "notes": outcome.notes,
         "seconds": round(outcome.seconds, 3),
         "error": None if outcome.error is None else error_document(outcome.error),

@@ -80,7 +80,7 @@ class Bars:
         )
         self._images = images
         self._done: list[Outcome] = []
-        self._bars: dict[int, TaskID] = {}
+        self._bars: dict[str, TaskID] = {}
         self._total = self._progress.add_task(f"total (0 of {images})", total=None)
         self._total_bytes = 0
 
@@ -96,13 +96,15 @@ class Bars:
     def planned(self, request: Request, plan: Plan) -> None:
         """Draw a bar for the image."""
         description = printable(request.shown_source).removeprefix("docker://")[-60:]
-        self._bars[id(request)] = self._progress.add_task(description, total=plan.size_bytes)
+        self._bars[request.shown_destination] = self._progress.add_task(
+            description, total=plan.size_bytes
+        )
         self._total_bytes += plan.size_bytes
         self._progress.update(self._total, total=self._total_bytes)
 
     def moved(self, request: Request, count: int) -> None:
         """Advance the image's bar and the total."""
-        bar = self._bars.get(id(request))
+        bar = self._bars.get(request.shown_destination)
         if bar is not None:
             self._progress.advance(bar, count)
             self._progress.advance(self._total, count)
@@ -110,7 +112,7 @@ class Bars:
     def finished(self, outcome: Outcome) -> None:
         """Remove the image's bar and count it."""
         self._done.append(outcome)
-        bar = self._bars.pop(id(outcome.request), None)
+        bar = self._bars.pop(outcome.request.shown_destination, None)
         if bar is not None:
             self._progress.remove_task(bar)
         text = f"total ({len(self._done)} of {self._images})"

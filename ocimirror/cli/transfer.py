@@ -13,6 +13,7 @@ from ocimirror.cli.options import Settings, copying, option, settings_from, shar
 
 if TYPE_CHECKING:
     from ocimirror.copy.outcome import Options, Outcome, Reporter
+    from ocimirror.model.platform import Platform
     from ocimirror.workflows.places import Places
 
 
@@ -35,6 +36,7 @@ def pull_command(images: tuple[str, ...], images_file: str | None, **options: An
     Examples:
       ocimirror pull alpine:3.19 ./layout
       ocimirror pull registry.k8s.io/pause:3.9 quay.io/org/app@sha256:... ./layout
+      ocimirror pull alpine:3.19 ./layout --platform linux/arm64
       kubeadm config images list | ocimirror pull --images-file - ./layout
     """
     from ocimirror.model.reference import Reference
@@ -47,12 +49,14 @@ def pull_command(images: tuple[str, ...], images_file: str | None, **options: An
         raise click.UsageError("no image given: pull IMAGE... LAYOUT, or --images-file FILE")
     references = [Reference.parse(text.removeprefix("docker://")) for text in texts]
     directory = _layout_argument(layout)
-    settings, copy_options = _prepare(options)
+    settings, copy_options, platforms = _prepare(options)
     return _run(
         "pull",
         settings,
         len(references),
-        lambda places, reporter: pull(references, directory, places, copy_options, reporter),
+        lambda places, reporter: pull(
+            references, directory, places, copy_options, reporter, platforms=platforms
+        ),
     )
 
 
@@ -85,7 +89,7 @@ def push_command(
     from ocimirror.workflows.push import push
 
     directory = _layout_argument(layout)
-    settings, copy_options = _prepare(options)
+    settings, copy_options, platforms = _prepare(options)
     return _run(
         "push",
         settings,
@@ -98,6 +102,7 @@ def push_command(
             copy_options,
             reporter,
             keep_host=keep_host,
+            platforms=platforms,
         ),
     )
 
@@ -126,27 +131,34 @@ def copy_command(source: str, destination: str, **options: Any) -> int:
     ends = parse_location(source), parse_location(destination)
     if ends[1].scheme == "oci-archive" and ends[1].path == "-" and options["json"]:
         raise UsageError("an archive on standard output leaves no room there for --json")
-    settings, copy_options = _prepare(options)
+    settings, copy_options, platforms = _prepare(options)
     return _run(
         "copy",
         settings,
         1,
-        lambda places, reporter: copy(*ends, places, copy_options, reporter),
+        lambda places, reporter: copy(*ends, places, copy_options, reporter, platforms=platforms),
     )
 
 
-def _prepare(options: dict[str, Any]) -> tuple[Settings, Options]:
+def _prepare(options: dict[str, Any]) -> tuple[Settings, Options, tuple[Platform, ...]]:
     from ocimirror.copy.outcome import Options
+    from ocimirror.errors import UsageError
+    from ocimirror.model.platform import Platform
 
     settings = settings_from(options, writes=True)
-    return settings, Options(
+    platforms = tuple(Platform.parse(text) for text in options["platform"])
+    if options["sparse"] == "child" and len(platforms) != 1:
+        raise UsageError("--sparse child names one manifest, so it needs exactly one --platform")
+    copy_options = Options(
         jobs=settings.jobs,
         retries=settings.retries,
         deep=options["deep"],
         allow_foreign=options["allow_foreign"],
+        sparse=options["sparse"],
         dry_run=options["dry_run"],
         stop=settings.stop,
     )
+    return settings, copy_options, platforms
 
 
 def _run(

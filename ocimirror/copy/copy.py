@@ -13,19 +13,28 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
 from ocimirror.copy.outcome import Options, Outcome, Reporter, Request, Silent, Status
 from ocimirror.copy.plan import Plan
+from ocimirror.copy.sparse import instead_of_sparse, refuse_or_warn_of_sparse
 from ocimirror.copy.tasks import Tasks
 from ocimirror.copy.transfer import Carrier, name_roots, push_manifest
 from ocimirror.copy.walk import Walk, refuse_foreign, walk
-from ocimirror.errors import IntegrityError, Interrupted, NotFound, OciMirrorError, blamed_on
+from ocimirror.errors import (
+    IntegrityError,
+    Interrupted,
+    NotFound,
+    OciMirrorError,
+    SparseRefused,
+    blamed_on,
+)
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import Manifest
+from ocimirror.stores.index import sparse
 from ocimirror.stores.store import Store, Stored
 
 logger = logging.getLogger(__name__)
@@ -71,6 +80,13 @@ class _Image:
         assert self.plan is not None  # noqa: S101 - a programming error, not input
         return self.plan
 
+    @property
+    def named_root(self) -> Manifest:
+        """The root as it is named; of a sparse copy, with the platforms that it holds."""
+        root = self.the_plan.root
+        platforms = self.request.platforms if self.the_plan.absent else ()
+        return replace(root, descriptor=sparse(root.descriptor, platforms))
+
 
 @dataclass(slots=True)
 class _Blob:
@@ -90,14 +106,15 @@ class _Run:
         self._reporter = reporter
         self._tasks = Tasks(options.jobs, options.stop)
         self._carrier = Carrier(options, reporter)
+        self._images: list[_Image] = []
         self._open = 0
         self._blobs: dict[_BlobKey, _Blob] = {}
         self._ready: dict[Store, list[_Image]] = {}
         self._ready_since = 0.0
 
     def run(self, requests: Iterable[Request]) -> list[Outcome]:
-        images = [_Image(n, request, Outcome(request)) for n, request in enumerate(requests)]
-        waiting = deque(images)
+        self._images = [_Image(n, request, Outcome(request)) for n, request in enumerate(requests)]
+        waiting = deque(self._images)
         stop = self._options.stop
         try:
             while waiting or self._tasks.outstanding or self._ready:
@@ -116,9 +133,9 @@ class _Run:
             logger.warning("%s", error)
         finally:
             self._tasks.close()
-        for image in images:
+        for image in self._images:
             self._fail(image, Interrupted("stopped before it was done"))
-        return [image.outcome for image in images]
+        return [image.outcome for image in self._images]
 
     def _submit(self, image: _Image, work: Callable[[], T], then: Callable[[T], None]) -> None:
         self._tasks.submit(work, then, partial(self._fail, image))
@@ -126,9 +143,12 @@ class _Run:
     # --- 1 resolve, 2 walk ---------------------------------------------------------------------
 
     def _begin(self, image: _Image) -> None:
-        request = image.request
         self._open += 1
         image.started = time.monotonic()
+        self._resolve(image)
+
+    def _resolve(self, image: _Image) -> None:
+        request = image.request
 
         def work() -> tuple[Descriptor, bool]:
             with blamed_on("source"):
@@ -145,7 +165,7 @@ class _Run:
         if destination.name_vouches:
             return True
         try:
-            plan = walk(destination, root)
+            plan = walk(destination, root, request.platforms)
         except (NotFound, IntegrityError):
             return False
         return all(destination.exists(blob) for blob in plan.blobs)
@@ -155,7 +175,7 @@ class _Run:
         if complete:
             self._end(image, "unchanged")
             return
-        image.walk = Walk(root)
+        image.walk = Walk(root, image.request.platforms)
         self._read(image, [root])
 
     def _read(self, image: _Image, manifests: Sequence[Descriptor]) -> None:
@@ -183,6 +203,7 @@ class _Run:
         image.walk, image.plan = None, plan
         outcome = image.outcome
         outcome.bytes_total = plan.size_bytes
+        outcome.sparse = bool(plan.absent)
         outcome.blobs["skipped"] = len(plan.foreign)
         outcome.notes += [f"foreign layer not carried: {layer.digest}" for layer in plan.foreign]
         outcome.notes += [
@@ -191,6 +212,7 @@ class _Run:
         ]
         if not self._options.allow_foreign:
             refuse_foreign(plan)
+        refuse_or_warn_of_sparse(image.request, plan)
         self._reporter.planned(image.request, plan)
         image.waiting = len(plan.blobs)
         for blob in plan.blobs:
@@ -320,7 +342,7 @@ class _Run:
     def _name(self, destination: Store) -> None:
         """Move the names of all images that are ready there, in one step where it has one."""
         images = sorted(self._ready.pop(destination), key=lambda image: image.number)
-        roots = [(image.request.new_name, image.the_plan.root) for image in images]
+        roots = [(image.request.new_name, image.named_root) for image in images]
         first = images[0]
 
         def failed(error: OciMirrorError) -> None:
@@ -350,6 +372,22 @@ class _Run:
         self._reporter.finished(image.outcome)
 
     def _fail(self, image: _Image, error: OciMirrorError) -> None:
-        if not image.done:
-            image.outcome.error = error
-            self._end(image, "failed")
+        if image.done or (isinstance(error, SparseRefused) and self._again_in_full(image)):
+            return
+        image.outcome.error = error
+        self._end(image, "failed")
+
+    def _again_in_full(self, image: _Image) -> bool:
+        """Begin again with what the user allows instead of a sparse image; whether there is such.
+
+        What was carried is there already; the registry is not asked this a second time.
+        """
+        instead = instead_of_sparse(image.request, image.the_plan, self._options.sparse)
+        if instead is None:
+            return False
+        request, note = instead
+        image.done = True
+        other = _Image(image.number, request, Outcome(request, notes=[note]), image.started)
+        self._images[image.number] = other
+        self._resolve(other)
+        return True

@@ -9,8 +9,10 @@ from typing import Literal, Protocol
 from ocimirror.copy.plan import Plan
 from ocimirror.errors import OciMirrorError
 from ocimirror.model.descriptor import Descriptor
+from ocimirror.model.platform import Platform
 from ocimirror.stores.store import Source, Store
 
+Sparse = Literal["fail", "full", "child"]
 Status = Literal["copied", "unchanged", "failed", "planned"]
 
 
@@ -22,6 +24,7 @@ class Request:
         source, name: where from: a tag, a digest, or in a layout a full reference.
         destination, new_name: where to; an empty new name means by digest alone.
         shown_source, shown_destination: both ends as full locations, for people and reports.
+        platforms: what is wanted of an index, everything where it is empty.
     """
 
     source: Source
@@ -30,6 +33,7 @@ class Request:
     new_name: str
     shown_source: str
     shown_destination: str
+    platforms: tuple[Platform, ...] = ()
 
 
 @dataclass(slots=True)
@@ -50,6 +54,7 @@ class Outcome:
     bytes_total: int = 0
     bytes_copied: int = 0
     seconds: float = 0.0
+    sparse: bool = False
     notes: list[str] = field(default_factory=list)
     error: OciMirrorError | None = None
 
@@ -63,6 +68,7 @@ class Options:
         retries: how often a failed transfer is tried again, where that may help.
         deep: believe neither names nor sizes; look at everything the destination has.
         allow_foreign: copy images without their foreign layers, and count those as skipped.
+        sparse: what to do where a registry refuses an index with absent children.
         dry_run: plan, ask what is missing, change nothing.
         stop: set to end the run; what is under way is given up, what is named stays.
     """
@@ -71,6 +77,7 @@ class Options:
     retries: int = 5
     deep: bool = False
     allow_foreign: bool = False
+    sparse: Sparse = "fail"
     dry_run: bool = False
     stop: threading.Event = field(default_factory=threading.Event)
 

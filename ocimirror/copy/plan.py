@@ -18,12 +18,15 @@ class Plan:
         blobs: configs and layers to carry, each digest once, in document order.
         foreign: layers that registries do not distribute; not carried, never silently.
         opaque: manifests of unknown type, carried alone: what they refer to cannot be known.
+        absent: children of indexes that are for other platforms than those asked for; where there
+            are any, the copy is sparse.
     """
 
     levels: tuple[tuple[Manifest, ...], ...]
     blobs: tuple[Descriptor, ...]
     foreign: tuple[Descriptor, ...] = ()
     opaque: tuple[Manifest, ...] = ()
+    absent: tuple[Descriptor, ...] = ()
 
     @property
     def root(self) -> Manifest:

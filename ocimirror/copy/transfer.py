@@ -17,6 +17,7 @@ from ocimirror.errors import (
     OciMirrorError,
     RegistryUnavailable,
     SizeMismatch,
+    SparseRefused,
     blamed_on,
 )
 from ocimirror.model.descriptor import Descriptor
@@ -108,7 +109,7 @@ class Carrier:
             except OciMirrorError as error:
                 if isinstance(error, (DigestMismatch, SizeMismatch)) and not spoiled:
                     spoiled = True
-                elif error.retryable and attempt < self._options.retries:
+                elif _worth_another_try(error) and attempt < self._options.retries:
                     attempt += 1
                     self._pause(attempt, error)
                 else:
@@ -133,6 +134,11 @@ class Carrier:
         for blob in plan.blobs:
             if blob.digest in named:
                 self.transfer(request, blob, replace=True)
+
+
+def _worth_another_try(error: OciMirrorError) -> bool:
+    """Whether trying again may help, and whoever raised it has not done so already."""
+    return error.retryable and not (isinstance(error, RegistryUnavailable) and error.exhausted)
 
 
 class _Moved:
@@ -164,8 +170,10 @@ def push_manifest(request: Request, manifest: Manifest, plan: Plan, carrier: Car
         if local and holds(destination, manifest.descriptor, hashed=True):
             return Stored.PRESENT
         return _believing_nothing(
+            destination,
             lambda: destination.push_manifest(manifest, replace=local),
             lambda: carrier.push_closure_again(request, manifest, plan),
+            sparse=_is_sparse(manifest, plan),
         )
 
 
@@ -179,16 +187,34 @@ def name_roots(
     """Move names to roots whose closures are in; `request` and `plan` are those of the first."""
     with blamed_on("destination"):
         _believing_nothing(
+            destination,
             lambda: destination.tag(roots),
             lambda: carrier.push_closure_again(request, roots[0][1], plan),
+            sparse=_is_sparse(roots[0][1], plan),
         )
 
 
-def _believing_nothing(work: Callable[[], T], push_again: Callable[[], None]) -> T:
-    """Run `work`; where the destination misses what it said it had, push that and try once more."""
+def _is_sparse(manifest: Manifest, plan: Plan) -> bool:
+    absent = {descriptor.digest for descriptor in plan.absent}
+    return any(child.digest in absent for child in manifest.manifests)
+
+
+def _believing_nothing(
+    destination: Store, work: Callable[[], T], push_again: Callable[[], None], *, sparse: bool
+) -> T:
+    """Run `work`; where the destination misses what it said it had, push that and try once more.
+
+    Raises:
+        SparseRefused: it misses the platforms that were not asked for; it is not asked again.
+    """
     try:
+        if sparse and destination.refuses_sparse:
+            raise SparseRefused(f"{destination.location} refuses an index with absent children")
         return work()
     except ManifestBlobUnknown as error:
+        if sparse:
+            destination.refuses_sparse = True
+            raise SparseRefused(error.message) from error
         logger.warning("pushing again what the destination misses: %s", error)
         push_again()
         return work()

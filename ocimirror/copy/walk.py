@@ -6,12 +6,15 @@ to read next. Subjects are followed up by nobody here: a subject is not a child.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ocimirror.copy.plan import Plan
-from ocimirror.errors import ForeignLayer, MalformedManifest
+from ocimirror.errors import ForeignLayer, MalformedManifest, NotFound
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import Manifest
+from ocimirror.model.manifest import ATTESTATION_OF, Manifest
+from ocimirror.model.platform import Platform
 from ocimirror.stores.store import Source
 
 MAX_DEPTH = 8
@@ -20,10 +23,18 @@ MAX_MANIFEST_BYTES = 256 * 1024 * 1024  # of one image, since a plan keeps them 
 
 
 class Walk:
-    """The closure of one root, as its manifests become known."""
+    """The closure of one root, as its manifests become known.
 
-    def __init__(self, root: Descriptor) -> None:
+    Args:
+        root: where it begins.
+        platforms: what is wanted of each index; children for others stay absent (a sparse
+            image), and the index keeps its bytes. None means everything.
+    """
+
+    def __init__(self, root: Descriptor, platforms: Sequence[Platform] = ()) -> None:
         self._root = root
+        self._platforms = platforms
+        self._absent: dict[Digest, Descriptor] = {}
         self._depth: dict[Digest, int] = {root.digest: 1}
         self._named_as: dict[Digest, Descriptor] = {root.digest: root}
         self._manifests: dict[Digest, Manifest] = {}
@@ -40,7 +51,11 @@ class Walk:
         self._size_bytes += manifest.descriptor.size
         depth = self._depth[manifest.digest] + 1
         new = []
-        for child in manifest.manifests:
+        wanted = manifest.children_for(self._platforms)
+        if len(wanted) < len(manifest.manifests):
+            kept = {child.digest for child in wanted}
+            self._absent |= {c.digest: c for c in manifest.manifests if c.digest not in kept}
+        for child in wanted:
             known = self._named_as.get(child.digest)
             if known is None:
                 new.append(child)
@@ -67,7 +82,12 @@ class Walk:
             raise MalformedManifest(f"{what}: more than {MAX_MANIFEST_BYTES} bytes of manifests")
 
     def plan(self) -> Plan:
-        """Return the plan, once everything that was asked for has been added."""
+        """Return the plan, once everything that was asked for has been added.
+
+        Raises:
+            NotFound: an index has nothing for a platform that was asked for.
+        """
+        self._refuse_missing_platforms()
         levels: dict[int, list[Manifest]] = {}
         for digest, height in self._heights().items():
             levels.setdefault(height, []).append(self._manifests[digest])
@@ -77,7 +97,22 @@ class Walk:
             blobs=tuple(b for b in blobs if not mediatype.is_foreign(b.media_type)),
             foreign=tuple(b for b in blobs if mediatype.is_foreign(b.media_type)),
             opaque=tuple(m for m in self._manifests.values() if m.opaque),
+            absent=tuple(d for d in self._absent.values() if d.digest not in self._manifests),
         )
+
+    def _refuse_missing_platforms(self) -> None:
+        offered = [
+            child.platform
+            for manifest in self._manifests.values()
+            for child in manifest.manifests
+            if child.platform is not None and ATTESTATION_OF not in child.annotations
+        ]
+        for platform in self._platforms if offered else ():
+            if not any(platform.matches(other) for other in offered):
+                raise NotFound(
+                    f"image {self._root.digest} has nothing for {platform}",
+                    advice=f"It has: {', '.join(dict.fromkeys(map(str, offered)))}",
+                )
 
     def _heights(self) -> dict[Digest, int]:
         """Return the height of each manifest: a leaf 0, a parent above its highest child."""
@@ -87,7 +122,8 @@ class Walk:
             if stack[-1] in heights:
                 stack.pop()
                 continue
-            children = dict.fromkeys(c.digest for c in self._manifests[stack[-1]].manifests)
+            wanted = self._manifests[stack[-1]].children_for(self._platforms)
+            children = dict.fromkeys(child.digest for child in wanted)
             unknown = [child for child in children if child not in heights]
             if unknown:
                 stack += unknown
@@ -96,13 +132,13 @@ class Walk:
         return heights
 
 
-def walk(source: Source, root: Descriptor) -> Plan:
+def walk(source: Source, root: Descriptor, platforms: Sequence[Platform] = ()) -> Plan:
     """Read the closure of a root, one manifest after the other.
 
     Raises:
         NotFound, IntegrityError: a manifest is absent, damaged or malformed.
     """
-    progress = Walk(root)
+    progress = Walk(root, platforms)
     unread = [root]
     while unread:
         unread += progress.add(source.read_manifest(unread.pop()))

@@ -9,8 +9,10 @@ from typing import Protocol
 
 from ocimirror.errors import InvalidReference, Unsupported
 
-# image-spec descriptor.md#digests; the length cap keeps a digest usable as a file name.
-_GRAMMAR = re.compile(r"([a-z0-9]+(?:[+._-][a-z0-9]+)*):([a-zA-Z0-9=_-]{1,200})", re.ASCII)
+# image-spec descriptor.md#digests; the length caps keep both parts usable as file names.
+_GRAMMAR = re.compile(
+    r"(?=[^:]{1,64}:)([a-z0-9]+(?:[+._-][a-z0-9]+)*):([a-zA-Z0-9=_-]{1,200})", re.ASCII
+)
 _REGISTERED = {"sha256": 64, "sha512": 128}
 _LOWER_HEX = re.compile(r"[0-9a-f]+", re.ASCII)
 

@@ -6,7 +6,7 @@ what a copy needs: children, subject, artifact type. Configs are blobs and are n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,8 +14,10 @@ from ocimirror.errors import MalformedManifest, Unsupported
 from ocimirror.model import mediatype, strictjson
 from ocimirror.model.descriptor import Descriptor, annotations_of, text_of
 from ocimirror.model.digest import Digest
+from ocimirror.model.platform import Platform
 
 _Children = tuple[tuple[Descriptor, ...], tuple[Descriptor, ...]]  # manifests, blobs
+ATTESTATION_OF = "vnd.docker.reference.digest"
 MAX_SIZE_BYTES = 4 * 1024 * 1024  # distribution-spec: registries SHOULD take at least 4 MiB
 
 
@@ -50,6 +52,26 @@ class Manifest:
     def media_type(self) -> str:
         """The media type, as the parent or the registry stated it."""
         return self.descriptor.media_type
+
+    def children_for(self, platforms: Sequence[Platform]) -> tuple[Descriptor, ...]:
+        """Return the manifests that an image for these platforms needs; none asked for is all.
+
+        A child without a platform cannot be told apart and is needed; an attestation goes with
+        the child it is about (BuildKit's convention, platform unknown/unknown).
+        """
+        if not platforms:
+            return self.manifests
+        chosen = {
+            child.digest
+            for child in self.manifests
+            if child.platform is None or any(p.matches(child.platform) for p in platforms)
+        }
+        about = {str(digest) for digest in chosen}
+        return tuple(
+            child
+            for child in self.manifests
+            if child.digest in chosen or child.annotations.get(ATTESTATION_OF) in about
+        )
 
     @classmethod
     def parse(cls, raw: bytes, descriptor: Descriptor) -> Manifest:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ocimirror.errors import InvalidReference
 
 _PART = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
-_DEFAULT_VARIANT = {"arm64": "v8", "arm": "v7"}
+_DEFAULT_VARIANT = {"amd64": "v1", "arm64": "v8", "arm": "v7"}
 _ALIASES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "armhf": "arm", "i386": "386"}
 
 
@@ -37,7 +37,7 @@ class Platform:
     def matches(self, offered: Platform) -> bool:
         """Whether what an index offers is what this one asks for, as containerd decides it.
 
-        `arm` means `arm/v7` and `arm64` means `arm64/v8`; os.version is not compared.
+        `arm` means `arm/v7`, `arm64` `arm64/v8` and `amd64` `amd64/v1`; os.version is not compared.
         """
         return self._normal() == offered._normal()
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
 
@@ -28,11 +28,14 @@ from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import MAX_SIZE_BYTES as MAX_MANIFEST_BYTES
 from ocimirror.model.manifest import sniff_media_type
+from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Reference
 from ocimirror.stores.store import Source
 
 IMAGE_NAME = "io.containerd.image.name"
 REF_NAME = "org.opencontainers.image.ref.name"
+PLATFORMS = "dev.ocimirror.platforms"
+"""What a sparse image was asked for, comma-separated; what is absent outside it is no fault."""
 MAX_SIZE_BYTES = 256 * 1024 * 1024
 EMPTY = b'{"schemaVersion":2,"mediaType":"%s","manifests":[]}' % mediatype.OCI_INDEX.encode()
 
@@ -45,6 +48,11 @@ class Entry:
     name: str
     tag: str
 
+    @property
+    def platforms(self) -> tuple[Platform, ...]:
+        """The platforms that a sparse image holds; empty for a whole one."""
+        return platforms_of(self.descriptor)
+
     def reference(self) -> Reference | None:
         """Return the name as a reference, or None where it is not one (a bare tag, free text)."""
         if "/" not in self.name:
@@ -53,6 +61,24 @@ class Entry:
             return Reference.parse(self.name)
         except InvalidReference:
             return None
+
+
+def platforms_of(descriptor: Descriptor) -> tuple[Platform, ...]:
+    """Return the platforms that an entry's annotation names; empty where it is absent or odd."""
+    try:
+        return tuple(
+            Platform.parse(text)
+            for text in descriptor.annotations.get(PLATFORMS, "").split(",")
+            if text
+        )
+    except InvalidReference:
+        return ()
+
+
+def sparse(descriptor: Descriptor, platforms: Sequence[Platform]) -> Descriptor:
+    """Return a root as it is named where only these platforms of it are held."""
+    annotations = {PLATFORMS: ",".join(map(str, platforms))} if platforms else {}
+    return replace(descriptor, annotations=annotations)
 
 
 class LayoutIndex:
@@ -130,26 +156,26 @@ class LayoutIndex:
 
     def _stands_for(self, name: str, descriptor: Descriptor) -> bool:
         entries = self._by_name.get(name, [])
-        return bool(entries) and all(e.descriptor.digest == descriptor.digest for e in entries)
+        return bool(entries) and all(_moved(entry, descriptor) is None for entry in entries)
 
     def with_names(self, names: Sequence[tuple[str, Descriptor]]) -> bytes | None:
         """Return the document with each name moved to its descriptor; None where all are there.
 
         A name keeps its place in the list, and everything else is kept. What an old entry said
-        of other content goes with it.
+        of other content goes with it. Platforms that are added to a sparse image join those it
+        has.
         """
         wanted = dict(names)
         written: set[str] = set()
+        documents: list[Any] = []
         if all(self._stands_for(name, descriptor) for name, descriptor in wanted.items()):
             return None
-        documents: list[Any] = []
         for entry, document in zip(self.entries, _list(self._document), strict=True):
-            moved = wanted.get(entry.name)
-            if moved is None:
+            if entry.name not in wanted:
                 documents.append(document)
             elif entry.name not in written:
-                same = moved.digest == entry.descriptor.digest
-                documents.append(document if same else _document_of(entry.name, moved))
+                moved = _moved(entry, wanted[entry.name])
+                documents.append(document if moved is None else _document_of(entry.name, moved))
                 written.add(entry.name)
         new = [(name, moved) for name, moved in wanted.items() if name not in written]
         documents += [_document_of(name, moved) for name, moved in new]
@@ -210,12 +236,24 @@ class LayoutSource(Source):
         return list(dict.fromkeys(entry.name for entry in self.entries() if entry.name))
 
 
+def _moved(entry: Entry, wanted: Descriptor) -> Descriptor | None:
+    """Return the root that an entry has to name from now on, None where it does already."""
+    if entry.descriptor.digest != wanted.digest:
+        return wanted
+    held, added = entry.platforms, platforms_of(wanted)
+    if not held or (added and set(added) <= set(held)):
+        return None
+    return sparse(wanted, tuple(dict.fromkeys((*held, *added))) if added else ())
+
+
 def _document_of(name: str, descriptor: Descriptor) -> dict[str, object]:
     # (A tag alone is no image name: containerd would take it for one.)
     annotations = {IMAGE_NAME: name} if "/" in name else {}
     tag = Reference.parse(name).tag if "/" in name else name
     if tag:
         annotations[REF_NAME] = tag
+    if PLATFORMS in descriptor.annotations:
+        annotations[PLATFORMS] = descriptor.annotations[PLATFORMS]
     return {
         "mediaType": descriptor.media_type,
         "digest": str(descriptor.digest),

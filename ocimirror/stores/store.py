@@ -116,10 +116,12 @@ class Store(Source):
         name_vouches: a name that stands for a manifest proves its closure present. So it is in a
             registry; from a directory files may have gone since.
         names_at_once: how many names one `tag` moves well.
+        refuses_sparse: it was seen to refuse an index with absent children.
     """
 
     name_vouches: bool = False
     names_at_once: int = 1
+    refuses_sparse: bool = False
 
     @final
     def push(

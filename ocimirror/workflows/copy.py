@@ -6,8 +6,10 @@ from dataclasses import replace
 
 from ocimirror.copy.copy import copy as copy_images
 from ocimirror.copy.outcome import Options, Outcome, Reporter, Request
+from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location
 from ocimirror.stores.archive import ArchiveWriter
+from ocimirror.stores.index import LayoutSource
 from ocimirror.workflows.places import Places, new_name
 
 
@@ -17,6 +19,8 @@ def copy(
     places: Places,
     options: Options,
     reporter: Reporter | None = None,
+    *,
+    platforms: tuple[Platform, ...] = (),
 ) -> list[Outcome]:
     """Copy an image; a destination without a name keeps the source's.
 
@@ -27,9 +31,10 @@ def copy(
     origin = places.source(source)
     name = new_name(destination, origin, source)
     store = places.destination(destination, dry_run=options.dry_run)
-    request = Request(
-        origin, source.read_name, store, name, str(source), str(_named(destination, name))
-    )
+    if not platforms and isinstance(origin, LayoutSource) and source.digest is None:
+        platforms = origin.index().find(source.name).platforms
+    shown = str(source), str(_named(destination, name))
+    request = Request(origin, source.read_name, store, name, *shown, platforms)
     outcomes = copy_images([request], options, reporter)
     if isinstance(store, ArchiveWriter) and all(outcome.error is None for outcome in outcomes):
         store.commit()

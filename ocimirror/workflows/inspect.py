@@ -15,13 +15,11 @@ from ocimirror.errors import (
 from ocimirror.model import mediatype, strictjson
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import MAX_SIZE_BYTES, Manifest
+from ocimirror.model.manifest import ATTESTATION_OF, MAX_SIZE_BYTES, Manifest
 from ocimirror.model.reference import Location
 from ocimirror.stores.index import Entry, LayoutSource
 from ocimirror.stores.store import Source
 from ocimirror.workflows.places import Places
-
-ATTESTATION = "vnd.docker.reference.type"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,14 +115,15 @@ def _platform(source: Source, manifest: Manifest) -> str:
 
 def _listed(source: LayoutSource, entry: Entry) -> Listed:
     try:
-        plan = walk(source, entry.descriptor)
+        plan = walk(source, entry.descriptor, entry.platforms)
     except OciMirrorError as error:
         return Listed(entry, entry.descriptor.size, (), error.message)
     platforms = [
         str(child.platform)
         for manifest in plan.manifests
         for child in manifest.manifests
-        if child.platform is not None and ATTESTATION not in child.annotations
+        if child.platform is not None and ATTESTATION_OF not in child.annotations
+        if child not in plan.absent
     ]
     if not plan.root.manifests:
         platforms = [_platform(source, plan.root)]

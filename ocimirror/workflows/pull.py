@@ -8,6 +8,7 @@ from pathlib import Path
 from ocimirror.copy.copy import copy
 from ocimirror.copy.outcome import Options, Outcome, Reporter, Request
 from ocimirror.errors import UsageError
+from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location, Reference
 from ocimirror.workflows.places import Places, name_in_a_layout
 
@@ -18,8 +19,13 @@ def pull(
     places: Places,
     options: Options,
     reporter: Reporter | None = None,
+    *,
+    platforms: tuple[Platform, ...] = (),
 ) -> list[Outcome]:
     """Add images to a layout, each under its full reference.
+
+    With platforms, indexes keep their bytes and the children for others stay absent; pulling
+    again with another platform adds it.
 
     Raises:
         UsageError: a layout that does not exist and looks like a reference, or a directory that
@@ -44,6 +50,7 @@ def pull(
                 name,
                 str(Location("docker", reference=reference)),
                 str(Location("oci", layout, name)),
+                platforms,
             )
         )
     return copy(requests, options, reporter)

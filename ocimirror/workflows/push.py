@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ocimirror.copy.copy import copy
 from ocimirror.copy.outcome import Options, Outcome, Reporter, Request
 from ocimirror.errors import UsageError
+from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location, Reference, check_registry, check_repository
 from ocimirror.stores.index import Entry, LayoutSource
 from ocimirror.workflows.places import Places
@@ -21,6 +22,7 @@ def push(
     reporter: Reporter | None = None,
     *,
     keep_host: bool = False,
+    platforms: tuple[Platform, ...] = (),
 ) -> list[Outcome]:
     """Push images to `REGISTRY[/PREFIX]/<repository>:<tag>`.
 
@@ -30,6 +32,7 @@ def push(
         layout: the directory.
         target: `HOST[:PORT][/PREFIX]`.
         images: names to push; none means every named image.
+        platforms: what to push of each index; else all that the layout was asked to hold.
         keep_host: put the source host before the repository, `host:5000` as `host_5000`.
 
     Raises:
@@ -64,6 +67,7 @@ def push(
                 reference.tag,
                 str(Location("oci", layout, entry.name)),
                 str(Location("docker", reference=reference)),
+                platforms or entry.platforms,
             )
         )
     return copy(requests, options, reporter)

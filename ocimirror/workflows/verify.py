@@ -24,7 +24,7 @@ from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.reference import Location
 from ocimirror.stores.archive import Archive
-from ocimirror.stores.index import LayoutSource
+from ocimirror.stores.index import LayoutSource, platforms_of
 from ocimirror.stores.layout import Layout
 from ocimirror.stores.store import Source
 from ocimirror.workflows.places import Places
@@ -86,15 +86,21 @@ def verify(location: Location, places: Places, *, deep: bool = False, jobs: int 
 
 def _roots(source: Source, location: Location) -> list[tuple[str, Descriptor]]:
     if isinstance(source, LayoutSource) and not location.read_name:
-        entries = source.entries()
+        # Whole images first: what one needs is missing even where a sparse one does without.
+        entries = sorted(source.entries(), key=lambda entry: bool(entry.platforms))
         return [(entry.name or str(entry.descriptor.digest), entry.descriptor) for entry in entries]
     return [(str(location), source.resolve(location.read_name))]
 
 
 def _check_manifests(
-    source: Source, root: Descriptor, image: str, seen: set[Digest], report: Report
+    source: Source,
+    root: Descriptor,
+    image: str,
+    seen: set[Digest],
+    report: Report,
 ) -> Iterable[Descriptor]:
     """Check each manifest below a root once; yield the blobs they name."""
+    platforms = platforms_of(root)
     unread = [root]
     while unread:
         descriptor = unread.pop()
@@ -108,7 +114,10 @@ def _check_manifests(
             report.faults.append(_fault(error, descriptor, image))
             continue
         report.bytes += descriptor.size
-        unread += manifest.manifests
+        wanted = manifest.children_for(platforms)
+        # (What a sparse image was not asked for may be absent; where it is there it must be right.)
+        others = [child for child in manifest.manifests if child not in wanted]
+        unread += [*wanted, *(child for child in others if source.exists(child))]
         yield from (b for b in manifest.blobs if not mediatype.is_foreign(b.media_type))
 
 

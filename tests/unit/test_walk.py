@@ -10,6 +10,9 @@ import pytest
 from ocimirror.copy.plan import Plan
 from ocimirror.copy.walk import MAX_DEPTH, Walk, refuse_foreign, walk
 from ocimirror.errors import ForeignLayer, MalformedManifest, NotFound
+from ocimirror.model.descriptor import Descriptor
+from ocimirror.model.digest import Digest
+from ocimirror.model.manifest import Manifest
 from tests.support import images
 from tests.support.evil import index_bomb
 from tests.support.images import Builder, Graph
@@ -127,19 +130,19 @@ def test_many_foreign_layers_are_planned_in_no_time() -> None:
 
 
 def test_more_manifests_than_any_image_has_are_refused_before_they_are_read() -> None:
-    builder = Builder()
-    for start in range(0, 110_000, 11_000):
-        numbers = range(start, start + 11_000)
-        children = [
-            {"mediaType": images.OCI_MANIFEST, "digest": f"sha256:{n:064x}", "size": n}
+    def index_of(numbers: range) -> Manifest:
+        children = (
+            Descriptor(images.OCI_MANIFEST, Digest("sha256", f"{n:064x}"), 1, "manifest")
             for n in numbers
-        ]
-        document = {"schemaVersion": 2, "manifests": children}
-        builder.manifest(images.compact(document), images.OCI_INDEX)
-    indexes = [images.describe(raw, media_type) for media_type, raw in builder.manifests.values()]
-    *parts, root = manifests_of(builder.graph(builder.index(indexes)))
-    progress = Walk(root.descriptor)
-    progress.add(root)
+        )
+        raw = str(numbers).encode()
+        own = Descriptor(images.OCI_INDEX, Digest.of(raw), len(raw), "manifest")
+        return Manifest(raw, own, manifests=tuple(children))
+
+    parts = [index_of(range(start, start + 11_000)) for start in range(0, 110_000, 11_000)]
+    root = root_of(images.empty_index())
+    progress = Walk(root)
+    progress.add(Manifest(b"", root, manifests=tuple(part.descriptor for part in parts)))
     with pytest.raises(MalformedManifest, match="more than 100000 manifests"):
         for part in parts:
             progress.add(part)

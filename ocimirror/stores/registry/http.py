@@ -93,6 +93,7 @@ class Transport:
                 return self._answered(request)
             except RegistryUnavailable as error:
                 if attempt >= retries or _hopeless(error):
+                    error.exhausted = request.repeatable
                     raise
                 self.pause(request.url, attempt, error)
             attempt += 1

@@ -40,6 +40,7 @@ class RegistryHost:
         self.transport = transport
         self.blobs: dict[Digest, str] = {}
         """A repository where each blob was seen in this run."""
+        self.refuses_sparse = False
         self._lock = threading.Lock()
         self._authorizer: Authorizer | None = None
 

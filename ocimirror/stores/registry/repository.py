@@ -66,6 +66,15 @@ class RegistryRepository(Store):
         self._heads_lie = False
         self._pushes = False
 
+    @property
+    def refuses_sparse(self) -> bool:
+        """Whether this registry was seen to refuse an index with absent children."""
+        return self.host.refuses_sparse
+
+    @refuses_sparse.setter
+    def refuses_sparse(self, refuses: bool) -> None:
+        self.host.refuses_sparse = refuses
+
     # --- reading -------------------------------------------------------------------------------
 
     def _resolve(self, name: str) -> Descriptor:

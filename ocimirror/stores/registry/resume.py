@@ -105,7 +105,7 @@ class ResumedBody:
 
     def _skipped(self, response: Response) -> Response:
         """Read over what we have already; a registry that makes us do so is not asked for ever."""
-        self._restarts += 1
+        self._restarts += self._position > 0
         left = self._position
         try:
             if self._restarts > MAX_RESTARTS or answers.encoded(response.headers):

