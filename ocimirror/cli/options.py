@@ -197,6 +197,16 @@ def copying(command: F) -> F:
     for add in (
         option("--wait", is_flag=True, help="Wait while gc or repair holds the layout's lock."),
         option(
+            "--replace-signatures",
+            is_flag=True,
+            help="Overwrite a cosign tag at the destination that has signatures of its own.",
+        ),
+        option(
+            "--referrers/--no-referrers",
+            default=True,
+            help="Carry signatures, SBOMs and attestations (default), or not.",
+        ),
+        option(
             "--allow-foreign",
             is_flag=True,
             help="Copy images without their foreign layers; the result says which.",

@@ -75,7 +75,7 @@ def outcome_document(outcome: Outcome) -> dict[str, object]:
         "manifests": outcome.manifests,
         "blobs": outcome.blobs,
         "bytes": {"total": outcome.bytes_total, "copied": outcome.bytes_copied},
-        "referrers": 0,
+        "referrers": outcome.referrers,
         "sparse": outcome.sparse,
         "notes": outcome.notes,
         "seconds": round(outcome.seconds, 3),

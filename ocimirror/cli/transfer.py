@@ -153,6 +153,8 @@ def _prepare(options: dict[str, Any]) -> tuple[Settings, Options, tuple[Platform
         jobs=settings.jobs,
         retries=settings.retries,
         deep=options["deep"],
+        referrers=options["referrers"],
+        replace_signatures=options["replace_signatures"],
         allow_foreign=options["allow_foreign"],
         sparse=options["sparse"],
         dry_run=options["dry_run"],

@@ -13,15 +13,18 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+from ocimirror.copy.attachments import find_attachments, has_new_attachments
+from ocimirror.copy.image import Image
 from ocimirror.copy.outcome import Options, Outcome, Reporter, Request, Silent, Status
 from ocimirror.copy.plan import Plan
+from ocimirror.copy.ready import Ready
 from ocimirror.copy.sparse import instead_of_sparse, refuse_or_warn_of_sparse
 from ocimirror.copy.tasks import Tasks
-from ocimirror.copy.transfer import Carrier, name_roots, push_manifest
+from ocimirror.copy.transfer import Carrier, move_names, push_manifest
 from ocimirror.copy.walk import Walk, refuse_foreign, walk
 from ocimirror.errors import (
     IntegrityError,
@@ -34,12 +37,10 @@ from ocimirror.errors import (
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import Manifest
-from ocimirror.stores.index import sparse
-from ocimirror.stores.store import Store, Stored
+from ocimirror.stores.store import Referrer, Store, Stored
 
 logger = logging.getLogger(__name__)
 
-_NAMES_WAIT_S = 1.0
 # (With the size: an image that states a wrong one must not fail the others, nor pass with them.)
 _BlobKey = tuple[Store, Digest, int]
 T = TypeVar("T")
@@ -60,43 +61,15 @@ def copy(
     return _Run(options or Options(), reporter or Silent()).run(requests)
 
 
-@dataclass(slots=True, eq=False)
-class _Image:
-    """One request under way."""
-
-    number: int
-    request: Request
-    outcome: Outcome
-    started: float = field(default_factory=time.monotonic)
-    walk: Walk | None = None
-    plan: Plan | None = None
-    waiting: int = 0  # tasks of the present step that have not come back
-    level: int = 0
-    done: bool = False
-
-    @property
-    def the_plan(self) -> Plan:
-        """The plan, in the steps that have one."""
-        assert self.plan is not None  # noqa: S101 - a programming error, not input
-        return self.plan
-
-    @property
-    def named_root(self) -> Manifest:
-        """The root as it is named; of a sparse copy, with the platforms that it holds."""
-        root = self.the_plan.root
-        platforms = self.request.platforms if self.the_plan.absent else ()
-        return replace(root, descriptor=sparse(root.descriptor, platforms))
-
-
 @dataclass(slots=True)
 class _Blob:
     """One blob on its way to one store; the first image that waits for it carries it."""
 
-    waiting: list[_Image]
+    waiting: list[Image]
     stored: bool = False
 
 
-def _key(image: _Image, blob: Descriptor) -> _BlobKey:
+def _key(image: Image, blob: Descriptor) -> _BlobKey:
     return image.request.destination, blob.digest, blob.size
 
 
@@ -106,14 +79,13 @@ class _Run:
         self._reporter = reporter
         self._tasks = Tasks(options.jobs, options.stop)
         self._carrier = Carrier(options, reporter)
-        self._images: list[_Image] = []
+        self._images: list[Image] = []
         self._open = 0
         self._blobs: dict[_BlobKey, _Blob] = {}
-        self._ready: dict[Store, list[_Image]] = {}
-        self._ready_since = 0.0
+        self._ready = Ready()
 
     def run(self, requests: Iterable[Request]) -> list[Outcome]:
-        self._images = [_Image(n, request, Outcome(request)) for n, request in enumerate(requests)]
+        self._images = [Image(n, request, Outcome(request)) for n, request in enumerate(requests)]
         waiting = deque(self._images)
         stop = self._options.stop
         try:
@@ -122,7 +94,7 @@ class _Run:
                 while waiting and self._open < 2 * self._options.jobs and not stop.is_set():
                     self._begin(waiting.popleft())
                 if self._tasks.outstanding:
-                    due_s = self._until_names_are_due()
+                    due_s = self._ready.due_s()
                     if due_s == 0 or not self._tasks.step(due_s):
                         self._name_ready()
                 elif self._ready:
@@ -137,17 +109,17 @@ class _Run:
             self._fail(image, Interrupted("stopped before it was done"))
         return [image.outcome for image in self._images]
 
-    def _submit(self, image: _Image, work: Callable[[], T], then: Callable[[T], None]) -> None:
+    def _submit(self, image: Image, work: Callable[[], T], then: Callable[[T], None]) -> None:
         self._tasks.submit(work, then, partial(self._fail, image))
 
     # --- 1 resolve, 2 walk ---------------------------------------------------------------------
 
-    def _begin(self, image: _Image) -> None:
+    def _begin(self, image: Image) -> None:
         self._open += 1
         image.started = time.monotonic()
         self._resolve(image)
 
-    def _resolve(self, image: _Image) -> None:
+    def _resolve(self, image: Image) -> None:
         request = image.request
 
         def work() -> tuple[Descriptor, bool]:
@@ -162,15 +134,18 @@ class _Run:
         destination = request.destination
         if not request.new_name or not destination.named(request.new_name, root):
             return False
-        if destination.name_vouches:
-            return True
-        try:
-            plan = walk(destination, root, request.platforms)
-        except (NotFound, IntegrityError):
-            return False
-        return all(destination.exists(blob) for blob in plan.blobs)
+        manifests = [root]
+        if not destination.name_vouches:
+            try:
+                plan = walk(destination, root, request.platforms)
+            except (NotFound, IntegrityError):
+                return False
+            if not all(destination.exists(blob) for blob in plan.blobs):
+                return False
+            manifests = [manifest.descriptor for manifest in plan.manifests]
+        return not self._options.referrers or not has_new_attachments(request, manifests)
 
-    def _resolved(self, image: _Image, root: Descriptor, complete: bool) -> None:
+    def _resolved(self, image: Image, root: Descriptor, complete: bool) -> None:
         image.outcome.root = root
         if complete:
             self._end(image, "unchanged")
@@ -178,7 +153,7 @@ class _Run:
         image.walk = Walk(root, image.request.platforms)
         self._read(image, [root])
 
-    def _read(self, image: _Image, manifests: Sequence[Descriptor]) -> None:
+    def _read(self, image: Image, manifests: Sequence[Descriptor]) -> None:
         image.waiting += len(manifests)
         for descriptor in manifests:
             self._submit(
@@ -187,32 +162,65 @@ class _Run:
                 partial(self._walked, image),
             )
 
-    def _walked(self, image: _Image, manifest: Manifest) -> None:
+    def _walked(self, image: Image, manifest: Manifest) -> None:
         if image.done or image.walk is None:
             return
-        image.waiting -= 1
         try:
             with blamed_on("source"):
                 self._read(image, image.walk.add(manifest))
-                if image.waiting == 0:
-                    self._planned(image, image.walk.plan())
         except OciMirrorError as error:
             self._fail(image, error)
+            return
+        if self._options.referrers and image.walk.holds(manifest):
+            image.waiting += 1
+            self._submit(
+                image,
+                partial(find_attachments, image.request, manifest),
+                partial(self._found, image, manifest),
+            )
+        self._walk_on(image)
 
-    def _planned(self, image: _Image, plan: Plan) -> None:
+    def _found(self, image: Image, subject: Manifest, referrers: Sequence[Referrer]) -> None:
+        """Take in what refers to a manifest; what refers to that in turn is looked for as well."""
+        if image.done or image.walk is None:
+            return
+        try:
+            with blamed_on("source"):
+                for referrer in referrers:
+                    self._read(image, image.walk.attach(subject, referrer))
+        except OciMirrorError as error:
+            self._fail(image, error)
+            return
+        self._walk_on(image)
+
+    def _walk_on(self, image: Image) -> None:
+        image.waiting -= 1
+        if image.waiting or image.walk is None:
+            return
+        try:
+            with blamed_on("source"):
+                plan = image.walk.plan()
+                if not self._options.allow_foreign:
+                    refuse_foreign(plan)
+            refuse_or_warn_of_sparse(image.request, plan)
+        except OciMirrorError as error:
+            image.plan = plan if isinstance(error, SparseRefused) else None
+            self._fail(image, error)
+            return
+        self._planned(image, plan)
+
+    def _planned(self, image: Image, plan: Plan) -> None:
         image.walk, image.plan = None, plan
         outcome = image.outcome
         outcome.bytes_total = plan.size_bytes
         outcome.sparse = bool(plan.absent)
+        outcome.referrers = len(plan.attachments)
         outcome.blobs["skipped"] = len(plan.foreign)
         outcome.notes += [f"foreign layer not carried: {layer.digest}" for layer in plan.foreign]
         outcome.notes += [
             f"{m.digest} is carried alone: what a {m.media_type} refers to is not known"
             for m in plan.opaque
         ]
-        if not self._options.allow_foreign:
-            refuse_foreign(plan)
-        refuse_or_warn_of_sparse(image.request, plan)
         self._reporter.planned(image.request, plan)
         image.waiting = len(plan.blobs)
         for blob in plan.blobs:
@@ -222,7 +230,7 @@ class _Run:
 
     # --- 3 what is missing, 4 transfer ---------------------------------------------------------
 
-    def _want(self, image: _Image, blob: Descriptor) -> None:
+    def _want(self, image: Image, blob: Descriptor) -> None:
         key = _key(image, blob)
         known = self._blobs.get(key)
         if known is None:
@@ -233,14 +241,23 @@ class _Run:
         else:
             known.waiting.append(image)
 
-    def _carry(self, image: _Image, blob: Descriptor) -> None:
+    def _carry(self, image: Image, blob: Descriptor) -> None:
+        def work() -> Stored | None:
+            # (What an image that has failed since would have needed is not fetched.)
+            return None if image.done else self._carrier.carry(image.request, blob)
+
         self._tasks.submit(
-            partial(self._carrier.carry, image.request, blob),
+            work,
             partial(self._carried, blob, image),
             partial(self._not_carried, blob, image),
         )
 
-    def _carried(self, blob: Descriptor, carrier: _Image, stored: Stored) -> None:
+    def _carried(self, blob: Descriptor, carrier: Image, stored: Stored | None) -> None:
+        if stored is None:
+            for image in self._blobs.pop(_key(carrier, blob)).waiting:
+                if not image.done:
+                    self._want(image, blob)
+            return
         state = self._blobs[_key(carrier, blob)]
         state.stored = True
         waiting, state.waiting = state.waiting, []
@@ -250,7 +267,7 @@ class _Run:
             else:
                 self._shared(image, blob)
 
-    def _not_carried(self, blob: Descriptor, carrier: _Image, error: OciMirrorError) -> None:
+    def _not_carried(self, blob: Descriptor, carrier: Image, error: OciMirrorError) -> None:
         """Fail whoever reads from the same source; another source may still have the blob."""
         source = carrier.request.source
         waiting = self._blobs.pop(_key(carrier, blob)).waiting
@@ -260,13 +277,13 @@ class _Run:
             elif not image.done:
                 self._want(image, blob)
 
-    def _shared(self, image: _Image, blob: Descriptor) -> None:
+    def _shared(self, image: Image, blob: Descriptor) -> None:
         """Take in a blob that another image of this run carried."""
         if not image.done:
             self._reporter.moved(image.request, blob.size)
         self._blob_is_in(image, blob, Stored.PRESENT)
 
-    def _blob_is_in(self, image: _Image, blob: Descriptor, stored: Stored) -> None:
+    def _blob_is_in(self, image: Image, blob: Descriptor, stored: Stored) -> None:
         if image.done:
             return
         image.outcome.blobs[stored.value] += 1
@@ -278,14 +295,14 @@ class _Run:
 
     # --- 5 publish -----------------------------------------------------------------------------
 
-    def _blobs_are_in(self, image: _Image) -> None:
+    def _blobs_are_in(self, image: Image) -> None:
         if self._options.dry_run:
             self._end(image, "planned")
             return
         image.level = 0
         self._publish(image)
 
-    def _publish(self, image: _Image) -> None:
+    def _publish(self, image: Image) -> None:
         """Push the manifests of one level, or name the root when all levels are in."""
         request, levels = image.request, image.the_plan.levels
         # A registry takes the root together with its name, in one request.
@@ -299,12 +316,12 @@ class _Run:
                     partial(push_manifest, request, manifest, image.the_plan, self._carrier),
                     partial(self._manifest_is_in, image, manifest),
                 )
-        elif request.new_name:
-            self._make_ready(image)
+        elif image.names():
+            self._name(self._ready.add(image))
         else:
             self._end(image, "copied")
 
-    def _manifest_is_in(self, image: _Image, manifest: Manifest, stored: Stored) -> None:
+    def _manifest_is_in(self, image: Image, manifest: Manifest, stored: Stored) -> None:
         if image.done:
             return
         self._count_manifest(image, manifest, stored)
@@ -313,7 +330,7 @@ class _Run:
             image.level += 1
             self._publish(image)
 
-    def _count_manifest(self, image: _Image, manifest: Manifest, stored: Stored) -> None:
+    def _count_manifest(self, image: Image, manifest: Manifest, stored: Stored) -> None:
         self._reporter.moved(image.request, manifest.descriptor.size)
         image.outcome.manifests[stored.value] += 1
         if stored is Stored.COPIED:
@@ -321,49 +338,37 @@ class _Run:
 
     # --- 6 name, last of all -------------------------------------------------------------------
 
-    def _make_ready(self, image: _Image) -> None:
-        destination = image.request.destination
-        if not self._ready:
-            self._ready_since = time.monotonic()
-        ready = self._ready.setdefault(destination, [])
-        ready.append(image)
-        if len(ready) >= destination.names_at_once:
-            self._name(destination)
-
-    def _until_names_are_due(self) -> float | None:
-        if not self._ready:
-            return None
-        return max(0.0, self._ready_since + _NAMES_WAIT_S - time.monotonic())
-
     def _name_ready(self) -> None:
-        for destination in list(self._ready):
-            self._name(destination)
+        for batch in self._ready.take():
+            self._name(batch)
 
-    def _name(self, destination: Store) -> None:
-        """Move the names of all images that are ready there, in one step where it has one."""
-        images = sorted(self._ready.pop(destination), key=lambda image: image.number)
-        roots = [(image.request.new_name, image.named_root) for image in images]
-        first = images[0]
+    def _name(self, images: Sequence[Image]) -> None:
+        """Move the names of images of one destination, in one step where it has one."""
+        if not images:
+            return
+        names = [name for image in images for name in image.names()]
+        request, plan = images[0].request, images[0].the_plan
 
         def failed(error: OciMirrorError) -> None:
             for image in images:
                 self._fail(image, error)
 
         self._tasks.submit(
-            partial(name_roots, destination, roots, first.request, first.the_plan, self._carrier),
-            lambda _: self._named(images),
+            partial(move_names, names, request, plan, self._carrier),
+            partial(self._named, images),
             failed,
         )
 
-    def _named(self, images: Sequence[_Image]) -> None:
+    def _named(self, images: Sequence[Image], notes: Sequence[str]) -> None:
+        images[0].outcome.notes += notes
         for image in images:
-            if image.request.destination.name_vouches:
+            if image.request.new_name and image.request.destination.name_vouches:
                 self._count_manifest(image, image.the_plan.root, Stored.COPIED)
             self._end(image, "copied")
 
     # --- the end of an image -------------------------------------------------------------------
 
-    def _end(self, image: _Image, status: Status) -> None:
+    def _end(self, image: Image, status: Status) -> None:
         image.done = True
         image.plan = None
         self._open -= 1
@@ -371,13 +376,13 @@ class _Run:
         image.outcome.seconds = time.monotonic() - image.started
         self._reporter.finished(image.outcome)
 
-    def _fail(self, image: _Image, error: OciMirrorError) -> None:
+    def _fail(self, image: Image, error: OciMirrorError) -> None:
         if image.done or (isinstance(error, SparseRefused) and self._again_in_full(image)):
             return
         image.outcome.error = error
         self._end(image, "failed")
 
-    def _again_in_full(self, image: _Image) -> bool:
+    def _again_in_full(self, image: Image) -> bool:
         """Begin again with what the user allows instead of a sparse image; whether there is such.
 
         What was carried is there already; the registry is not asked this a second time.
@@ -387,7 +392,7 @@ class _Run:
             return False
         request, note = instead
         image.done = True
-        other = _Image(image.number, request, Outcome(request, notes=[note]), image.started)
+        other = Image(image.number, request, Outcome(request, notes=[note]), image.started)
         self._images[image.number] = other
         self._resolve(other)
         return True

@@ -54,6 +54,7 @@ class Outcome:
     bytes_total: int = 0
     bytes_copied: int = 0
     seconds: float = 0.0
+    referrers: int = 0
     sparse: bool = False
     notes: list[str] = field(default_factory=list)
     error: OciMirrorError | None = None
@@ -67,6 +68,9 @@ class Options:
         jobs: threads that read and write; each holds one connection a host.
         retries: how often a failed transfer is tried again, where that may help.
         deep: believe neither names nor sizes; look at everything the destination has.
+        referrers: carry what refers to an image: signatures, SBOMs, attestations.
+        replace_signatures: overwrite a cosign tag at the destination whose layers the source
+            lacks.
         allow_foreign: copy images without their foreign layers, and count those as skipped.
         sparse: what to do where a registry refuses an index with absent children.
         dry_run: plan, ask what is missing, change nothing.
@@ -76,6 +80,8 @@ class Options:
     jobs: int = 4
     retries: int = 5
     deep: bool = False
+    referrers: bool = True
+    replace_signatures: bool = False
     allow_foreign: bool = False
     sparse: Sparse = "fail"
     dry_run: bool = False

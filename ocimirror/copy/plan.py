@@ -10,7 +10,7 @@ from ocimirror.model.manifest import Manifest
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The closure of one root.
+    """The closure of one root, and what refers to a part of it where that was asked for.
 
     Attributes:
         levels: manifests, children before parents; within a level none needs another. The last
@@ -18,6 +18,8 @@ class Plan:
         blobs: configs and layers to carry, each digest once, in document order.
         foreign: layers that registries do not distribute; not carried, never silently.
         opaque: manifests of unknown type, carried alone: what they refer to cannot be known.
+        attachments: (tag, manifest) of what refers to a manifest of the image; the tag is
+            cosign's, empty where a subject field says it. They are among the levels.
         absent: children of indexes that are for other platforms than those asked for; where there
             are any, the copy is sparse.
     """
@@ -26,6 +28,7 @@ class Plan:
     blobs: tuple[Descriptor, ...]
     foreign: tuple[Descriptor, ...] = ()
     opaque: tuple[Manifest, ...] = ()
+    attachments: tuple[tuple[str, Manifest], ...] = ()
     absent: tuple[Descriptor, ...] = ()
 
     @property

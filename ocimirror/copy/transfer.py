@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from ocimirror.copy.attachments import keeping_signatures
 from ocimirror.copy.outcome import Options, Reporter, Request
 from ocimirror.copy.plan import Plan
 from ocimirror.errors import (
@@ -50,7 +51,7 @@ class Carrier:
     """Carries one blob at a time, in whatever thread calls it."""
 
     def __init__(self, options: Options, reporter: Reporter) -> None:
-        self._options = options
+        self.options = options
         self._reporter = reporter
 
     def carry(self, request: Request, blob: Descriptor) -> Stored:
@@ -59,7 +60,7 @@ class Carrier:
         Raises:
             OciMirrorError: of the last try, with its side.
         """
-        options = self._options
+        options = self.options
         if not options.dry_run and not options.deep:
             return self.transfer(request, blob)
         with blamed_on("destination"):
@@ -82,7 +83,7 @@ class Carrier:
         """Fetch and push; each try is a fresh fetch."""
 
         def once() -> Stored:
-            moved = _Moved(request, self._reporter, self._options)
+            moved = _Moved(request, self._reporter, self.options)
             try:
                 with request.source.fetch(blob, moved) as stream:
                     stored = request.destination.push(blob, stream, replace=replace)
@@ -109,7 +110,7 @@ class Carrier:
             except OciMirrorError as error:
                 if isinstance(error, (DigestMismatch, SizeMismatch)) and not spoiled:
                     spoiled = True
-                elif _worth_another_try(error) and attempt < self._options.retries:
+                elif _worth_another_try(error) and attempt < self.options.retries:
                     attempt += 1
                     self._pause(attempt, error)
                 else:
@@ -120,7 +121,7 @@ class Carrier:
         """Wait as long as the registry asked for, else exponentially with full jitter."""
         asked = error.retry_after_s if isinstance(error, RegistryUnavailable) else None
         jitter = random.uniform(0, min(_MAX_PAUSE_S, 0.5 * 2**attempt))  # noqa: S311
-        if self._options.stop.wait(jitter if asked is None else asked):
+        if self.options.stop.wait(jitter if asked is None else asked):
             raise Interrupted("stopped while waiting to try again")
 
     def push_closure_again(self, request: Request, manifest: Manifest, plan: Plan) -> None:
@@ -177,21 +178,33 @@ def push_manifest(request: Request, manifest: Manifest, plan: Plan, carrier: Car
         )
 
 
-def name_roots(
-    destination: Store,
-    roots: Sequence[tuple[str, Manifest]],
+def move_names(
+    names: Sequence[tuple[str, Manifest]],
     request: Request,
     plan: Plan,
     carrier: Carrier,
-) -> None:
-    """Move names to roots whose closures are in; `request` and `plan` are those of the first."""
+) -> list[str]:
+    """Move names to manifests whose closures are in; return notes for the user.
+
+    `request` and `plan` are those of the first image; a registry is given one image at a time.
+    """
+
+    def push_again() -> None:
+        for _, manifest in names:
+            carrier.push_closure_again(request, manifest, plan)
+
+    destination = request.destination
     with blamed_on("destination"):
+        notes: list[str] = []
+        if not carrier.options.replace_signatures:
+            names, notes = keeping_signatures(destination, names)
         _believing_nothing(
             destination,
-            lambda: destination.tag(roots),
-            lambda: carrier.push_closure_again(request, roots[0][1], plan),
-            sparse=_is_sparse(roots[0][1], plan),
+            lambda: destination.tag(names),
+            push_again,
+            sparse=any(_is_sparse(manifest, plan) for _, manifest in names),
         )
+        return notes
 
 
 def _is_sparse(manifest: Manifest, plan: Plan) -> bool:

@@ -1,7 +1,8 @@
 """Which manifest leads where: a walk over manifests only, each digest once, bounded.
 
 `Walk` is pure: whoever reads the manifests (one thread or a pool) hands them in and is told what
-to read next. Subjects are followed up by nobody here: a subject is not a child.
+to read next. A subject is followed up only: what refers to a manifest is attached to the walk
+by whoever asked the source for it.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import ATTESTATION_OF, Manifest
 from ocimirror.model.platform import Platform
-from ocimirror.stores.store import Source
+from ocimirror.stores.store import Referrer, Source
 
 MAX_DEPTH = 8
+MAX_GENERATIONS = 4
 MAX_MANIFESTS = 100_000
 MAX_MANIFEST_BYTES = 256 * 1024 * 1024  # of one image, since a plan keeps them in memory
 
@@ -35,6 +37,9 @@ class Walk:
         self._root = root
         self._platforms = platforms
         self._absent: dict[Digest, Descriptor] = {}
+        self._attached: dict[tuple[str, Digest], None] = {}
+        self._generation: dict[Digest, int] = {}
+        self._subjects: dict[Digest, set[Digest]] = {}
         self._depth: dict[Digest, int] = {root.digest: 1}
         self._named_as: dict[Digest, Descriptor] = {root.digest: root}
         self._manifests: dict[Digest, Manifest] = {}
@@ -44,9 +49,13 @@ class Walk:
     def add(self, manifest: Manifest) -> list[Descriptor]:
         """Take in a manifest that was asked for; return its children that nobody asked for yet.
 
+        What was attached and has another subject is left out: a registry was wrong about it.
+
         Raises:
             MalformedManifest: too deep, too many, or one digest named as two different things.
         """
+        if self._falsely_attached(manifest):
+            return []
         self._manifests[manifest.digest] = manifest
         self._size_bytes += manifest.descriptor.size
         depth = self._depth[manifest.digest] + 1
@@ -72,6 +81,42 @@ class Walk:
         self._refuse_bombs(depth if new else 0)
         return new
 
+    def attach(self, subject: Manifest, referrer: Referrer) -> list[Descriptor]:
+        """Take in what is said to refer to a manifest of this walk; return what is to be read.
+
+        Raises:
+            MalformedManifest: attachments of attachments, deeper than four.
+        """
+        descriptor = referrer.descriptor
+        self._attached[referrer.tag, descriptor.digest] = None
+        if not referrer.tag:
+            self._subjects.setdefault(descriptor.digest, set()).add(subject.digest)
+        if descriptor.digest in self._named_as:
+            return []
+        generation = self._generation.get(subject.digest, 0) + 1
+        if generation > MAX_GENERATIONS:
+            raise MalformedManifest(
+                f"image {self._root.digest}: attachments of attachments, deeper than"
+                f" {MAX_GENERATIONS}"
+            )
+        self._generation[descriptor.digest] = generation
+        self._named_as[descriptor.digest] = descriptor
+        self._depth[descriptor.digest] = 1
+        self._refuse_bombs(0)
+        return [descriptor]
+
+    def holds(self, manifest: Manifest) -> bool:
+        """Whether a manifest that was added is part of the image."""
+        return manifest.digest in self._manifests
+
+    def _falsely_attached(self, manifest: Manifest) -> bool:
+        subjects = self._subjects.get(manifest.digest)
+        if subjects is None or manifest.digest not in self._generation:
+            return False
+        if manifest.subject is not None and manifest.subject.digest in subjects:
+            return False
+        return not any(tag and digest == manifest.digest for tag, digest in self._attached)
+
     def _refuse_bombs(self, depth: int) -> None:
         what = f"image {self._root.digest}"
         if depth > MAX_DEPTH:
@@ -88,8 +133,10 @@ class Walk:
             NotFound: an index has nothing for a platform that was asked for.
         """
         self._refuse_missing_platforms()
+        heights = self._heights()
+        heights[self._root.digest] = 1 + max(heights.values())  # (last, after what refers to it)
         levels: dict[int, list[Manifest]] = {}
-        for digest, height in self._heights().items():
+        for digest, height in heights.items():
             levels.setdefault(height, []).append(self._manifests[digest])
         blobs = self._blobs.values()
         return Plan(
@@ -97,6 +144,11 @@ class Walk:
             blobs=tuple(b for b in blobs if not mediatype.is_foreign(b.media_type)),
             foreign=tuple(b for b in blobs if mediatype.is_foreign(b.media_type)),
             opaque=tuple(m for m in self._manifests.values() if m.opaque),
+            attachments=tuple(
+                (tag, self._manifests[digest])
+                for tag, digest in self._attached
+                if digest in self._manifests and digest != self._root.digest
+            ),
             absent=tuple(d for d in self._absent.values() if d.digest not in self._manifests),
         )
 
@@ -117,7 +169,7 @@ class Walk:
     def _heights(self) -> dict[Digest, int]:
         """Return the height of each manifest: a leaf 0, a parent above its highest child."""
         heights: dict[Digest, int] = {}
-        stack = [self._root.digest]
+        stack = [self._root.digest, *(d for _, d in self._attached if d in self._manifests)]
         while stack:
             if stack[-1] in heights:
                 stack.pop()

@@ -23,6 +23,23 @@ _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}", re.ASCII)
 _MAX_NAME = 255
 
 
+COSIGN_SUFFIXES = (".sig", ".att", ".sbom")
+_ATTACHMENT_TAG = re.compile(r"sha(?:256|512)-[0-9a-f]{64}(?:\.sig|\.att|\.sbom)?", re.ASCII)
+
+
+def attachment_tag(digest: Digest) -> str:
+    """Return the tag under which what refers to a manifest is found.
+
+    Spec: distribution-spec, referrers tag schema (algorithm cut to 32, encoded to 64 characters).
+    """
+    return f"{digest.algorithm[:32]}-{digest.encoded[:64]}"
+
+
+def is_attachment_tag(tag: str) -> bool:
+    """Whether a tag is no version of an image but says what refers to one."""
+    return _ATTACHMENT_TAG.fullmatch(tag) is not None
+
+
 def is_tag(text: str) -> bool:
     """Whether the text fits the tag grammar."""
     return _TAG.fullmatch(text) is not None

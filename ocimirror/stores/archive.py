@@ -12,6 +12,7 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from typing import BinaryIO
 
 from ocimirror.errors import (
@@ -251,8 +252,9 @@ class ArchiveWriter(Layout):
         """
         if self.path == "-":
             try:
-                self._pack(sys.stdout.buffer.write)
-                sys.stdout.buffer.flush()
+                # (Not its buffer: what a full disk leaves there fails once more at exit.)
+                sys.stdout.flush()
+                self._pack(partial(OsLayer().write, sys.stdout.fileno()))
             except OSError as error:
                 raise storage_error(error, "cannot write standard output") from error
             return

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
 
 from ocimirror.errors import (
     DamagedLayout,
+    IntegrityError,
     InvalidReference,
     MalformedManifest,
     NotFound,
     OciMirrorError,
+    Unsupported,
     UsageError,
 )
 from ocimirror.model import mediatype, strictjson
@@ -29,8 +31,8 @@ from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import MAX_SIZE_BYTES as MAX_MANIFEST_BYTES
 from ocimirror.model.manifest import sniff_media_type
 from ocimirror.model.platform import Platform
-from ocimirror.model.reference import Reference
-from ocimirror.stores.store import Source
+from ocimirror.model.reference import Reference, attachment_tag, is_attachment_tag
+from ocimirror.stores.store import Referrer, Source
 
 IMAGE_NAME = "io.containerd.image.name"
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -165,10 +167,13 @@ class LayoutIndex:
         of other content goes with it. Platforms that are added to a sparse image join those it
         has.
         """
-        wanted = dict(names)
+        wanted = {name: descriptor for name, descriptor in names if name}
+        known = {entry.descriptor.digest for entry in self.entries}
+        unnamed = {d.digest: d for name, d in names if not name and d.digest not in known}
         written: set[str] = set()
         documents: list[Any] = []
-        if all(self._stands_for(name, descriptor) for name, descriptor in wanted.items()):
+        stand = all(self._stands_for(name, descriptor) for name, descriptor in wanted.items())
+        if stand and not unnamed:
             return None
         for entry, document in zip(self.entries, _list(self._document), strict=True):
             if entry.name not in wanted:
@@ -179,12 +184,15 @@ class LayoutIndex:
                 written.add(entry.name)
         new = [(name, moved) for name, moved in wanted.items() if name not in written]
         documents += [_document_of(name, moved) for name, moved in new]
+        documents += [_document_of("", descriptor) for descriptor in unnamed.values()]
         whole = {**self._document, "manifests": documents}
         return json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 class LayoutSource(Source):
     """What a layout is to a reader, be it a directory or a tar."""
+
+    _subjects: tuple[LayoutIndex, dict[Digest, list[Referrer]]] | None = None
 
     @abstractmethod
     def index(self) -> LayoutIndex:
@@ -232,6 +240,32 @@ class LayoutSource(Source):
     def _exists(self, descriptor: Descriptor) -> bool:
         return self.size_of(descriptor.digest) == descriptor.size
 
+    def _referrers(self, descriptor: Descriptor) -> Iterator[Referrer]:
+        yield from self._by_subject().get(descriptor.digest, ())
+        prefix = attachment_tag(descriptor.digest)
+        for entry in self.entries():
+            if entry.tag.startswith(prefix) and is_attachment_tag(entry.tag):
+                yield Referrer(entry.tag, entry.descriptor)
+
+    def _by_subject(self) -> dict[Digest, list[Referrer]]:
+        """Return the entries with a subject, by its digest; read once an index version."""
+        index = self.index()
+        if self._subjects is None or self._subjects[0] is not index:
+            found: dict[Digest, list[Referrer]] = {}
+            for entry in index.entries:
+                subject = None if entry.name else self._subject_of(entry.descriptor)
+                if subject is not None:
+                    found.setdefault(subject, []).append(Referrer("", entry.descriptor))
+            self._subjects = index, found
+        return self._subjects[1]
+
+    def _subject_of(self, descriptor: Descriptor) -> Digest | None:
+        try:
+            subject = self.read_manifest(descriptor).subject
+        except (IntegrityError, Unsupported):
+            return None  # (`verify` reports it)
+        return None if subject is None else subject.digest
+
     def _names(self) -> list[str]:
         return list(dict.fromkeys(entry.name for entry in self.entries() if entry.name))
 
@@ -254,12 +288,12 @@ def _document_of(name: str, descriptor: Descriptor) -> dict[str, object]:
         annotations[REF_NAME] = tag
     if PLATFORMS in descriptor.annotations:
         annotations[PLATFORMS] = descriptor.annotations[PLATFORMS]
-    return {
+    document: dict[str, object] = {
         "mediaType": descriptor.media_type,
         "digest": str(descriptor.digest),
         "size": descriptor.size,
-        "annotations": annotations,
     }
+    return {**document, "annotations": annotations} if annotations else document
 
 
 def _list(document: dict[str, Any]) -> list[Any]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from ocimirror.errors import NotFound
+from ocimirror.errors import IntegrityError, NotFound, Unsupported
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import Manifest
-from ocimirror.stores.store import Store, Stored, verified
+from ocimirror.model.reference import attachment_tag, is_attachment_tag
+from ocimirror.stores.store import Referrer, Store, Stored, verified
 from ocimirror.stores.stream import Reader, VerifiedStream
 
 
@@ -23,6 +25,7 @@ class MemoryStore(Store):
         self._content: dict[Digest, bytes] = {}
         self._roots: dict[str, Descriptor] = {}
         self._manifests: dict[str, Descriptor] = {}
+        self._subjects: dict[Digest, Digest] = {}
 
     def _resolve(self, name: str) -> Descriptor:
         if not name and len(self._roots) == 1:
@@ -45,15 +48,33 @@ class MemoryStore(Store):
     def _names(self) -> list[str]:
         return list(self._roots)
 
+    def _referrers(self, descriptor: Descriptor) -> Iterator[Referrer]:
+        for found in list(self._manifests.values()):
+            if self._subjects.get(found.digest) == descriptor.digest:
+                yield Referrer("", found)
+        for name, root in list(self._roots.items()):
+            tag = name.rpartition(":")[2]
+            if is_attachment_tag(tag) and tag.startswith(attachment_tag(descriptor.digest)):
+                yield Referrer(tag, root)
+
     def _ingest(self, descriptor: Descriptor, stream: VerifiedStream, replace: bool) -> Stored:
         present = not replace and self._exists(descriptor)
         if not present:
             self._content[descriptor.digest] = stream.read_all(descriptor.size)
         if descriptor.kind == "manifest":
             self._manifests[str(descriptor.digest)] = descriptor
+            self._note_subject(descriptor)
         return Stored.PRESENT if present else Stored.COPIED
+
+    def _note_subject(self, descriptor: Descriptor) -> None:
+        content = self._content.get(descriptor.digest, b"")
+        with contextlib.suppress(IntegrityError, Unsupported):  # (it keeps what it cannot read)
+            subject = Manifest.parse(content, descriptor).subject
+            if subject is not None:
+                self._subjects[descriptor.digest] = subject.digest
 
     def _tag(self, names: Sequence[tuple[str, Manifest]]) -> None:
         for name, manifest in names:
             self._ingest(manifest.descriptor, verified(manifest), replace=False)
-            self._roots[name] = manifest.descriptor
+            if name:
+                self._roots[name] = manifest.descriptor

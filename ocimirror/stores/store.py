@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from types import TracebackType
-from typing import Self, final
+from typing import NamedTuple, Self, final
 
 from ocimirror.errors import IntegrityError, NotFound
 from ocimirror.model.descriptor import Descriptor
@@ -28,6 +28,16 @@ class Stored(Enum):
     """The destination had it; it was not hashed in this run."""
     MOUNTED = "mounted"
     """The registry took it from another of its repositories; it was not hashed in this run."""
+
+
+class Referrer(NamedTuple):
+    """A manifest that says something of another: a signature, an SBOM, an attestation.
+
+    `tag` is cosign's name for it, empty where its subject field says what it is about.
+    """
+
+    tag: str
+    descriptor: Descriptor
 
 
 class Source(ABC):
@@ -80,6 +90,18 @@ class Source(ABC):
         return self._names()
 
     @final
+    def referrers(self, descriptor: Descriptor) -> list[Referrer]:
+        """Return what is said to refer to a manifest, sorted by digest.
+
+        NOT guaranteed: that the subject of each is this manifest; who reads one checks it.
+
+        Raises:
+            RemoteError: the registry failed while looking; that is never "none".
+        """
+        found = {(r.tag, r.descriptor.digest): r for r in self._referrers(descriptor)}
+        return [found[key] for key in sorted(found, key=lambda key: (key[1], key[0]))]
+
+    @final
     def __enter__(self) -> Self:
         return self
 
@@ -107,6 +129,9 @@ class Source(ABC):
 
     @abstractmethod
     def _names(self) -> list[str]: ...
+
+    @abstractmethod
+    def _referrers(self, descriptor: Descriptor) -> Iterable[Referrer]: ...
 
 
 class Store(Source):
@@ -161,7 +186,8 @@ class Store(Source):
         it changes nothing.
 
         Args:
-            names: (name, manifest); a tag in a registry, a full reference in a layout.
+            names: (name, manifest); a tag in a registry, a full reference in a layout; an empty
+                name for a manifest that is kept and found by its subject only.
         """
         self._tag(names)
 

@@ -8,7 +8,13 @@ from ocimirror.copy.copy import copy
 from ocimirror.copy.outcome import Options, Outcome, Reporter, Request
 from ocimirror.errors import UsageError
 from ocimirror.model.platform import Platform
-from ocimirror.model.reference import Location, Reference, check_registry, check_repository
+from ocimirror.model.reference import (
+    Location,
+    Reference,
+    check_registry,
+    check_repository,
+    is_attachment_tag,
+)
 from ocimirror.stores.index import Entry, LayoutSource
 from ocimirror.workflows.places import Places
 
@@ -46,7 +52,10 @@ def push(
     source = places.layout(layout)
     assert isinstance(source, LayoutSource)  # noqa: S101 - what `layout` opens for reading
     index = source.index()
-    entries = [index.find(name) for name in images] or [e for e in index.entries if e.name]
+    # (Attachments follow what they refer to; only asked for by name they are images.)
+    entries = [index.find(name) for name in images] or [
+        entry for entry in index.entries if entry.name and not is_attachment_tag(entry.tag)
+    ]
     taken: dict[str, Entry] = {}
     requests = []
     for entry in entries:

@@ -37,6 +37,7 @@ from ocimirror.stores.memory import MemoryStore
 from ocimirror.stores.store import Stored
 from ocimirror.stores.stream import Reader, VerifiedStream
 from tests.support import images
+from tests.support.evil import EVIL_MANIFESTS, MEDIA_TYPES, REFUSED_ON_COPY
 from tests.support.images import Builder, Graph
 from tests.support.judge import contents_of, faults_of, names_of
 from tests.support.stores import (
@@ -294,6 +295,15 @@ def test_a_lasting_fault_is_not_tried_again(lasting: OciMirrorError) -> None:
     assert source.reads.count(LAYER) == 1
 
 
+def test_a_fault_that_was_tried_again_already_is_not_tried_again_here() -> None:
+    source = failing(SINGLE)
+    exhausted = unavailable()
+    exhausted.exhausted = True
+    source.faults[LAYER].append(exhausted)
+    assert error_of(copy_all(source, MemoryStore(), [NAME])) is exhausted
+    assert source.reads.count(LAYER) == 1
+
+
 SPOILED = [
     pytest.param(flipped(5), DigestMismatch, id="flipped"),
     pytest.param(shortened(1), SizeMismatch, id="short"),
@@ -500,6 +510,22 @@ def test_content_that_cannot_be_verified_is_not_carried() -> None:
     assert (type(error), error.side, error.exit_code) == (Unsupported, "source", 4)
     assert "blake3" in error.message
     assert destination.names() == []
+
+
+@pytest.mark.parametrize("name", sorted(set(EVIL_MANIFESTS) - REFUSED_ON_COPY))
+def test_an_evil_manifest_leaves_no_file_and_no_name(tmp_path: Path, name: str) -> None:
+    """Whatever it calls a digest or a size: nothing of it becomes a path."""
+    raw = EVIL_MANIFESTS[name].read_bytes()
+    root = Descriptor(MEDIA_TYPES[name], Digest.of(raw), len(raw), "manifest")
+    source = Failing()
+    source.tag([(NAME, Manifest(raw, root))])
+    with Layout(str(tmp_path / "layout"), "write", durable=False) as layout:
+        before = sorted(tmp_path.rglob("*"))
+        error = error_of(copy_all(source, layout, [NAME]))
+    assert error.exit_code in (4, 5)
+    assert error.side == "source"
+    assert {str(root.digest)} >= set(source.reads)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_layer_of_zero_bytes_with_another_digest_is_the_sources_fault() -> None:

@@ -23,7 +23,7 @@ CLASSES = [
     for value in vars(errors).values()
     if isinstance(value, type) and issubclass(value, OciMirrorError)
 ]
-# cli.md: the codes that people's cron jobs depend on.
+# What people's cron jobs depend on: a code may be added, and none changes.
 CODES = {
     "usage_error": 2,
     "invalid_reference": 2,

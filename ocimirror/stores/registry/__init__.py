@@ -6,10 +6,10 @@
 A run has one `Transport` and for each registry one `RegistryHost`, which knows the endpoint, the
 credentials and what was seen there in this run; `RegistryRepository` is the store.
 
-Start with `repository`. Below it `registry` finds the endpoint and answers challenges, `http`
-sends and receives, `url` judges every URL that came from outside, `answers` reads header fields
-and error documents, `tls` says whom we trust. `auth`, which imports oras, and `credentials` are
-loaded when a registry first asks who we are.
+Start with `repository`, and `uploads` and `resume` beside it. Below them `registry` finds the
+endpoint and answers challenges, `http` sends and receives `messages`, `url` judges every URL that
+came from outside, `answers` reads header fields and error documents, `tls` says whom we trust.
+`auth`, which imports oras, and `credentials` are loaded when a registry first asks who we are.
 
 Refused here: a secret for another origin than its own, a URL into a private network, content that
 something on the way encoded, and a body sent twice: an upload that failed begins again with a

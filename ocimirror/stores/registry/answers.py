@@ -27,8 +27,8 @@ _CHALLENGE_PART = re.compile(
     re.ASCII | re.VERBOSE,
 )
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})", re.ASCII)
-_LINK = re.compile(r'<([^<>]*)>((?:\s*;\s*[^",;]+(?:"[^"]*")?)*)')
-_NEXT = re.compile(r';\s*rel\s*=\s*"?(?:[^";]*\s)?next(?:\s[^";]*)?"?\s*(?:;|$)', re.IGNORECASE)
+_LINK = re.compile(r'<([^<>]*)>((?:[^<>"]|"[^"]*")*)')
+_PARAMETER = re.compile(r';\s*([\w-]+)\s*=\s*(?:"([^"]*)"|([^\s",;]*))', re.ASCII)
 _QUERY = re.compile(r"(https?://[^\s?]+)\?\S*")
 _MAX_TEXT = 500
 
@@ -93,8 +93,9 @@ def _timestamp(text: str) -> float | None:
 def next_page(headers: Mapping[str, str]) -> str:
     """Return the target of `Link: <…>; rel="next"` (RFC 8288), or an empty string."""
     for target, parameters in _LINK.findall(headers.get("Link", "")):
-        if _NEXT.search(parameters):
-            return str(target)
+        for name, quoted, plain in _PARAMETER.findall(parameters):
+            if name.lower() == "rel" and "next" in (quoted or plain).lower().split():
+                return str(target)
     return ""
 
 

@@ -51,6 +51,10 @@ _HEADERS = {"Accept-Encoding": "identity", "User-Agent": f"ocimirror/{__version_
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _jitter = random.SystemRandom().uniform
 
+# A TLS record holds 16 KiB, and one read returns one record: a larger buffer is made for nothing.
+_TLS_PIECE_BYTES = 64 * 1024
+_GATHER_S = 0.05
+
 logger = logging.getLogger(__name__)
 # urllib3's debug lines hold whole URLs, and so the signatures of redirect targets.
 logging.getLogger("urllib3").setLevel(logging.WARNING)
@@ -174,7 +178,8 @@ class Transport:
         if logger.isEnabledFor(logging.DEBUG):
             milliseconds = (time.monotonic() - began) * 1000
             logger.debug("%s %s %d %.0f ms", request.method, redact(url), raw.status, milliseconds)
-        body = _Body(raw, request, self.options.timeout_s)
+        piece_bytes = _TLS_PIECE_BYTES if origin.scheme == "https" else CHUNK_BYTES
+        body = _Body(raw, request, self.options.timeout_s, piece_bytes)
         return Response(request, url, raw.status, raw.headers, body)
 
     def _proxies(self, origin: Origin) -> dict[str, str] | None:
@@ -195,30 +200,54 @@ class _Body:
     Silence ends it, and so does a trickle: less than 1 KiB/s over the time of silence.
     """
 
-    def __init__(self, raw: BaseHTTPResponse, request: Request, window_s: float) -> None:
+    def __init__(
+        self, raw: BaseHTTPResponse, request: Request, window_s: float, piece_bytes: int
+    ) -> None:
         self._raw = raw
         self._request = request
         self._window_s = window_s
+        self._piece_bytes = piece_bytes
         self._waited_s = 0.0
         self._received = 0
+        self._failure: RemoteError | None = None
 
     def read(self, amount: int, /) -> bytes:
         began = time.monotonic()
-        try:
-            # (read1 returns what is there: a read of the whole amount would wait for a trickle.)
-            chunk = self._raw.read1(amount)
-        except (HTTPError, OSError) as error:
-            raise _translated(error, self._request) from _root(error)
+        pieces = self._gathered(amount, began + _GATHER_S)
         # Only the time spent in here counts: a slow destination is not a slow source.
         self._waited_s += time.monotonic() - began
-        self._received += len(chunk)
+        self._received += sum(map(len, pieces))
         if self._waited_s >= self._window_s:
             if self._received < MIN_RATE_BYTES_S * self._waited_s:
                 raise RegistryUnavailable(
                     f"{self._request}: stalled, {self._received} bytes in {self._waited_s:.0f} s"
                 )
             self._waited_s, self._received = 0.0, 0
-        return chunk
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _gathered(self, amount: int, until: float) -> list[bytes]:
+        """Return what comes within a moment: many small pieces cost more than one large one.
+
+        A failure after the first piece waits for the next read: what came before it came.
+        """
+        if self._failure is not None:
+            raise self._failure
+        pieces: list[bytes] = []
+        while amount and (not pieces or time.monotonic() < until):
+            try:
+                # (Not `read`: it would wait for a trickle to fill the whole amount.)
+                piece = self._raw.read1(min(amount, self._piece_bytes))
+            except (HTTPError, OSError) as error:
+                self._failure = _translated(error, self._request)
+                self._failure.__cause__ = _root(error)
+                if not pieces:
+                    raise self._failure from self._failure.__cause__
+                break
+            if not piece:
+                break
+            pieces.append(piece)
+            amount -= len(piece)
+        return pieces
 
     def close(self) -> None:
         self._raw.close()

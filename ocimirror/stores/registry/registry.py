@@ -41,6 +41,7 @@ class RegistryHost:
         self.blobs: dict[Digest, str] = {}
         """A repository where each blob was seen in this run."""
         self.refuses_sparse = False
+        self.has_referrers_api: bool | None = None
         self._lock = threading.Lock()
         self._authorizer: Authorizer | None = None
 

@@ -29,9 +29,10 @@ from ocimirror.model.manifest import MAX_SIZE_BYTES, Manifest, sniff_media_type
 from ocimirror.model.reference import is_tag
 from ocimirror.stores.registry import answers
 from ocimirror.stores.registry.messages import Access, Response
+from ocimirror.stores.registry.referrers import Referrers
 from ocimirror.stores.registry.resume import ResumedBody
 from ocimirror.stores.registry.uploads import STORED, check_stored, push_blob, rejection
-from ocimirror.stores.store import Store, Stored, verified
+from ocimirror.stores.store import Referrer, Store, Stored, verified
 from ocimirror.stores.stream import Reader, VerifiedStream
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class RegistryRepository(Store):
         self._by_head: set[Digest] = set()
         self._heads_lie = False
         self._pushes = False
+        self._referring = Referrers(self)
 
     @property
     def refuses_sparse(self) -> bool:
@@ -73,6 +75,8 @@ class RegistryRepository(Store):
 
     @refuses_sparse.setter
     def refuses_sparse(self, refuses: bool) -> None:
+        """Remember it for the whole registry."""
+        """Remember it for all repositories of the registry."""
         self.host.refuses_sparse = refuses
 
     # --- reading -------------------------------------------------------------------------------
@@ -219,6 +223,13 @@ class RegistryRepository(Store):
         if exists and descriptor.kind == "blob":
             self.host.blobs.setdefault(descriptor.digest, self.name)
 
+    def _referrers(self, descriptor: Descriptor) -> list[Referrer]:
+        return self._referring.of(descriptor)
+
+    def send(self, method: str, target: str, *, accept: str) -> Response:
+        """Send a request without a body to a path below the repository; any status is an answer."""
+        return self._send(method, target, headers={"Accept": accept})
+
     def _names(self) -> list[str]:
         tags: dict[str, None] = {}
         seen: set[str] = set()
@@ -294,19 +305,28 @@ class RegistryRepository(Store):
     def _put_child(self, raw: bytes, descriptor: Descriptor) -> None:
         """Put a manifest by digest; where its type is unknown to the registry too, as a blob."""
         try:
-            self._put_manifest(str(descriptor.digest), raw, descriptor)
+            self.put_manifest(str(descriptor.digest), raw, descriptor)
         except PushRejected:
             if not _may_be_a_blob(descriptor):
                 raise
             blob = replace(descriptor, kind="blob")
             push_blob(self._send, self.host.policy, VerifiedStream(blob, partial(BytesIO, raw)), "")
 
-    def _put_manifest(self, name: str, raw: bytes, descriptor: Descriptor) -> None:
+    def put_manifest(self, name: str, raw: bytes, descriptor: Descriptor) -> None:
+        """Put manifest bytes under a tag or their digest, and see to it that they are found.
+
+        A registry that does not answer a subject with OCI-Subject leaves it to the client to keep
+        the fallback tag (distribution-spec, pushing manifests with subject).
+        """
         headers = {"Content-Type": descriptor.media_type}
         response = self._send("PUT", f"manifests/{name}", headers=headers, body=raw)
         if response.status not in STORED:
             raise rejection(response)
         response.drain()
+        if b'"subject"' in raw and "OCI-Subject" not in response.headers:
+            manifest = Manifest.parse(raw, descriptor)
+            if manifest.subject is not None:
+                self._referring.keep(manifest)
         stated = answers.content_digest(response.headers)
         if stated and stated.verifiable:
             check_stored(response, Digest.of(raw, stated.algorithm))
@@ -320,10 +340,10 @@ class RegistryRepository(Store):
     def _tag(self, names: Sequence[tuple[str, Manifest]]) -> None:
         self._pushes = True
         for name, manifest in names:
-            if _checked(name):
+            if not name or _checked(name):
                 self._ingest(manifest.descriptor, verified(manifest), replace=False)
             else:
-                self._put_manifest(name, manifest.raw, manifest.descriptor)
+                self.put_manifest(name, manifest.raw, manifest.descriptor)
                 self._saw(manifest.descriptor, True)
 
     # --- one request ---------------------------------------------------------------------------

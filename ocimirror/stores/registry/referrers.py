@@ -1,0 +1,216 @@
+"""What refers to a manifest: the referrers API, its fallback tag, and cosign's tags.
+
+    api       GET /v2/<name>/referrers/<digest>             an index of descriptors
+    fallback  the tag <algorithm>-<encoded>                 the same index, kept by clients
+    cosign    the tags <algorithm>-<encoded>.sig .att .sbom  manifests without a subject
+
+Spec: distribution-spec, listing referrers; pushing manifests with subject; referrers tag schema.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, cast
+
+from ocimirror.errors import (
+    AuthenticationFailed,
+    MalformedManifest,
+    NotFound,
+    PushRejected,
+    RegistryRefused,
+    RegistryUnavailable,
+)
+from ocimirror.model import mediatype, strictjson
+from ocimirror.model.descriptor import Descriptor
+from ocimirror.model.digest import Digest
+from ocimirror.model.manifest import MAX_SIZE_BYTES, Manifest
+from ocimirror.model.reference import COSIGN_SUFFIXES, attachment_tag
+from ocimirror.stores.registry import answers
+from ocimirror.stores.store import Referrer
+
+if TYPE_CHECKING:
+    from ocimirror.stores.registry.messages import Response
+    from ocimirror.stores.registry.repository import RegistryRepository
+
+MAX_REFERRERS = 10_000  # of one subject; an endless list is CVE-2023-33958
+MAX_ROUNDS = 5
+
+
+class Referrers:
+    """Finds and keeps the referrers of one repository. What was probed once is remembered."""
+
+    def __init__(self, repository: RegistryRepository) -> None:
+        self._repository = repository
+        self._lock = threading.Lock()
+        self._tags: frozenset[str] | None = None
+        self._tags_known = False
+
+    def of(self, subject: Descriptor) -> list[Referrer]:
+        """Return what is said to refer to a manifest; whoever reads one checks its subject.
+
+        Raises:
+            RemoteError: the registry failed while looking; that is never "none".
+        """
+        found = self._from_api(subject)
+        if found is None:
+            found = self._from_fallback_tag(subject)
+        return [Referrer("", descriptor) for descriptor in found] + list(self._cosign(subject))
+
+    # --- the API -------------------------------------------------------------------------------
+
+    def _from_api(self, subject: Descriptor) -> list[Descriptor] | None:
+        """Return what the API lists, None where the registry has no API."""
+        host = self._repository.host
+        if host.has_referrers_api is False:
+            return None
+        found: dict[Digest, Descriptor] = {}
+        page, seen = f"referrers/{subject.digest}", set[str]()
+        while page:
+            try:
+                response = self._repository.send("GET", page, accept=mediatype.OCI_INDEX)
+            except AuthenticationFailed:
+                # Harbor 2.7 answers 401 without a challenge (harbor #18305); this repository was
+                # readable a moment ago.
+                response = None
+            if response is None or not _is_index(response):
+                if response is not None:
+                    response.drain()
+                if host.has_referrers_api:
+                    raise RegistryUnavailable(f"{response}: the referrers API gave no index")
+                host.has_referrers_api = False
+                return None
+            host.has_referrers_api = True
+            found |= {d.digest: d for d in _entries(response.read_all(MAX_SIZE_BYTES), subject)}
+            _bound(len(found), subject)
+            seen.add(page)
+            target = answers.next_page(response.headers)
+            page = host.policy.follow(response.url, target, "next page") if target else ""
+            if page in seen:
+                raise RegistryUnavailable(
+                    f"{response}: its pages of referrers go round in a circle"
+                )
+        return list(found.values())
+
+    # --- tags ----------------------------------------------------------------------------------
+
+    def _from_fallback_tag(self, subject: Descriptor) -> list[Descriptor]:
+        tag = attachment_tag(subject.digest)
+        if not self._may_exist(tag):
+            return []
+        response = self._repository.send("GET", f"manifests/{tag}", accept=mediatype.OCI_INDEX)
+        if not _is_index(response):
+            if response.status not in (200, 404):
+                raise response.failure()
+            response.drain()
+            return []
+        raw = response.read_all(MAX_SIZE_BYTES)
+        if Digest.of(raw, subject.digest.algorithm) == subject.digest:
+            return []  # GitLab reads the tag as the digest, and answers with the image (oras #2148)
+        found = _entries(raw, subject)
+        _bound(len(found), subject)
+        return found
+
+    def _cosign(self, subject: Descriptor) -> Iterator[Referrer]:
+        for suffix in COSIGN_SUFFIXES:
+            tag = attachment_tag(subject.digest) + suffix
+            if self._may_exist(tag):
+                try:
+                    yield Referrer(tag, self._repository.resolve(tag))
+                except NotFound:
+                    continue
+
+    def _may_exist(self, tag: str) -> bool:
+        """Whether a tag is there, as one tags/list a run tells; True where that is refused."""
+        with self._lock:
+            if not self._tags_known:
+                try:
+                    names = self._repository.names()
+                    self._tags = frozenset(name for name in names if "-" in name)
+                except NotFound:
+                    self._tags = frozenset()
+                except RegistryRefused:
+                    self._tags = None
+                self._tags_known = True
+            return self._tags is None or tag in self._tags
+
+    # --- keeping the fallback tag ---------------------------------------------------------------
+
+    def keep(self, manifest: Manifest) -> None:
+        """Add a manifest to the fallback tag of its subject, at a registry that has no API.
+
+        Other clients may write the same tag: it is read again after each write, and written at
+        most five times. Two writers can still overwrite one another between these steps.
+
+        Raises:
+            PushRejected: the tag is taken by something that is no index.
+            RegistryUnavailable: another writer won every time.
+        """
+        assert manifest.subject is not None  # noqa: S101 - a programming error, not input
+        tag = attachment_tag(manifest.subject.digest)
+        with self._lock:
+            for _ in range(MAX_ROUNDS):
+                document = self._fallback_document(tag)
+                entries = document["manifests"]
+                if any(entry.get("digest") == str(manifest.digest) for entry in entries):
+                    return
+                entries.append(_entry_of(manifest))
+                raw = json.dumps(document, separators=(",", ":")).encode()
+                size = len(raw)
+                index = Descriptor(mediatype.OCI_INDEX, Digest.of(raw), size, kind="manifest")
+                self._repository.put_manifest(tag, raw, index)
+        raise RegistryUnavailable(
+            f"{self._repository.location}:{tag}: another writer won {MAX_ROUNDS} times"
+        )
+
+    def _fallback_document(self, tag: str) -> dict[str, Any]:
+        response = self._repository.send("GET", f"manifests/{tag}", accept=mediatype.OCI_INDEX)
+        if response.status == 404:
+            response.drain()
+            return {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": []}
+        if response.status != 200:
+            raise response.failure()
+        if not _is_index(response):
+            response.drain()
+            raise PushRejected(f"{response}: the referrers tag is taken by something else")
+        what = f"{response}"
+        document = cast("dict[str, Any]", strictjson.loads(response.read_all(MAX_SIZE_BYTES), what))
+        if not isinstance(document.get("manifests"), list):
+            raise PushRejected(f"{what}: the referrers tag holds no list of manifests")
+        return document
+
+
+def _is_index(response: Response) -> bool:
+    return (
+        response.status == 200
+        and answers.content_type(response.headers) == mediatype.OCI_INDEX
+        and not answers.encoded(response.headers)
+    )
+
+
+def _entries(raw: bytes, subject: Descriptor) -> list[Descriptor]:
+    what = f"referrers of {subject.digest}"
+    entries = strictjson.loads(raw, what).get("manifests") or []
+    if not isinstance(entries, list):
+        raise MalformedManifest(f"{what}: no list of manifests")
+    return [Descriptor.parse(entry, what, "manifest") for entry in entries]
+
+
+def _bound(count: int, subject: Descriptor) -> None:
+    if count > MAX_REFERRERS:
+        raise MalformedManifest(f"{subject.digest} has more than {MAX_REFERRERS} referrers")
+
+
+def _entry_of(manifest: Manifest) -> dict[str, object]:
+    """Return a referrer as the index lists it: artifactType and all annotations with it."""
+    entry: dict[str, object] = {
+        "mediaType": manifest.media_type,
+        "digest": str(manifest.digest),
+        "size": manifest.descriptor.size,
+    }
+    if manifest.artifact_type:
+        entry["artifactType"] = manifest.artifact_type
+    if manifest.annotations:
+        entry["annotations"] = dict(manifest.annotations)
+    return entry
