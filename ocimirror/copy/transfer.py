@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from ocimirror.copy.attachments import keeping_signatures
@@ -73,9 +74,18 @@ class Carrier:
     def read_manifest(self, request: Request, descriptor: Descriptor) -> Manifest:
         """Read a manifest from the source, tried again as a blob is."""
 
+        digest = str(descriptor.digest)
+
         def once() -> Manifest:
             with blamed_on("source"):
-                return request.source.read_manifest(descriptor)
+                try:
+                    return request.source.read_manifest(descriptor)
+                except RegistryUnavailable as error:
+                    # The size came from a HEAD, and some answer GET in another length (Harbor).
+                    right = descriptor if error.exhausted else request.source.resolve(digest)
+                    if right.size == descriptor.size:
+                        raise
+                    return request.source.read_manifest(replace(descriptor, size=right.size))
 
         return self._patiently(once)
 
