@@ -27,6 +27,7 @@ from ocimirror.model.digest import Digest
 from ocimirror.model.mediatype import OCTET_STREAM
 from ocimirror.stores import index as layout_index
 from ocimirror.stores.atomic import NewFile, OsLayer
+from ocimirror.stores.files import FileReader
 from ocimirror.stores.index import LayoutIndex, LayoutSource
 from ocimirror.stores.layout import (
     LAYOUT_FILE,
@@ -131,6 +132,9 @@ class Archive(LayoutSource):
         return [(name, ":".join(name.split("/")[1:])) for name in names]
 
     def _open(self, descriptor: Descriptor) -> Reader:
+        return self._open_at(descriptor, 0)
+
+    def _open_at(self, descriptor: Descriptor, position: int) -> Reader:
         member = self._members.get(_member_name(descriptor.digest))
         if member is None:
             raise MissingContent(f"{self.path}: {descriptor} is missing")
@@ -139,7 +143,8 @@ class Archive(LayoutSource):
             raise SizeMismatch(
                 f"{self.path}: {descriptor.digest} has {size} bytes, wanted {descriptor.size}"
             )
-        return _MemberReader(self._file.fileno(), offset, size, self.path)
+        fd = self._file.fileno()
+        return FileReader(fd, self.path, offset + position, offset + size, closes=False)
 
     def close(self) -> None:
         """Close the file; streams that are still open fail."""
@@ -148,27 +153,6 @@ class Archive(LayoutSource):
 
 def _member_name(digest: Digest) -> str:
     return f"blobs/{digest.algorithm}/{digest.encoded}"
-
-
-class _MemberReader:
-    """A part of the file; positional reads, so that threads share one descriptor."""
-
-    def __init__(self, fd: int, offset: int, size: int, path: str) -> None:
-        self._fd = fd
-        self._offset = offset
-        self._end = offset + size
-        self._path = path
-
-    def read(self, amount: int, /) -> bytes:
-        try:
-            chunk = os.pread(self._fd, min(amount, self._end - self._offset), self._offset)
-        except OSError as error:
-            raise storage_error(error, f"cannot read {self._path}") from error
-        self._offset += len(chunk)
-        return chunk
-
-    def close(self) -> None:
-        pass
 
 
 class _Guarded:

@@ -14,10 +14,14 @@ import time
 from collections.abc import Iterator
 from typing import Literal
 
-from ocimirror.errors import Locked, storage_error
+from ocimirror.errors import IntegrityError, Locked, storage_error
+from ocimirror.stores.files import FileReader
 
 _WRITE_BACK_BYTES = 16 * 1024 * 1024
 _ABANDONED_S = 60
+_KEPT_S = 7 * 24 * 3600
+WORTH_KEEPING_BYTES = 1024 * 1024
+PARTIAL = ".partial"
 
 
 class OsLayer:
@@ -26,6 +30,11 @@ class OsLayer:
     def create(self, path: str) -> int:
         """Create a file that must not exist; return its descriptor."""
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+
+    def reopen(self, path: str) -> int:
+        """Open a file that an earlier writer left; return its descriptor, at the beginning."""
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        return os.open(path, flags)
 
     def write(self, fd: int, content: bytes) -> None:
         """Write all of it."""
@@ -72,31 +81,70 @@ class NewFile:
     """A file that appears under its name whole and synced, or not at all.
 
     Nothing is visible before `commit`; leaving the context without it removes the temporary
-    file. After a failed sync the file is discarded, never synced again: the kernel may have
-    dropped the pages it could not write.
+    file, or keeps it for the next try where `kept` says so and there is much of it. After a
+    failed write or sync the file is discarded, never synced again: the kernel may have dropped
+    the pages it could not write.
 
     Args:
         temporary: a path on the same file system that no other writer uses.
         final: the name it will get; what has the name now is replaced.
         durable: sync before the rename; without, only a crash of the process is survived.
+        kept: a path that is the same for each try, used instead of `temporary` where no other
+            living process uses it; what it holds is `kept` bytes of an earlier try. Their
+            content is not known to be right.
 
     What is NOT done: syncing the directory; the caller does, once for many files.
     """
 
-    def __init__(self, os_layer: OsLayer, temporary: str, final: str, *, durable: bool) -> None:
+    def __init__(
+        self, os_layer: OsLayer, temporary: str, final: str, *, durable: bool, kept: str = ""
+    ) -> None:
+        self.kept = 0
         self._os = os_layer
         self._temporary = temporary
         self._final = final
         self._durable = durable
+        self._kept_path = kept
+        self._keeps = False
         self._written = 0
         self._flushed = 0
         self._fd: int | None = None
 
     def __enter__(self) -> NewFile:
         with self._translated():
-            self._fd = self._os.create(self._temporary)
-            fcntl.flock(self._fd, fcntl.LOCK_SH)  # says that a living process writes it
+            if not (self._kept_path and self._open_kept()):
+                self._fd = self._os.create(self._temporary)
+                fcntl.flock(self._fd, fcntl.LOCK_SH)  # says that a living process writes it
         return self
+
+    def _open_kept(self) -> bool:
+        """Open the file of an earlier try, or begin it; False where another process has it."""
+        try:
+            fd = self._os.reopen(self._kept_path)
+        except FileNotFoundError:
+            try:
+                fd = self._os.create(self._kept_path)
+            except FileExistsError:
+                return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever had it may have given it its name in the meantime.
+            mine = os.fstat(fd)
+            there = os.stat(self._kept_path, follow_symlinks=False)
+            if (mine.st_ino, mine.st_dev) != (there.st_ino, there.st_dev):
+                raise BlockingIOError
+        except (BlockingIOError, FileNotFoundError):
+            self._os.close(fd)
+            return False
+        self._fd, self._temporary, self._keeps = fd, self._kept_path, True
+        self.kept = self._written = self._flushed = mine.st_size
+        os.lseek(fd, 0, os.SEEK_END)
+        return True
+
+    def kept_content(self) -> FileReader:
+        """Return a reader of what an earlier try left."""
+        assert self._fd is not None  # noqa: S101 - a programming error, not input
+        return FileReader(self._fd, self._temporary, 0, self.kept, closes=False)
 
     def write(self, content: bytes) -> None:
         """Append bytes."""
@@ -119,20 +167,23 @@ class NewFile:
             self._os.rename(self._temporary, self._final)
         self._temporary = ""
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        wrong = kind is not None and issubclass(kind, IntegrityError)
+        keep = self._keeps and not wrong and self._written >= WORTH_KEEPING_BYTES
+        if self._temporary and not keep:
+            with contextlib.suppress(OSError):
+                self._os.unlink(self._temporary)
         if self._fd is not None:
             with contextlib.suppress(OSError):
                 self._os.close(self._fd)
             self._fd = None
-        if self._temporary:
-            with contextlib.suppress(OSError):
-                self._os.unlink(self._temporary)
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
+            self._keeps = False
             raise _with_space(error, self._final, self._written) from error
 
 
@@ -144,11 +195,15 @@ def _with_space(error: OSError, path: str, written: int) -> Exception:
 
 
 def remove_abandoned(directory: str) -> None:
-    """Remove the temporary files in a directory whose writers are dead."""
+    """Remove the temporary files in a directory whose writers are dead.
+
+    What a next try can continue stays for a week.
+    """
     for entry in os.scandir(directory):
         with contextlib.suppress(OSError):
-            if time.time() - entry.stat(follow_symlinks=False).st_mtime < _ABANDONED_S:
-                continue  # (perhaps created, and not locked yet)
+            age_s = time.time() - entry.stat(follow_symlinks=False).st_mtime
+            if age_s < (_KEPT_S if entry.name.endswith(PARTIAL) else _ABANDONED_S):
+                continue  # (a new one is perhaps not locked yet)
             fd = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

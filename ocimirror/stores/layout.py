@@ -40,7 +40,15 @@ from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import Manifest
 from ocimirror.stores import index as layout_index
-from ocimirror.stores.atomic import FileLock, NewFile, OsLayer, free_bytes, remove_abandoned
+from ocimirror.stores.atomic import (
+    PARTIAL,
+    FileLock,
+    NewFile,
+    OsLayer,
+    free_bytes,
+    remove_abandoned,
+)
+from ocimirror.stores.files import FileReader, open_regular
 from ocimirror.stores.index import LayoutIndex, LayoutSource
 from ocimirror.stores.store import Store, Stored, verified
 from ocimirror.stores.stream import CHUNK_BYTES, Reader, VerifiedStream
@@ -235,9 +243,12 @@ class Layout(LayoutSource, Store):
             raise self._read_error(error, "/".join(parts)) from error
 
     def _open(self, descriptor: Descriptor) -> Reader:
+        return self._open_at(descriptor, 0)
+
+    def _open_at(self, descriptor: Descriptor, position: int) -> Reader:
         digest = descriptor.digest
         try:
-            fd = _open_regular(digest.encoded, self._directory(digest.algorithm))
+            fd = open_regular(digest.encoded, self._directory(digest.algorithm))
         except FileNotFoundError as error:
             raise MissingContent(f"{self.path}: {descriptor} is missing") from error
         except OSError as error:
@@ -246,12 +257,12 @@ class Layout(LayoutSource, Store):
         if size != descriptor.size:
             os.close(fd)
             raise SizeMismatch(f"{self.path}: {digest} has {size} bytes, wanted {descriptor.size}")
-        return _FileReader(fd, f"{digest} in {self.path}")
+        return FileReader(fd, f"{digest} in {self.path}", position, size + 1, closes=True)
 
     def _read_small(self, name: str, limit: int) -> bytes | None:
         """Read a whole document at the root; None where it is absent."""
         try:
-            fd = _open_regular(self._path(name), None)
+            fd = open_regular(self._path(name))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -279,7 +290,9 @@ class Layout(LayoutSource, Store):
         if descriptor.size > free:
             raise NoSpace(f"{self.path}: {digest} needs {descriptor.size} bytes, {free} are free")
         self._os.make_directory(directory)
-        with self._new_file(os.path.join(directory, digest.encoded)) as file:
+        with self._new_file(os.path.join(directory, digest.encoded), digest) as file:
+            if file.kept:
+                stream.resume(file.kept_content(), file.kept)
             while chunk := stream.read(CHUNK_BYTES):
                 file.write(chunk)
             file.commit()
@@ -310,11 +323,17 @@ class Layout(LayoutSource, Store):
             file.write(content)
             file.commit()
 
-    def _new_file(self, final: str) -> NewFile:
+    def _new_file(self, final: str, resumable: Digest | None = None) -> NewFile:
         # (Not the process id: in containers every run may be process 1.)
         temporary = f"{os.path.basename(final)[:64]}.{secrets.token_hex(8)}"
-        temporary = os.path.join(self._temporary_directory, temporary)
-        return NewFile(self._os, temporary, final, durable=self._durable)
+        kept = f"{resumable.algorithm}-{resumable.encoded}{PARTIAL}" if resumable else ""
+        return NewFile(
+            self._os,
+            os.path.join(self._temporary_directory, temporary),
+            final,
+            durable=self._durable,
+            kept=os.path.join(self._temporary_directory, kept) if kept else "",
+        )
 
     def _sync_directory(self, path: str) -> None:
         if not self._durable:
@@ -353,35 +372,6 @@ class Layout(LayoutSource, Store):
 
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-class _FileReader:
-    """Raw bytes of a regular file that is open."""
-
-    def __init__(self, fd: int, what: str) -> None:
-        self._fd = fd
-        self._what = what
-
-    def read(self, amount: int, /) -> bytes:
-        try:
-            return os.read(self._fd, amount)
-        except OSError as error:
-            raise storage_error(error, f"cannot read {self._what}") from error
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-
-def _open_regular(path: str, directory: int | None) -> int:
-    """Open a regular file; a link, FIFO or device is an OSError, and nothing blocks."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    fd = os.open(path, flags, dir_fd=directory)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise OSError(errno.EINVAL, "not a regular file")
-    return fd
 
 
 def check_layout_file(raw: bytes, what: str) -> None:

@@ -16,7 +16,7 @@ from typing import NamedTuple, Self, final
 from ocimirror.errors import IntegrityError, NotFound
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.manifest import MAX_SIZE_BYTES, Manifest
-from ocimirror.stores.stream import Reader, VerifiedStream, Watch
+from ocimirror.stores.stream import CHUNK_BYTES, Reader, VerifiedStream, Watch
 
 
 class Stored(Enum):
@@ -61,7 +61,12 @@ class Source(ABC):
     @final
     def fetch(self, descriptor: Descriptor, watch: Watch | None = None) -> VerifiedStream:
         """Return the verified bytes of a descriptor, not opened yet; a context manager."""
-        return VerifiedStream(descriptor, lambda: self._open(descriptor), origin=self, watch=watch)
+        return VerifiedStream(
+            descriptor,
+            lambda at: self._open_at(descriptor, at) if at else self._open(descriptor),
+            origin=self,
+            watch=watch,
+        )
 
     @final
     def read_manifest(self, descriptor: Descriptor) -> Manifest:
@@ -123,6 +128,13 @@ class Source(ABC):
 
     @abstractmethod
     def _open(self, descriptor: Descriptor) -> Reader: ...
+
+    def _open_at(self, descriptor: Descriptor, position: int) -> Reader:
+        """Open the bytes from a position on; a place that can go there at once overrides this."""
+        reader = self._open(descriptor)
+        while position and (chunk := reader.read(min(CHUNK_BYTES, position))):
+            position -= len(chunk)
+        return reader
 
     @abstractmethod
     def _exists(self, descriptor: Descriptor) -> bool: ...
@@ -211,4 +223,4 @@ class Store(Source):
 
 def verified(manifest: Manifest) -> VerifiedStream:
     """Return the raw bytes of a manifest as a stream; they are hashed again on the way."""
-    return VerifiedStream(manifest.descriptor, lambda: io.BytesIO(manifest.raw))
+    return VerifiedStream(manifest.descriptor, lambda _: io.BytesIO(manifest.raw))

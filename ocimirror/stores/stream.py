@@ -42,7 +42,7 @@ class VerifiedStream:
 
     Args:
         descriptor: what the bytes must be.
-        open_reader: opens the raw bytes; called at most once.
+        open_reader: opens the raw bytes from a position on; called at most once.
         origin: the source that handed this stream out.
         watch: told the number of bytes of each chunk; raises to stop.
 
@@ -52,7 +52,7 @@ class VerifiedStream:
     def __init__(
         self,
         descriptor: Descriptor,
-        open_reader: Callable[[], Reader],
+        open_reader: Callable[[int], Reader],
         *,
         origin: Source | None = None,
         watch: Watch | None = None,
@@ -60,6 +60,7 @@ class VerifiedStream:
         self.descriptor = descriptor
         self.origin = origin
         self.verified = False
+        self.resumed_bytes = 0
         self._open_reader = open_reader
         self._watch = watch
         self._reader: Reader | None = None
@@ -78,6 +79,30 @@ class VerifiedStream:
     def fresh(self) -> bool:
         """Whether nothing was read yet, so that whoever reads on receives all of it."""
         return self._reader is None and not self._closed
+
+    def resume(self, prefix: Reader, size: int) -> None:
+        """Take the first bytes from what the destination kept of an earlier try.
+
+        They are hashed like the rest: a prefix of something else fails the whole at its end.
+
+        Args:
+            prefix: gives exactly `size` bytes; it stays the caller's to close.
+            size: at most the whole; nothing was read from the stream yet.
+
+        Raises:
+            DigestMismatch: the prefix is the whole, and not what the descriptor says.
+        """
+        if not self.fresh or self.resumed_bytes or not 0 < size <= self._left:
+            raise ValueError(f"a stream of {self.descriptor} cannot be resumed at {size}")
+        while self.resumed_bytes < size:
+            chunk = prefix.read(min(CHUNK_BYTES, size - self.resumed_bytes))
+            if not chunk:
+                raise SizeMismatch(f"what was kept of {self.descriptor.digest} is too short")
+            self._hash.update(chunk)
+            self.resumed_bytes += len(chunk)
+        self._left -= size
+        if self._left == 0:
+            self._compare()
 
     def read(self, amount: int = CHUNK_BYTES) -> bytes:
         """Return the next 1 to `amount` bytes, none after the last.
@@ -100,7 +125,7 @@ class VerifiedStream:
         if self._closed:
             raise ValueError("read from a closed VerifiedStream")
         if self._reader is None:
-            self._reader = self._open_reader()
+            self._reader = self._open_reader(self.resumed_bytes)
             self._hash = beside(self._hash, self.descriptor.size)
         chunk = self._reader.read(min(amount, self._left))
         if len(chunk) > self._left:

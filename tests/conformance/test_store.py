@@ -115,7 +115,7 @@ def test_a_source_that_breaks_off_is_reported_as_it_is_and_leaves_nothing(place:
     gone = RegistryUnavailable("connection reset")
     reader = broken_after(300_000, gone)(io.BytesIO(CONTENT))
     with pytest.raises(RegistryUnavailable) as caught:
-        place.store.push(descriptor, VerifiedStream(descriptor, lambda: reader))
+        place.store.push(descriptor, VerifiedStream(descriptor, lambda _: reader))
     assert caught.value is gone
     assert caught.value.side == "source"
     assert not place.store.exists(descriptor)

@@ -30,7 +30,7 @@ def blob_of(content: bytes, algorithm: str = "sha256") -> Descriptor:
 
 def stream_of(descriptor: Descriptor, content: bytes) -> VerifiedStream:
     """Return a stream that promises the descriptor and delivers the content."""
-    return VerifiedStream(descriptor, lambda: io.BytesIO(content))
+    return VerifiedStream(descriptor, lambda _: io.BytesIO(content))
 
 
 def push_blob(store: Store, content: bytes, algorithm: str = "sha256") -> Descriptor:

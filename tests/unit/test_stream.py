@@ -99,7 +99,7 @@ def test_reading_on_after_an_error_yields_no_end(content: bytes) -> None:
 
 
 def test_a_reader_that_returns_more_than_was_asked_cannot_slip_content_past_the_check() -> None:
-    stream = VerifiedStream(blob_of(CONTENT), lambda: Generous(CONTENT + b"evil"))
+    stream = VerifiedStream(blob_of(CONTENT), lambda _: Generous(CONTENT + b"evil"))
     with pytest.raises(SizeMismatch):
         drained(stream, 4096)
 
@@ -126,7 +126,7 @@ def test_sha512_is_checked_with_sha512() -> None:
 def test_nothing_is_opened_before_the_first_read() -> None:
     opened: list[int] = []
 
-    def reader() -> io.BytesIO:
+    def reader(_: int) -> io.BytesIO:
         opened.append(1)
         return io.BytesIO(CONTENT)
 
@@ -138,7 +138,7 @@ def test_nothing_is_opened_before_the_first_read() -> None:
 
 
 def test_closing_a_stream_that_was_never_read_opens_nothing() -> None:
-    def refuse() -> io.BytesIO:
+    def refuse(_: int) -> io.BytesIO:
         raise AssertionError("opened")
 
     VerifiedStream(blob_of(CONTENT), refuse).close()
@@ -146,7 +146,7 @@ def test_closing_a_stream_that_was_never_read_opens_nothing() -> None:
 
 def test_closing_closes_the_reader_and_may_be_repeated() -> None:
     reader = io.BytesIO(CONTENT)
-    stream = VerifiedStream(blob_of(CONTENT), lambda: reader)
+    stream = VerifiedStream(blob_of(CONTENT), lambda _: reader)
     stream.read(10)
     stream.close()
     stream.close()
@@ -161,7 +161,7 @@ def test_a_closed_stream_is_not_read() -> None:
 
 
 def test_empty_content_is_verified_without_opening_it() -> None:
-    def refuse() -> io.BytesIO:
+    def refuse(_: int) -> io.BytesIO:
         raise AssertionError("opened")
 
     stream = VerifiedStream(blob_of(b""), refuse)
@@ -197,20 +197,20 @@ def test_an_amount_of_zero_reads_nothing() -> None:
 
 def test_no_more_than_one_byte_past_the_end_is_asked_of_the_reader() -> None:
     reader = Recorder(CONTENT)
-    drained(VerifiedStream(blob_of(CONTENT), lambda: reader), 500_000)
+    drained(VerifiedStream(blob_of(CONTENT), lambda _: reader), 500_000)
     assert reader.amounts == [500_000, 100_000, 1]
 
 
 def test_content_without_end_is_given_up_one_byte_past_its_size() -> None:
     zeros = open("/dev/zero", "rb", buffering=0)  # noqa: SIM115 - the stream closes it
-    with VerifiedStream(blob_of(b"\0" * 1000), lambda: zeros) as right, pytest.raises(SizeMismatch):
+    with VerifiedStream(blob_of(b"\0" * 1000), lambda _: zeros) as right, pytest.raises(SizeMismatch):
         right.read_all(1000)
     assert zeros.closed
 
 
 def test_a_small_document_that_announces_too_much_is_not_read() -> None:
     reader = Recorder(CONTENT)
-    stream = VerifiedStream(blob_of(CONTENT), lambda: reader)
+    stream = VerifiedStream(blob_of(CONTENT), lambda _: reader)
     with pytest.raises(SizeMismatch, match="limit 1000"):
         stream.read_all(1000)
     assert reader.amounts == []
@@ -226,7 +226,7 @@ def test_it_cannot_be_iterated_so_that_requests_announces_its_length() -> None:
 
 def test_the_watch_is_told_of_every_byte() -> None:
     counted: list[int] = []
-    stream = VerifiedStream(blob_of(CONTENT), lambda: io.BytesIO(CONTENT), watch=counted.append)
+    stream = VerifiedStream(blob_of(CONTENT), lambda _: io.BytesIO(CONTENT), watch=counted.append)
     drained(stream, 70_000)
     assert sum(counted) == len(CONTENT)
     assert len(counted) == 9
@@ -236,7 +236,7 @@ def test_a_watch_that_raises_stops_the_stream() -> None:
     def watch(count: int) -> None:
         raise Interrupted("stopped")
 
-    stream = VerifiedStream(blob_of(CONTENT), lambda: io.BytesIO(CONTENT), watch=watch)
+    stream = VerifiedStream(blob_of(CONTENT), lambda _: io.BytesIO(CONTENT), watch=watch)
     with pytest.raises(Interrupted):
         stream.read()
     assert not stream.verified
@@ -250,7 +250,7 @@ def test_a_stream_that_was_stopped_cannot_be_read_to_a_good_end() -> None:
             raised.append(count)
             raise Interrupted("stopped")
 
-    stream = VerifiedStream(blob_of(CONTENT), lambda: io.BytesIO(CONTENT), watch=watch)
+    stream = VerifiedStream(blob_of(CONTENT), lambda _: io.BytesIO(CONTENT), watch=watch)
     with pytest.raises(Interrupted):
         stream.read(1000)
     with pytest.raises(IntegrityError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -139,9 +138,16 @@ class RegistryRepository(Store):
         except OciMirrorError:
             response.close()
             raise
-        return response if descriptor.kind == "manifest" else self._resumed(response, descriptor)
+        return response if descriptor.kind == "manifest" else self._resumed(descriptor, response)
 
-    def _resumed(self, response: Response, descriptor: Descriptor) -> Reader:
+    def _open_at(self, descriptor: Descriptor, position: int) -> Reader:
+        if descriptor.kind == "manifest":
+            return super()._open_at(descriptor, position)
+        return self._resumed(descriptor, None, position)
+
+    def _resumed(
+        self, descriptor: Descriptor, response: Response | None, position: int = 0
+    ) -> Reader:
         path, accept = _place(descriptor)
 
         def ask(position: int) -> Response:
@@ -149,11 +155,13 @@ class RegistryRepository(Store):
             return self._send("GET", path, headers={"Accept": accept, **at})
 
         transport = self.host.transport
+        url = response.url if response else str(self.host.endpoint)
         return ResumedBody(
             response,
             descriptor.size,
+            position,
             ask=ask,
-            pause=lambda attempt, failure: transport.pause(response.url, attempt, failure),
+            pause=lambda attempt, failure: transport.pause(url, attempt, failure),
             retries=transport.options.retries,
         )
 
@@ -310,7 +318,9 @@ class RegistryRepository(Store):
             if not _may_be_a_blob(descriptor):
                 raise
             blob = replace(descriptor, kind="blob")
-            push_blob(self._send, self.host.policy, VerifiedStream(blob, partial(BytesIO, raw)), "")
+            push_blob(
+                self._send, self.host.policy, VerifiedStream(blob, lambda _: BytesIO(raw)), ""
+            )
 
     def put_manifest(self, name: str, raw: bytes, descriptor: Descriptor) -> None:
         """Put manifest bytes under a tag or their digest, and see to it that they are found.

@@ -23,8 +23,9 @@ class ResumedBody:
     below VerifiedStream, whose hash goes on: no answer is believed to fit to the one before.
 
     Args:
-        response: the first answer, a whole body.
+        response: the first answer, a whole body; None asks for what is behind `position`.
         size_bytes: of the blob.
+        position: where the reader begins.
         ask: asks the registry for the bytes from a position on; 0 for the whole.
         pause: waits before an attempt (counted from 0), or raises.
         retries: how often in a row, as long as less than 1 MiB comes of it.
@@ -32,22 +33,23 @@ class ResumedBody:
 
     def __init__(
         self,
-        response: Response,
+        response: Response | None,
         size_bytes: int,
+        position: int = 0,
         *,
         ask: Callable[[int], Response],
         pause: Callable[[int, RegistryUnavailable], None],
         retries: int,
     ) -> None:
-        self._response = response
         self._size_bytes = size_bytes
         self._ask = ask
         self._pause = pause
         self._retries = retries
-        self._position = 0
-        self._resumed_at = 0
+        self._position = position
+        self._resumed_at = position
         self._attempts = 0
         self._restarts = 0
+        self._response = response or self._rest()
 
     def read(self, amount: int, /) -> bytes:
         """Return 1 to `amount` bytes, none at the end.

@@ -257,7 +257,7 @@ def test_a_stop_in_the_middle_of_an_upload_comes_out_as_it_is(
     def watch(_: int) -> None:
         raise Interrupted("stopped")
 
-    stream = VerifiedStream(BLOB, lambda: io.BytesIO(CONTENT), watch=watch)
+    stream = VerifiedStream(BLOB, lambda _: io.BytesIO(CONTENT), watch=watch)
     with pytest.raises(Interrupted):
         connect(registry).repository(repository).push(BLOB, stream)
     assert not registry.has_blob(repository, str(BLOB.digest))

@@ -1,0 +1,99 @@
+"""A pull that was killed goes on where it was, and believes nothing that it finds."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support import images
+from tests.support.command import PROGRAM, environment, ocimirror
+from tests.support.faults import Drip, Rule
+from tests.support.proxy import Proxy
+from tests.support.witness import Registry
+
+SIZE = 40_000_000
+Front = Callable[..., Proxy]
+
+
+@pytest.fixture
+def name(docker_registry: Registry, repository: str) -> str:
+    (graph,) = images.shared_layers(1, 1, SIZE, 0.0)
+    images.push(docker_registry, repository, "1.0", graph)
+    return f"{repository}:1.0"
+
+
+def partials(layout: Path) -> list[Path]:
+    return list((layout / ".ocimirror" / "tmp").glob("*.partial"))
+
+
+def killed_at(share: float, front: Proxy, name: str, layout: Path, number: int) -> int:
+    """Kill a pull once this share of the layer is on the disk; return the bytes that were."""
+    process = subprocess.Popen(
+        [PROGRAM, "pull", f"{front.host}/{name}", layout],
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while not any(path.stat().st_size >= share * SIZE for path in partials(layout)):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(number)
+    process.wait()
+    return max(path.stat().st_size for path in partials(layout))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_after_a_kill_the_next_pull_transfers_only_the_rest(
+    share: float,
+    number: signal.Signals,
+    name: str,
+    docker_registry: Registry,
+    proxy: Front,
+    tmp_path: Path,
+) -> None:
+    slow = proxy(docker_registry, Rule("GET", r"/blobs/", Drip(500_000, 0.01)))
+    kept = killed_at(share, slow, name, tmp_path / "layout", number)
+    front = proxy(docker_registry)
+
+    pulled = ocimirror("pull", f"{front.host}/{name}", tmp_path / "layout")
+
+    assert pulled.code == 0, pulled.stderr
+    sent = sum(r.sent_bytes for r in front.requests if "/blobs/" in r.path and r.method == "GET")
+    assert kept >= share * SIZE
+    assert SIZE - kept <= sent <= SIZE - kept + 2_000_000
+    assert ocimirror("verify", tmp_path / "layout").code == 0
+    assert partials(tmp_path / "layout") == []
+
+
+def test_a_kept_part_that_was_damaged_costs_a_second_fetch_and_nothing_else(
+    name: str, docker_registry: Registry, proxy: Front, tmp_path: Path
+) -> None:
+    slow = proxy(docker_registry, Rule("GET", r"/blobs/", Drip(500_000, 0.01)))
+    killed_at(0.3, slow, name, tmp_path / "layout", signal.SIGKILL)
+    (part,) = partials(tmp_path / "layout")
+    with part.open("r+b") as file:
+        file.seek(1000)
+        file.write(b"damage")
+
+    pulled = ocimirror("pull", f"{docker_registry.host}/{name}", tmp_path / "layout")
+
+    assert pulled.code == 0, pulled.stderr
+    assert ocimirror("verify", tmp_path / "layout").code == 0
+
+
+def test_two_pulls_of_one_blob_do_not_write_into_one_file(
+    name: str, docker_registry: Registry, proxy: Front, tmp_path: Path
+) -> None:
+    slow = proxy(docker_registry, Rule("GET", r"/blobs/", Drip(1_000_000, 0.02)))
+    command = [PROGRAM, "pull", f"{slow.host}/{name}", str(tmp_path / "layout")]
+
+    processes = [subprocess.Popen(command, env=environment()) for _ in range(3)]
+
+    assert [process.wait(60) for process in processes] == [0, 0, 0]
+    assert ocimirror("verify", tmp_path / "layout").code == 0
