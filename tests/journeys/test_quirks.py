@@ -9,8 +9,9 @@ import pytest
 
 from tests.support import images
 from tests.support.command import ocimirror
-from tests.support.faults import Respond, Rule, SetHeader
+from tests.support.faults import Cut, Respond, Rule, SetHeader
 from tests.support.proxy import Proxy
+from tests.support.registry import StrictRegistry
 from tests.support.witness import Registry
 
 Front = Callable[..., Proxy]
@@ -77,3 +78,55 @@ def test_an_immutable_tag_with_the_same_digest_is_success_without_a_put(
 
     assert again.document["images"][0]["status"] == "unchanged"
     assert front.count("PUT", "/manifests/") == 0
+
+
+def is_large(request: object) -> bool:
+    headers = {key.lower(): value for key, value in request.headers}  # type: ignore[attr-defined]
+    return int(headers["content-length"]) > 5_000_000
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> images.Graph:
+    (graph,) = images.shared_layers(1, 2, 9_000_000, 0.0)
+    images.write_layout(tmp_path / "large", {"reg.example.com/large:1": graph})
+    return graph
+
+
+@pytest.mark.parametrize("limits", ["ghcr", "minimum"])
+def test_where_one_put_is_too_large_the_blob_goes_in_chunks(
+    limits: str, large: images.Graph, registry: StrictRegistry, proxy: Front, tmp_path: Path
+) -> None:
+    if limits == "ghcr":
+        registry.options.patch_limit_bytes = 4 * 1024 * 1024
+    else:
+        registry.options.chunk_min_bytes = 5_000_000
+    refuse = Rule("PUT", r"/blobs/", Respond(413), when=is_large)
+    front = proxy(registry, refuse)
+
+    pushed = ocimirror("push", tmp_path / "large", front.host, "--json")
+
+    assert pushed.code == 0, pushed.stderr
+    for digest, content in large.blobs.items():
+        assert registry.get_blob("large", digest) == content
+    assert front.count("PATCH", "/blobs/") >= 4
+
+
+def test_a_chunk_that_was_lost_is_sent_again_from_where_the_registry_is(
+    large: images.Graph, registry: StrictRegistry, proxy: Front, tmp_path: Path
+) -> None:
+    front = proxy(
+        registry,
+        Rule(
+            "PUT",
+            r"/blobs/",
+            Respond(413),
+            when=is_large,
+        ),
+        Rule("PATCH", r"/blobs/", Cut(forward=True), nth=2),
+    )
+
+    pushed = ocimirror("push", tmp_path / "large", front.host, "--json")
+
+    assert pushed.code == 0, pushed.stderr
+    for digest, content in large.blobs.items():
+        assert registry.get_blob("large", digest) == content

@@ -33,6 +33,11 @@ _QUERY = re.compile(r"(https?://[^\s?]+)\?\S*")
 _MAX_TEXT = 500
 
 
+def decimal(text: str) -> int | None:
+    """Return a number that is written in plain digits; None for anything else int() would take."""
+    return int(text) if _DECIMAL.fullmatch(text) else None
+
+
 def content_length(headers: Mapping[str, str]) -> int | None:
     """Return the announced length of the body, or None where there is none to rely on."""
     text = headers.get("Content-Length", "")

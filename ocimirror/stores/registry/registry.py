@@ -15,6 +15,7 @@ from ocimirror.stores.registry.http import Transport
 from ocimirror.stores.registry.messages import Access, Request, Response
 from ocimirror.stores.registry.repository import RegistryRepository
 from ocimirror.stores.registry.tls import speaks_tls
+from ocimirror.stores.registry.uploads import Habits
 from ocimirror.stores.registry.url import Origin, UrlPolicy, is_loopback
 from ocimirror.stores.stream import VerifiedStream
 
@@ -41,6 +42,7 @@ class RegistryHost:
         self.blobs: dict[Digest, str] = {}
         """A repository where each blob was seen in this run."""
         self.refuses_sparse = False
+        self.habits = Habits()
         self.has_referrers_api: bool | None = None
         self._lock = threading.Lock()
         self._authorizer: Authorizer | None = None

@@ -297,9 +297,12 @@ class RegistryRepository(Store):
             stored = Stored.COPIED
         else:
             holder = "" if replace else self._holder(stream)
-            stored = push_blob(self._send, self.host.policy, stream, holder)
+            stored = self._push_blob(stream, holder)
         self._saw(descriptor, True)
         return stored
+
+    def _push_blob(self, stream: VerifiedStream, holder: str) -> Stored:
+        return push_blob(self._send, self.host.policy, stream, holder, self.host.habits)
 
     def _holder(self, stream: VerifiedStream) -> str:
         """Return another repository of this registry that has the blob, or an empty string."""
@@ -318,9 +321,7 @@ class RegistryRepository(Store):
             if not _may_be_a_blob(descriptor):
                 raise
             blob = replace(descriptor, kind="blob")
-            push_blob(
-                self._send, self.host.policy, VerifiedStream(blob, lambda _: BytesIO(raw)), ""
-            )
+            self._push_blob(VerifiedStream(blob, lambda _: BytesIO(raw)), "")
 
     def put_manifest(self, name: str, raw: bytes, descriptor: Descriptor) -> None:
         """Put manifest bytes under a tag or their digest, and see to it that they are found.

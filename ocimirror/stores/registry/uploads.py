@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Protocol
 
 from ocimirror.errors import (
@@ -18,6 +19,7 @@ from ocimirror.errors import (
 from ocimirror.model import mediatype
 from ocimirror.model.digest import Digest
 from ocimirror.stores.registry import answers
+from ocimirror.stores.registry.chunks import CHUNK_BYTES, ChunkedUpload, minimum_of
 from ocimirror.stores.registry.messages import Response
 from ocimirror.stores.registry.url import UrlPolicy
 from ocimirror.stores.store import Stored
@@ -52,16 +54,27 @@ class Send(Protocol):
         ...
 
 
-def push_blob(send: Send, policy: UrlPolicy, stream: VerifiedStream, holder: str) -> Stored:
-    """Bring a blob into a repository: mounted, or sent in one PUT.
+@dataclass(slots=True)
+class Habits:
+    """What uploading to a registry taught us in this run."""
 
-    One PUT is what every registry takes: GCR knows no chunks, GHCR limits them to 4 MiB.
+    chunked: bool = False
+
+
+def push_blob(
+    send: Send, policy: UrlPolicy, stream: VerifiedStream, holder: str, habits: Habits
+) -> Stored:
+    """Bring a blob into a repository: mounted, or sent in one PUT, or in chunks.
+
+    One PUT is what every registry takes, unless something before it limits the size of a body;
+    that is learned once, and the caller's fresh fetch then goes in chunks.
 
     Args:
         send: to the destination repository.
         policy: judges the upload location.
         stream: the blob; not opened where the mount succeeds, never sent twice.
         holder: another repository of the same registry that has it, or an empty string.
+        habits: of this registry; updated.
 
     Raises:
         RegistryUnavailable: a fresh upload may succeed.
@@ -76,9 +89,21 @@ def push_blob(send: Send, policy: UrlPolicy, stream: VerifiedStream, holder: str
     if session is not None and session.status == 201:
         session.drain()
         return Stored.MOUNTED
-    location = _location(session or _begin(send, digest), policy)
+    session = session or _begin(send, digest)
+    location = _location(session, policy)
     try:
-        _put(send, location, stream)
+        if habits.chunked and len(stream) > CHUNK_BYTES:
+            upload = ChunkedUpload(
+                send,
+                lambda answer: policy.follow(
+                    answer.url, answer.headers.get("Location", ""), "upload location"
+                ),
+                location,
+                minimum_of(session),
+            )
+            upload.send_all(stream)
+            location = upload.location
+        _put(send, location, stream, habits)
     except OciMirrorError:
         with suppress(OciMirrorError):
             send("DELETE", location, brief=True).drain()
@@ -140,16 +165,19 @@ def _location(session: Response, policy: UrlPolicy) -> str:
     return policy.follow(session.url, target, "upload location")
 
 
-def _put(send: Send, location: str, stream: VerifiedStream) -> None:
-    descriptor = stream.descriptor
+def _put(send: Send, location: str, stream: VerifiedStream, habits: Habits) -> None:
+    descriptor, in_chunks = stream.descriptor, stream.verified
     # Appended as text: a query that is parsed and written again breaks signatures.
     separator = "&" if "?" in location else "?"
     response = send(
         "PUT",
         f"{location}{separator}digest={descriptor.digest}",
         headers={"Content-Type": mediatype.OCTET_STREAM},
-        body=stream if descriptor.size else b"",
+        body=b"" if stream.verified else stream,
     )
+    if response.status == 413 and not in_chunks and len(stream) > CHUNK_BYTES:
+        habits.chunked = True
+        raise RegistryUnavailable(f"{response}: one PUT is too large for it; chunks are next")
     if response.status not in STORED:
         raise _upload_failure(response, descriptor.digest)
     response.drain()
