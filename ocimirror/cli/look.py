@@ -116,6 +116,16 @@ def _inspect_document(inspection: Inspection) -> dict[str, object]:
             {"digest": str(b.digest), "media_type": b.media_type, "size": b.size}
             for b in manifest.blobs
         ],
+        "referrers": [
+            {
+                "digest": str(referrer.descriptor.digest),
+                "tag": referrer.tag or None,
+                "artifact_type": referrer.descriptor.artifact_type or None,
+                "media_type": referrer.descriptor.media_type,
+                "size": referrer.descriptor.size,
+            }
+            for referrer in inspection.referrers
+        ],
         "manifests": [
             {**_inspect_document(child), "present": True} for child in inspection.children
         ]
@@ -142,6 +152,9 @@ def _inspect_lines(inspection: Inspection, indent: str) -> None:
         output.line(f"{indent}  {key}: {value[:200]}")
     for blob in manifest.blobs:
         output.line(f"{indent}  {blob.digest}  {output.size(blob.size):>10}  {blob.media_type}")
+    for referrer in inspection.referrers:
+        what = referrer.tag or referrer.descriptor.artifact_type or referrer.descriptor.media_type
+        output.line(f"{indent}  {referrer.descriptor.digest}  refers to it  {what}")
     for child in inspection.children:
         _inspect_lines(child, indent + "  ")
     for absent in inspection.missing:

@@ -68,9 +68,16 @@ class OsLayer:
         with contextlib.suppress(FileExistsError):
             os.mkdir(path, 0o755)
 
+    def sync_file(self, path: str) -> None:
+        """Wait until a file that is there already is on the disk."""
+        self._sync_path(path, os.O_NOFOLLOW)
+
     def sync_directory(self, path: str) -> None:
         """Wait until the directory's entries are on the disk."""
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._sync_path(path, os.O_DIRECTORY)
+
+    def _sync_path(self, path: str, flags: int) -> None:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
         try:
             os.fsync(fd)
         finally:

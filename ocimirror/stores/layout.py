@@ -282,10 +282,11 @@ class Layout(LayoutSource, Store):
     # --- writing -------------------------------------------------------------------------------
 
     def _ingest(self, descriptor: Descriptor, stream: VerifiedStream, replace: bool) -> Stored:
-        if not replace and self._exists(descriptor):
-            return Stored.PRESENT
         digest = descriptor.digest
         directory = self._path("blobs", digest.algorithm)
+        if not replace and self._exists(descriptor):
+            self._sync_present(os.path.join(directory, digest.encoded))
+            return Stored.PRESENT
         free = free_bytes(self._root)
         if descriptor.size > free:
             raise NoSpace(f"{self.path}: {digest} needs {descriptor.size} bytes, {free} are free")
@@ -297,6 +298,15 @@ class Layout(LayoutSource, Store):
                 file.write(chunk)
             file.commit()
         return Stored.COPIED
+
+    def _sync_present(self, path: str) -> None:
+        """Sync what another writer may have left unsynced: it is named as durable from now on."""
+        if not self._durable:
+            return
+        try:
+            self._os.sync_file(path)
+        except OSError as error:
+            raise storage_error(error, f"cannot sync {path}") from error
 
     def _tag(self, names: Sequence[tuple[str, Manifest]]) -> None:
         for _, manifest in names:

@@ -18,7 +18,7 @@ from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import ATTESTATION_OF, MAX_SIZE_BYTES, Manifest
 from ocimirror.model.reference import Location
 from ocimirror.stores.index import Entry, LayoutSource
-from ocimirror.stores.store import Source
+from ocimirror.stores.store import Referrer, Source
 from ocimirror.workflows.places import Places
 
 
@@ -26,13 +26,15 @@ from ocimirror.workflows.places import Places
 class Inspection:
     """One manifest and, of an index, its children.
 
-    `platform` is empty where nothing states one; `missing` are children that are not there.
+    `platform` is empty where nothing states one; `missing` are children that are not there;
+    `referrers` is what refers to it: signatures, SBOMs, attestations.
     """
 
     manifest: Manifest
     platform: str
     children: tuple[Inspection, ...] = ()
     missing: tuple[Descriptor, ...] = ()
+    referrers: tuple[Referrer, ...] = ()
 
     @property
     def size_bytes(self) -> int:
@@ -94,7 +96,8 @@ def _inspect(source: Source, descriptor: Descriptor, depth: int = 1) -> Inspecti
         except (NotFound, MissingContent):
             missing.append(child)
     platform = _platform(source, manifest)
-    return Inspection(manifest, platform, tuple(children), tuple(missing))
+    referrers = tuple(source.referrers(descriptor))
+    return Inspection(manifest, platform, tuple(children), tuple(missing), referrers)
 
 
 def _platform(source: Source, manifest: Manifest) -> str:

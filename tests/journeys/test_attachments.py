@@ -255,3 +255,19 @@ def test_in_a_layout_attachments_are_entries_without_a_name(
 
     unnamed = {entry["digest"] for entry in entries if "annotations" not in entry}
     assert unnamed == {g.root for graphs in signed.referrers.values() for g in graphs}
+
+
+def test_inspect_shows_what_refers_to_an_image_and_to_its_children(
+    registries: SimpleNamespace, tmp_path: Path
+) -> None:
+    here = registries.start("tags", "a")
+    signed = signed_image()
+    push_signed(here, "app", signed, api=False)
+
+    shown = ocimirror("inspect", f"docker://{here.host}/app:1.0", "--json").document
+
+    tags = [referrer["tag"] for referrer in shown["referrers"] if referrer["tag"]]
+    assert tags == list(signed.tags)
+    for child in shown["manifests"]:
+        found = {referrer["digest"] for referrer in child["referrers"]}
+        assert found == {graph.root for graph in signed.referrers[child["digest"]]}
