@@ -8,7 +8,7 @@ from queue import Queue
 from ocimirror.model.digest import Hasher
 
 WORTH_A_THREAD_BYTES = 64 * 1024 * 1024
-_WAITING_CHUNKS = 16
+_WAITING_CHUNKS = 8
 
 _lone = threading.Lock()
 
