@@ -28,9 +28,9 @@ def size(count: float) -> str:
     return f"{count:.1f} TiB"
 
 
-def line(text: str) -> None:
-    """Print one result line, escaped."""
-    click.echo(printable(text))
+def line(text: str, *, aside: bool = False) -> None:
+    """Print one result line, escaped; `aside`, on stderr, where stdout carries something else."""
+    click.echo(printable(text), err=aside)
 
 
 def complain(error: OciMirrorError, what: str = "") -> None:
@@ -96,7 +96,7 @@ def totals(outcomes: Sequence[Outcome], seconds: float) -> dict[str, object]:
     }
 
 
-def outcome_line(outcome: Outcome) -> None:
+def outcome_line(outcome: Outcome, *, aside: bool = False) -> None:
     """Print one image of a copying command: a result on stdout, a failure on stderr."""
     request = outcome.request
     if outcome.error is not None:
@@ -107,9 +107,9 @@ def outcome_line(outcome: Outcome) -> None:
     if outcome.status != "unchanged":
         moved = outcome.bytes_total if outcome.status == "planned" else outcome.bytes_copied
         parts.append(f"{size(moved)} in {outcome.seconds:.1f} s")
-    line("  ".join(parts))
+    line("  ".join(parts), aside=aside)
     for note in outcome.notes:
-        line(f"  note: {note}")
+        line(f"  note: {note}", aside=aside)
 
 
 def summary(outcomes: Sequence[Outcome], seconds: float) -> None:

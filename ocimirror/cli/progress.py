@@ -40,8 +40,9 @@ class Progress(Protocol):
 class Lines(Silent):
     """One line an image, when it is done; quiet, failures only."""
 
-    def __init__(self, *, quiet: bool) -> None:
+    def __init__(self, *, quiet: bool, aside: bool = False) -> None:
         self._quiet = quiet
+        self._aside = aside
 
     def __enter__(self) -> Lines:
         return self
@@ -52,13 +53,13 @@ class Lines(Silent):
     def finished(self, outcome: Outcome) -> None:
         """Print the image's line."""
         if outcome.error is not None or not self._quiet:
-            outcome_line(outcome)
+            outcome_line(outcome, aside=self._aside)
 
 
 class Bars:
     """Bars on stderr while images move; their lines follow on stdout when the bars are gone."""
 
-    def __init__(self, images: int) -> None:
+    def __init__(self, images: int, *, aside: bool = False) -> None:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -79,6 +80,7 @@ class Bars:
             transient=True,
         )
         self._images = images
+        self._aside = aside
         self._done: list[Outcome] = []
         self._bars: dict[str, TaskID] = {}
         self._total = self._progress.add_task(f"total (0 of {images})", total=None)
@@ -91,7 +93,7 @@ class Bars:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
         for outcome in self._done:
-            outcome_line(outcome)
+            outcome_line(outcome, aside=self._aside)
 
     def planned(self, request: Request, plan: Plan) -> None:
         """Draw a bar for the image."""
@@ -119,10 +121,15 @@ class Bars:
         self._progress.update(self._total, description=text)
 
 
-def progress_for(images: int, *, json: bool, quiet: bool, bars: bool) -> Progress:
-    """Return what this run shows: bars on a terminal, nothing beside a JSON document."""
+def progress_for(
+    images: int, *, json: bool, quiet: bool, bars: bool, aside: bool = False
+) -> Progress:
+    """Return what this run shows: bars on a terminal, nothing beside a JSON document.
+
+    `aside`: results go to stderr too, since stdout carries an archive.
+    """
     if json:
         return Lines(quiet=True)
     if bars and not quiet and sys.stderr.isatty():
-        return Bars(images)
-    return Lines(quiet=quiet)
+        return Bars(images, aside=aside)
+    return Lines(quiet=quiet, aside=aside)

@@ -129,7 +129,8 @@ def copy_command(source: str, destination: str, **options: Any) -> int:
     from ocimirror.workflows.places import parse_location
 
     ends = parse_location(source), parse_location(destination)
-    if ends[1].scheme == "oci-archive" and ends[1].path == "-" and options["json"]:
+    to_stdout = ends[1].scheme == "oci-archive" and ends[1].path == "-"
+    if to_stdout and options["json"]:
         raise UsageError("an archive on standard output leaves no room there for --json")
     settings, copy_options, platforms = _prepare(options)
     return _run(
@@ -137,6 +138,7 @@ def copy_command(source: str, destination: str, **options: Any) -> int:
         settings,
         1,
         lambda places, reporter: copy(*ends, places, copy_options, reporter, platforms=platforms),
+        aside=to_stdout,
     )
 
 
@@ -168,12 +170,14 @@ def _run(
     settings: Settings,
     images: int,
     work: Callable[[Places, Reporter], list[Outcome]],
+    *,
+    aside: bool = False,
 ) -> int:
     from ocimirror.cli.progress import progress_for
 
     started = time.monotonic()
     progress = progress_for(
-        images, json=settings.json, quiet=settings.quiet, bars=settings.progress
+        images, json=settings.json, quiet=settings.quiet, bars=settings.progress, aside=aside
     )
     with settings.places() as places, progress:
         outcomes = work(places, progress)

@@ -7,10 +7,13 @@ the same content gives the same bytes.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import sys
 import tarfile
 import tempfile
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import BinaryIO
@@ -19,6 +22,7 @@ from ocimirror.errors import (
     DamagedLayout,
     MissingContent,
     NotFound,
+    OciMirrorError,
     SizeMismatch,
     storage_error,
 )
@@ -26,7 +30,7 @@ from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.mediatype import OCTET_STREAM
 from ocimirror.stores import index as layout_index
-from ocimirror.stores.atomic import NewFile, OsLayer
+from ocimirror.stores.atomic import ABANDONED_S, FileLock, NewFile, OsLayer
 from ocimirror.stores.files import FileReader
 from ocimirror.stores.index import LayoutIndex, LayoutSource
 from ocimirror.stores.layout import (
@@ -194,6 +198,7 @@ def _spooled(stream: BinaryIO) -> BinaryIO:
     return file
 
 
+_STAGING = ".ocimirror-archive-"
 Writer = Callable[[bytes], object]
 
 
@@ -205,6 +210,23 @@ def _header(name: str, size: int) -> bytes:
 
 def _padding(size: int) -> bytes:
     return b"\0" * (-size % tarfile.BLOCKSIZE)
+
+
+def _remove_abandoned_staging(directory: str) -> None:
+    """Remove what a killed writer staged; its lock died with it."""
+    for entry in os.scandir(directory):
+        lock = os.path.join(entry.path, ".ocimirror", "lock")
+        if not entry.name.startswith(_STAGING) or not os.path.isfile(lock):
+            continue
+        with contextlib.suppress(OciMirrorError, OSError):
+            if time.time() - entry.stat(follow_symlinks=False).st_mtime < ABANDONED_S:
+                continue  # (perhaps made, and not locked yet)
+            held = FileLock(lock, create=False)
+            try:
+                held.acquire("exclusive", wait=False)
+                shutil.rmtree(entry.path)
+            finally:
+                held.release()
 
 
 class ArchiveWriter(Layout):
@@ -219,9 +241,10 @@ class ArchiveWriter(Layout):
     """
 
     def __init__(self, path: str, *, durable: bool = True) -> None:
-        beside = None if path == "-" else os.path.dirname(os.path.abspath(path))
+        beside = tempfile.gettempdir() if path == "-" else os.path.dirname(os.path.abspath(path))
         try:
-            self._staging = tempfile.TemporaryDirectory(prefix=".ocimirror-", dir=beside)
+            _remove_abandoned_staging(beside)
+            self._staging = tempfile.TemporaryDirectory(prefix=_STAGING, dir=beside)
         except OSError as error:
             raise storage_error(error, f"cannot write {path}") from error
         super().__init__(self._staging.name, "write", durable=False)

@@ -20,7 +20,7 @@ from ocimirror.stores.files import FileReader
 
 _SYNC_FILE_RANGE_WRITE = 2
 _WRITE_BACK_BYTES = 16 * 1024 * 1024
-_ABANDONED_S = 60
+ABANDONED_S = 60
 _KEPT_S = 7 * 24 * 3600
 WORTH_KEEPING_BYTES = 1024 * 1024
 PARTIAL = ".partial"
@@ -226,7 +226,7 @@ def remove_abandoned(directory: str) -> None:
     for entry in os.scandir(directory):
         with contextlib.suppress(OSError):
             age_s = time.time() - entry.stat(follow_symlinks=False).st_mtime
-            if age_s < (_KEPT_S if entry.name.endswith(PARTIAL) else _ABANDONED_S):
+            if age_s < (_KEPT_S if entry.name.endswith(PARTIAL) else ABANDONED_S):
                 continue  # (a new one is perhaps not locked yet)
             fd = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             try:

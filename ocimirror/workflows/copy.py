@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ocimirror.copy.copy import copy as copy_images
-from ocimirror.copy.outcome import Options, Outcome, Reporter, Request
+from ocimirror.copy.outcome import Options, Outcome, Reporter, Request, Silent
+from ocimirror.errors import OciMirrorError, blamed_on
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location
 from ocimirror.stores.archive import ArchiveWriter
@@ -35,10 +36,35 @@ def copy(
         platforms = origin.index().find(source.name).platforms
     shown = str(source), str(_named(destination, name))
     request = Request(origin, source.read_name, store, name, *shown, platforms)
-    outcomes = copy_images([request], options, reporter)
-    if isinstance(store, ArchiveWriter) and all(outcome.error is None for outcome in outcomes):
-        store.commit()
-    return outcomes
+    if isinstance(store, ArchiveWriter):
+        return _copy_into_archive(store, request, options, reporter or Silent())
+    return copy_images([request], options, reporter)
+
+
+def _copy_into_archive(
+    archive: ArchiveWriter, request: Request, options: Options, reporter: Reporter
+) -> list[Outcome]:
+    """Copy, then write the archive; the image is reported only after that."""
+    (outcome,) = copy_images([request], options, _Unfinished(reporter))
+    if outcome.error is None:
+        try:
+            with blamed_on("destination"):
+                archive.commit()
+        except OciMirrorError as error:
+            outcome.status, outcome.error = "failed", error
+    reporter.finished(outcome)
+    return [outcome]
+
+
+class _Unfinished:
+    """Passes everything on but the end."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.planned = reporter.planned
+        self.moved = reporter.moved
+
+    def finished(self, outcome: Outcome) -> None:
+        """Say nothing yet."""
 
 
 def _named(destination: Location, name: str) -> Location:

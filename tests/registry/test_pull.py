@@ -19,6 +19,7 @@ from ocimirror.errors import (
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.stores.registry import RegistryHost
+from tests.registry.conftest import Connect
 from tests.support import images
 from tests.support.faults import (
     Chunked,
@@ -38,7 +39,6 @@ from tests.support.images import Graph
 from tests.support.registry import StrictRegistry
 from tests.support.stores import blob_of, root_of
 from tests.support.witness import Registry
-from tests.unit.registry.conftest import Connect
 
 LAYER = images.noise("registry layer", 700_000)
 
