@@ -25,14 +25,14 @@ def printable(text: object) -> str:
         return shown
     return "".join(
         character
-        if character == "\n" or unicodedata.category(character) not in _HIDDEN
+        if unicodedata.category(character) not in _HIDDEN
         else character.encode("unicode_escape").decode("ascii")
         for character in shown
     )
 
 
 def _one_line(text: object) -> str:
-    return printable(text).replace("\n", " ")
+    return printable(str(text).replace("\n", " "))
 
 
 class OciMirrorError(Exception):
@@ -142,7 +142,7 @@ class RegistryRefused(RemoteError):
 class AuthenticationFailed(RegistryRefused):
     """Credentials are missing, wrong, or do not grant this action."""
 
-    default_advice = "Check the credentials for this registry (docker login, podman login)."
+    default_advice = "Check the credentials for this registry, or log in again."
 
 
 class NotFound(RegistryRefused):
@@ -247,6 +247,15 @@ class Interrupted(OciMirrorError):
     """A signal asked the run to stop."""
 
     exit_code = 130
+
+
+@contextlib.contextmanager
+def storage_errors(what: object) -> Iterator[None]:
+    """Translate what the local file system refuses in here."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, what) from error
 
 
 def storage_error(cause: OSError, what: object) -> LocalStorageError:

@@ -1,8 +1,9 @@
 """The command line: arguments, environment, printing and exit codes, and nothing else.
 
 `main` is the console script. Commands load when they are used, so that `--version` and a typo
-cost nothing: `transfer` holds pull, push and copy, `look` verify, inspect and list, `options`
-what all of them share, `output` every line and document that is printed, `progress` the bars.
+cost nothing: `transfer` holds pull, push and copy, `look` verify, inspect and list, `care` tag,
+remove, repair and gc, `login` login and logout, `options` what all of them share, `output` every
+line and document that is printed, `progress` the bars.
 """
 
 from __future__ import annotations
@@ -22,6 +23,12 @@ _COMMANDS = {
     "verify": "ocimirror.cli.look",
     "inspect": "ocimirror.cli.look",
     "list": "ocimirror.cli.look",
+    "tag": "ocimirror.cli.care",
+    "remove": "ocimirror.cli.care",
+    "repair": "ocimirror.cli.care",
+    "gc": "ocimirror.cli.care",
+    "login": "ocimirror.cli.login",
+    "logout": "ocimirror.cli.login",
     "completion": "ocimirror.cli.completion",
 }
 

@@ -50,22 +50,20 @@ def verify_command(location: str, deep: bool, **options: Any) -> int:
 
 def _verify_document(report: Report, code: int) -> None:
     checked = {"manifests": report.manifests, "blobs": report.blobs, "bytes": report.bytes}
-    faults = [
-        {name: getattr(fault, name) for name in fault.__dataclass_fields__}
-        for fault in report.faults
-    ]
+    faults = [output.fault_document(fault) for fault in report.faults]
     output.document("verify", code, {"checked": checked, "faults": faults})
 
 
 def _verify_lines(report: Report, location: str) -> None:
     for fault in report.faults:
         needed = f"  (needed by {fault.image})" if fault.image else ""
-        output.line(f"{fault.kind}  {fault.digest}{needed}\n  {fault.message}")
+        output.line(f"{fault.kind}  {fault.digest}{needed}")
+        output.line(f"  {fault.message}")
     how = f"{output.size(report.bytes)} hashed" if report.hashed else "blobs present, not hashed"
     checked = f"{report.manifests} manifests, {report.blobs} blobs, {how}"
     if report.faults:
         output.line(f"{len(report.faults)} faults in {location}: {checked}")
-        output.line("  `ocimirror pull --deep` of the same images fetches damaged content again")
+        output.line("  `ocimirror repair` fetches what is damaged or missing again")
     else:
         output.line(f"ok  {location}: {checked}")
 

@@ -192,10 +192,21 @@ def shared(command: F) -> F:
     return command
 
 
+waiting = option(
+    "--wait", is_flag=True, help="Wait for the layout's lock, while gc or repair is at work there."
+)
+durable = option(
+    "--fsync/--no-fsync",
+    default=True,
+    help="Survive power loss (default), or only a killed process.",
+)
+dry_run = option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
+
+
 def copying(command: F) -> F:
     """Add the options of commands that copy."""
     for add in (
-        option("--wait", is_flag=True, help="Wait while gc or repair holds the layout's lock."),
+        waiting,
         option(
             "--replace-signatures",
             is_flag=True,
@@ -211,11 +222,7 @@ def copying(command: F) -> F:
             is_flag=True,
             help="Copy images without their foreign layers; the result says which.",
         ),
-        option(
-            "--fsync/--no-fsync",
-            default=True,
-            help="Survive power loss (default), or only a killed process.",
-        ),
+        durable,
         option(
             "--sparse",
             type=click.Choice(["fail", "full", "child"]),
@@ -231,7 +238,7 @@ def copying(command: F) -> F:
             help="Copy only this platform (repeatable); the index keeps its bytes.",
         ),
         option("--deep", is_flag=True, help="Believe neither names nor sizes: look and hash."),
-        option("--dry-run", is_flag=True, help="Say what would be copied, and change nothing."),
+        dry_run,
     ):
         command = add(command)
     return command

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import logging
+import os
+import sys
 import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -11,11 +15,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ocimirror.errors import OciMirrorError, printable
+from ocimirror.errors import OciMirrorError, printable, storage_error
 
 if TYPE_CHECKING:
     from ocimirror.copy.outcome import Outcome
+    from ocimirror.workflows.verify import Fault
 
+_STATES = ("copied", "unchanged", "planned", "failed")
 _FIRST_OF = (5, 6, 8, 9, 3, 4)
 
 
@@ -30,7 +36,8 @@ def size(count: float) -> str:
 
 def line(text: str, *, aside: bool = False) -> None:
     """Print one result line, escaped; `aside`, on stderr, where stdout carries something else."""
-    click.echo(printable(text), err=aside)
+    with contextlib.suppress(BrokenPipeError):  # (whoever read along is gone; the work goes on)
+        print(printable(text), file=sys.stderr if aside else sys.stdout, flush=True)
 
 
 def complain(error: OciMirrorError, what: str = "") -> None:
@@ -83,6 +90,11 @@ def outcome_document(outcome: Outcome) -> dict[str, object]:
     }
 
 
+def fault_document(fault: Fault) -> dict[str, object]:
+    """Return one fault as the documents carry it."""
+    return {name: getattr(fault, name) for name in fault.__dataclass_fields__}
+
+
 def totals(outcomes: Sequence[Outcome], seconds: float) -> dict[str, object]:
     """Return the totals of a run."""
     states = [outcome.status for outcome in outcomes]
@@ -90,6 +102,7 @@ def totals(outcomes: Sequence[Outcome], seconds: float) -> dict[str, object]:
         "images": len(outcomes),
         "copied": states.count("copied"),
         "unchanged": states.count("unchanged"),
+        "planned": states.count("planned"),
         "failed": states.count("failed"),
         "bytes_copied": sum(outcome.bytes_copied for outcome in outcomes),
         "seconds": round(seconds, 3),
@@ -115,8 +128,8 @@ def outcome_line(outcome: Outcome, *, aside: bool = False) -> None:
 def summary(outcomes: Sequence[Outcome], seconds: float) -> None:
     """Print the last line of a run of several images."""
     told = totals(outcomes, seconds)
-    parts = [f"{told[state]} {state}" for state in ("copied", "unchanged", "failed") if told[state]]
-    moved = sum(outcome.bytes_copied for outcome in outcomes)
+    parts = [f"{told[state]} {state}" for state in _STATES if told[state]]
+    moved = sum(o.bytes_total if o.status == "planned" else o.bytes_copied for o in outcomes)
     line(f"{len(outcomes)} images: {', '.join(parts)}, {size(moved)} in {seconds:.1f} s")
 
 
@@ -129,9 +142,12 @@ def report_failure(error: Exception, argv: Sequence[str]) -> int:
         known, code, message = None, 130, "aborted"
     elif isinstance(error, OciMirrorError):
         known, code, message = error, error.exit_code, error.message
+    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO):
+        known = storage_error(error, "cannot write the output")
+        code, message = known.exit_code, known.message
     else:
         known, code, message = None, 1, f"a bug in ocimirror: {type(error).__name__}: {error}"
-        if "-v" in argv or "--verbose" in argv:
+        if any(word.startswith("-v") or word == "--verbose" for word in argv):
             traceback.print_exception(error)
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         click.echo(message, err=True)
@@ -141,7 +157,7 @@ def report_failure(error: Exception, argv: Sequence[str]) -> int:
         click.echo(f"error: {printable(message)}\n{error.ctx.get_usage()}", err=True)
     else:
         click.echo(f"error: {printable(message)}", err=True)
-    if "--json" in argv:
+    if "--json" in argv or os.environ.get("OCIMIRROR_JSON", "0") not in ("", "0"):
         command = next((word for word in argv if not word.startswith("-")), "ocimirror")
         shown = error_document(known) if known else _plain_error(message, code)
         document(printable(command), code, {"error": shown})

@@ -37,6 +37,7 @@ from ocimirror.errors import (
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import Manifest
+from ocimirror.stores.index import sparse
 from ocimirror.stores.store import Referrer, Store, Stored
 
 logger = logging.getLogger(__name__)
@@ -132,7 +133,8 @@ class _Run:
     def _complete(self, request: Request, root: Descriptor) -> bool:
         """Whether the name stands for this root, and all of it is there as far as a look tells."""
         destination = request.destination
-        if not request.new_name or not destination.named(request.new_name, root):
+        wanted = sparse(root, request.platforms)
+        if not request.new_name or not destination.named(request.new_name, wanted):
             return False
         manifests = [root]
         if not destination.name_vouches:
@@ -140,9 +142,9 @@ class _Run:
                 plan = walk(destination, root, request.platforms)
             except (NotFound, IntegrityError):
                 return False
+            manifests = [manifest.descriptor for manifest in plan.manifests]
             if not all(destination.exists(blob) for blob in plan.blobs):
                 return False
-            manifests = [manifest.descriptor for manifest in plan.manifests]
         return not self._options.referrers or not has_new_attachments(request, manifests)
 
     def _resolved(self, image: Image, root: Descriptor, complete: bool) -> None:
@@ -287,7 +289,7 @@ class _Run:
         if image.done:
             return
         image.outcome.blobs[stored.value] += 1
-        if stored is Stored.COPIED:
+        if stored is Stored.COPIED and not self._options.dry_run:
             image.outcome.bytes_copied += blob.size
         image.waiting -= 1
         if image.waiting == 0:
@@ -370,7 +372,7 @@ class _Run:
 
     def _end(self, image: Image, status: Status) -> None:
         image.done = True
-        image.plan = None
+        image.plan = image.walk = None
         self._open -= 1
         image.outcome.status = status
         image.outcome.seconds = time.monotonic() - image.started

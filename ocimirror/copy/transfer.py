@@ -29,6 +29,7 @@ from ocimirror.stores.store import Store, Stored
 logger = logging.getLogger(__name__)
 
 _MAX_PAUSE_S = 30.0
+_MAX_RETRY_AFTER_S = 600.0
 T = TypeVar("T")
 
 
@@ -131,7 +132,7 @@ class Carrier:
         """Wait as long as the registry asked for, else exponentially with full jitter."""
         asked = error.retry_after_s if isinstance(error, RegistryUnavailable) else None
         jitter = random.uniform(0, min(_MAX_PAUSE_S, 0.5 * 2**attempt))  # noqa: S311
-        if self.options.stop.wait(jitter if asked is None else asked):
+        if self.options.stop.wait(jitter if asked is None else min(asked, _MAX_RETRY_AFTER_S)):
             raise Interrupted("stopped while waiting to try again")
 
     def push_closure_again(self, request: Request, manifest: Manifest, plan: Plan) -> None:

@@ -24,6 +24,7 @@ from ocimirror.errors import (
     NotFound,
     OciMirrorError,
     SizeMismatch,
+    UsageError,
     storage_error,
 )
 from ocimirror.model.descriptor import Descriptor
@@ -33,12 +34,8 @@ from ocimirror.stores import index as layout_index
 from ocimirror.stores.atomic import ABANDONED_S, FileLock, NewFile, OsLayer
 from ocimirror.stores.files import FileReader
 from ocimirror.stores.index import LayoutIndex, LayoutSource
-from ocimirror.stores.layout import (
-    LAYOUT_FILE,
-    MAX_LAYOUT_FILE_BYTES,
-    Layout,
-    check_layout_file,
-)
+from ocimirror.stores.layout import Layout
+from ocimirror.stores.layoutfile import LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES, check_layout_file
 from ocimirror.stores.stream import CHUNK_BYTES, Reader
 
 MAX_MEMBERS = 1_000_000
@@ -242,6 +239,8 @@ class ArchiveWriter(Layout):
 
     def __init__(self, path: str, *, durable: bool = True) -> None:
         beside = tempfile.gettempdir() if path == "-" else os.path.dirname(os.path.abspath(path))
+        if path != "-" and os.path.lexists(path) and not os.path.isfile(path):
+            raise UsageError(f"{path} is there, and no regular file")
         try:
             _remove_abandoned_staging(beside)
             self._staging = tempfile.TemporaryDirectory(prefix=_STAGING, dir=beside)

@@ -52,6 +52,10 @@ class OsLayer:
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         return os.open(path, flags)
 
+    def truncate(self, fd: int) -> None:
+        """Make a file empty."""
+        os.ftruncate(fd, 0)
+
     def write(self, fd: int, content: bytes) -> None:
         """Write all of it."""
         view = memoryview(content)
@@ -75,6 +79,10 @@ class OsLayer:
     def rename(self, old: str, new: str) -> None:
         """Rename over whatever has the new name, atomically."""
         os.replace(old, new)
+
+    def touch(self, path: str) -> None:
+        """Say of a file that it was modified now."""
+        os.utime(path, follow_symlinks=False)
 
     def unlink(self, path: str) -> None:
         """Remove a file."""
@@ -116,12 +124,20 @@ class NewFile:
         kept: a path that is the same for each try, used instead of `temporary` where no other
             living process uses it; what it holds is `kept` bytes of an earlier try. Their
             content is not known to be right.
+        whole_bytes: the size that the file will have; what is kept and longer is discarded.
 
     What is NOT done: syncing the directory; the caller does, once for many files.
     """
 
     def __init__(
-        self, os_layer: OsLayer, temporary: str, final: str, *, durable: bool, kept: str = ""
+        self,
+        os_layer: OsLayer,
+        temporary: str,
+        final: str,
+        *,
+        durable: bool,
+        kept: str = "",
+        whole_bytes: int = 0,
     ) -> None:
         self.kept = 0
         self._os = os_layer
@@ -129,6 +145,7 @@ class NewFile:
         self._final = final
         self._durable = durable
         self._kept_path = kept
+        self._whole_bytes = whole_bytes
         self._keeps = False
         self._written = 0
         self._flushed = 0
@@ -161,7 +178,10 @@ class NewFile:
             self._os.close(fd)
             return False
         self._fd, self._temporary, self._keeps = fd, self._kept_path, True
-        self.kept = self._written = self._flushed = mine.st_size
+        if mine.st_size > self._whole_bytes:
+            self._os.truncate(fd)
+        else:
+            self.kept = self._written = self._flushed = mine.st_size
         os.lseek(fd, 0, os.SEEK_END)
         return True
 
@@ -186,10 +206,11 @@ class NewFile:
         with self._translated():
             if self._durable:
                 self._os.sync(self._fd)
+            # Renamed while it is locked: nobody else may take it for a partial file now.
+            self._os.rename(self._temporary, self._final)
+            self._temporary = ""
             fd, self._fd = self._fd, None
             self._os.close(fd)
-            self._os.rename(self._temporary, self._final)
-        self._temporary = ""
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         wrong = kind is not None and issubclass(kind, IntegrityError)
@@ -218,16 +239,20 @@ def _with_space(error: OSError, path: str, written: int) -> Exception:
     return storage_error(error, what)
 
 
-def remove_abandoned(directory: str) -> None:
+def remove_abandoned(directory: str, *, new_s: float = ABANDONED_S) -> None:
     """Remove the temporary files in a directory whose writers are dead.
 
     What a next try can continue stays for a week.
+
+    Args:
+        directory: where they are.
+        new_s: a file younger than this is perhaps not locked yet, and stays.
     """
     for entry in os.scandir(directory):
         with contextlib.suppress(OSError):
             age_s = time.time() - entry.stat(follow_symlinks=False).st_mtime
-            if age_s < (_KEPT_S if entry.name.endswith(PARTIAL) else ABANDONED_S):
-                continue  # (a new one is perhaps not locked yet)
+            if age_s < (_KEPT_S if entry.name.endswith(PARTIAL) else new_s):
+                continue
             fd = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

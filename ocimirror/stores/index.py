@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
@@ -130,13 +130,28 @@ class LayoutIndex:
         found = self._lookup(name)
         if len({entry.descriptor.digest for entry in found}) == 1:
             return found[0]
+        raise self._not_one(name, found)
+
+    def called(self, name: str) -> Sequence[Entry]:
+        """Return the entries that have one name in common, found as `find` finds them.
+
+        Raises:
+            NotFound: no entry; the error lists what there is.
+            UsageError: several names, be it of one image; the error lists them.
+        """
+        found = self._lookup(name)
+        if len({(entry.name, entry.descriptor.digest) for entry in found}) == 1:
+            return found
+        raise self._not_one(name, found)
+
+    def _not_one(self, name: str, found: Sequence[Entry]) -> OciMirrorError:
         if found:
             listed = sorted({entry.name or str(entry.descriptor.digest) for entry in found})
             what = f"{name} names several images" if name else "no name given, and several images"
-            raise UsageError(f"{self._what}: {what}", advice=f"Name one of: {_some(listed)}")
+            return UsageError(f"{self._what}: {what}", advice=f"Name one of: {_some(listed)}")
         known = sorted(entry.name for entry in self.entries if entry.name)
         missing = f"no image {name}" if name else "no image"
-        raise NotFound(
+        return NotFound(
             f"{self._what}: {missing}", advice=f"It holds: {_some(known)}" if known else ""
         )
 
@@ -144,19 +159,30 @@ class LayoutIndex:
         if not name:
             return self.entries
         for spelling in _spellings(name):
-            if spelling in self._by_name:
-                return self._by_name[spelling]
+            found = self._by_name.get(spelling) or self._by_spelling.get(spelling)
+            if found:
+                return found
         return [entry for entry in self.entries if entry.tag == name]
 
     @cached_property
     def _by_name(self) -> dict[str, list[Entry]]:
         entries: dict[str, list[Entry]] = {}
         for entry in self.entries:
-            for spelling in {entry.name, _spellings(entry.name)[-1], str(entry.descriptor.digest)}:
+            if entry.name:
+                entries.setdefault(entry.name, []).append(entry)
+        return entries
+
+    @cached_property
+    def _by_spelling(self) -> dict[str, list[Entry]]:
+        """Entries by their name as Docker would write it, and by digest; the exact goes first."""
+        entries: dict[str, list[Entry]] = {}
+        for entry in self.entries:
+            for spelling in {_spellings(entry.name)[-1], str(entry.descriptor.digest)}:
                 entries.setdefault(spelling, []).append(entry)
         return entries
 
-    def _stands_for(self, name: str, descriptor: Descriptor) -> bool:
+    def stands_for(self, name: str, descriptor: Descriptor) -> bool:
+        """Whether a name stands for a root, with all the platforms that are asked of it."""
         entries = self._by_name.get(name, [])
         return bool(entries) and all(_moved(entry, descriptor) is None for entry in entries)
 
@@ -172,7 +198,7 @@ class LayoutIndex:
         unnamed = {d.digest: d for name, d in names if not name and d.digest not in known}
         written: set[str] = set()
         documents: list[Any] = []
-        stand = all(self._stands_for(name, descriptor) for name, descriptor in wanted.items())
+        stand = all(self.stands_for(name, descriptor) for name, descriptor in wanted.items())
         if stand and not unnamed:
             return None
         for entry, document in zip(self.entries, _list(self._document), strict=True):
@@ -185,6 +211,14 @@ class LayoutIndex:
         new = [(name, moved) for name, moved in wanted.items() if name not in written]
         documents += [_document_of(name, moved) for name, moved in new]
         documents += [_document_of("", descriptor) for descriptor in unnamed.values()]
+        return self._with(documents)
+
+    def without(self, entries: Collection[Entry]) -> bytes:
+        """Return the document without some of its entries; everything else is kept."""
+        listed = zip(self.entries, _list(self._document), strict=True)
+        return self._with([document for entry, document in listed if entry not in entries])
+
+    def _with(self, documents: list[Any]) -> bytes:
         whole = {**self._document, "manifests": documents}
         return json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode()
 
@@ -323,5 +357,5 @@ def _some(names: Sequence[str]) -> str:
 
 def _damaged(message: str) -> DamagedLayout:
     return DamagedLayout(
-        message, advice="Nothing was overwritten. index.json.prev, if it is there, is the last one."
+        message, advice="Nothing was overwritten. `ocimirror repair` takes the last good one."
     )

@@ -9,6 +9,7 @@ lock moves the names of a whole batch.
     .ocimirror/lock         flock: shared while content is written, exclusive for its removal
     .ocimirror/index.lock   flock: exclusive for the moment of the index replace
     .ocimirror/tmp/         what is being written
+    .ocimirror/quarantine/  what nothing reached, on its way out (see stores/quarantine.py)
 
 Spec: image-spec image-layout.md.
 """
@@ -21,21 +22,20 @@ import os
 import secrets
 import stat
 import threading
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, TypeVar
 
 from ocimirror.errors import (
     DamagedLayout,
     LocalStorageError,
-    MalformedManifest,
     MissingContent,
     NoSpace,
     NotFound,
     SizeMismatch,
     UsageError,
     storage_error,
+    storage_errors,
 )
-from ocimirror.model import strictjson
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import Manifest
@@ -50,13 +50,17 @@ from ocimirror.stores.atomic import (
 )
 from ocimirror.stores.files import FileReader, open_regular
 from ocimirror.stores.index import LayoutIndex, LayoutSource
+from ocimirror.stores.layoutfile import (
+    LAYOUT_FILE,
+    LAYOUT_VERSION,
+    MAX_LAYOUT_FILE_BYTES,
+    check_layout_file,
+)
 from ocimirror.stores.store import Store, Stored, verified
 from ocimirror.stores.stream import CHUNK_BYTES, Reader, VerifiedStream
 
-LAYOUT_FILE = "oci-layout"
-LAYOUT_VERSION = b'{"imageLayoutVersion":"1.0.0"}'
-MAX_LAYOUT_FILE_BYTES = 64 * 1024
 _PRIVATE = ".ocimirror"
+T = TypeVar("T")
 
 
 class Layout(LayoutSource, Store):
@@ -79,6 +83,7 @@ class Layout(LayoutSource, Store):
     """
 
     names_at_once = 64
+    _lock_mode: Literal["shared", "exclusive"] = "shared"
 
     def __init__(
         self,
@@ -111,22 +116,22 @@ class Layout(LayoutSource, Store):
     # --- opening -------------------------------------------------------------------------------
 
     def _open_for_reading(self, wait: bool) -> None:
-        if not os.path.isdir(self._root):
-            raise NotFound(f"there is no directory {self.path}")
-        raw = self._read_small(LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES)
-        if raw is None:
-            raise DamagedLayout(f"{self.path} is not an OCI image layout: it has no {LAYOUT_FILE}")
-        check_layout_file(raw, self.path)
+        self._refuse_what_is_no_layout()
         lock = os.path.join(self._private, "lock")
         if os.path.exists(lock) and os.access(lock, os.R_OK):
             self._lock = FileLock(lock, create=False)
-            self._lock.acquire("shared", wait=wait)
+            self._lock.acquire(self._lock_mode, wait=wait)
+
+    def _refuse_what_is_no_layout(self) -> None:
+        if not os.path.isdir(self._root):
+            raise NotFound(f"there is no directory {self.path}")
+        check_layout_file(self._read_small(LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES), self.path)
 
     def _open_for_writing(self, wait: bool) -> None:
         self._refuse_other_directories()
         self._make_directories()
         self._lock = FileLock(os.path.join(self._private, "lock"))
-        self._lock.acquire("shared", wait=wait)
+        self._lock.acquire(self._lock_mode, wait=wait)
         remove_abandoned(self._temporary_directory)
         raw = self._read_small(LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES)
         if raw is not None:
@@ -290,8 +295,8 @@ class Layout(LayoutSource, Store):
         free = free_bytes(self._root)
         if descriptor.size > free:
             raise NoSpace(f"{self.path}: {digest} needs {descriptor.size} bytes, {free} are free")
-        self._os.make_directory(directory)
-        with self._new_file(os.path.join(directory, digest.encoded), digest) as file:
+        self._make_directory(directory)
+        with self._new_file(os.path.join(directory, digest.encoded), descriptor) as file:
             if file.kept:
                 stream.resume(file.kept_content(), file.kept)
             while chunk := stream.read(CHUNK_BYTES):
@@ -299,14 +304,18 @@ class Layout(LayoutSource, Store):
             file.commit()
         return Stored.COPIED
 
+    def _make_directory(self, path: str) -> None:
+        with storage_errors(f"cannot make {path}"):
+            self._os.make_directory(path)
+
+    def _named(self, name: str, descriptor: Descriptor) -> bool:
+        return self.index().stands_for(name, descriptor)
+
     def _sync_present(self, path: str) -> None:
         """Sync what another writer may have left unsynced: it is named as durable from now on."""
-        if not self._durable:
-            return
-        try:
-            self._os.sync_file(path)
-        except OSError as error:
-            raise storage_error(error, f"cannot sync {path}") from error
+        if self._durable:
+            with storage_errors(f"cannot sync {path}"):
+                self._os.sync_file(path)
 
     def _tag(self, names: Sequence[tuple[str, Manifest]]) -> None:
         for _, manifest in names:
@@ -315,43 +324,50 @@ class Layout(LayoutSource, Store):
         for algorithm in filter(self._is_directory, self._listed("blobs")):
             self._sync_directory(self._path("blobs", algorithm))
         self._sync_directory(self._path("blobs"))
+        moved = [(name, manifest.descriptor) for name, manifest in names]
+        self.edit_index(lambda current: (current.with_names(moved), None))
+
+    def edit_index(self, edit: Callable[[LayoutIndex], tuple[bytes | None, T]]) -> T:
+        """Replace index.json under its lock, atomically; the old one stays as index.json.prev.
+
+        Args:
+            edit: makes the new document of the current one, None where it can stay as it is, and
+                something to return; what it names must be stored and synced.
+        """
         with self._index_lock():
             # (2) Another process may have moved names since.
             old = self._read_small("index.json", layout_index.MAX_SIZE_BYTES) or b""
-            current = LayoutIndex.parse(old, self.path)
-            new = current.with_names([(name, manifest.descriptor) for name, manifest in names])
-            if new is None:
-                return
-            # (3) A copy, never a hard link: other tools write index.json in place.
-            self._write_file("index.json.prev", old)
-            # (4) The names move, all at once.
-            self._write_file("index.json", new)
-            self._sync_directory(self._root)
+            new, result = edit(LayoutIndex.parse(old, self.path))
+            if new is not None:
+                # (3) A copy, never a hard link: other tools write index.json in place.
+                self._write_file("index.json.prev", old)
+                # (4) The names move, all at once.
+                self._write_file("index.json", new)
+                self._sync_directory(self._root)
+            return result
 
     def _write_file(self, name: str, content: bytes) -> None:
         with self._new_file(self._path(name)) as file:
             file.write(content)
             file.commit()
 
-    def _new_file(self, final: str, resumable: Digest | None = None) -> NewFile:
+    def _new_file(self, final: str, resumable: Descriptor | None = None) -> NewFile:
         # (Not the process id: in containers every run may be process 1.)
         temporary = f"{os.path.basename(final)[:64]}.{secrets.token_hex(8)}"
-        kept = f"{resumable.algorithm}-{resumable.encoded}{PARTIAL}" if resumable else ""
+        kept = f"{resumable.digest}{PARTIAL}".replace(":", "-") if resumable else ""
         return NewFile(
             self._os,
             os.path.join(self._temporary_directory, temporary),
             final,
             durable=self._durable,
             kept=os.path.join(self._temporary_directory, kept) if kept else "",
+            whole_bytes=resumable.size if resumable else 0,
         )
 
     def _sync_directory(self, path: str) -> None:
-        if not self._durable:
-            return
-        try:
-            self._os.sync_directory(path)
-        except OSError as error:
-            raise storage_error(error, f"cannot sync {path}") from error
+        if self._durable:
+            with storage_errors(f"cannot sync {path}"):
+                self._os.sync_directory(path)
 
     @contextlib.contextmanager
     def _index_lock(self) -> Iterator[None]:
@@ -382,19 +398,3 @@ class Layout(LayoutSource, Store):
 
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-def check_layout_file(raw: bytes, what: str) -> None:
-    """Check the content of an oci-layout file.
-
-    Raises:
-        DamagedLayout: not JSON, or a version we do not know.
-
-    Spec: image-spec image-layout.md#oci-layout-file.
-    """
-    try:
-        version = strictjson.loads(raw, LAYOUT_FILE).get("imageLayoutVersion")
-    except MalformedManifest as error:
-        raise DamagedLayout(f"{what}: {error}") from error
-    if version != "1.0.0":
-        raise DamagedLayout(f"{what}: image layout version {version!r:.50}, wanted 1.0.0")

@@ -67,7 +67,7 @@ def inspect(location: Location, places: Places) -> Inspection:
         IntegrityError: its manifest is damaged.
     """
     source = places.source(location)
-    return _inspect(source, source.resolve(location.read_name))
+    return _inspect(source, source.resolve(location.read_name), set())
 
 
 def raw_manifest(location: Location, places: Places) -> bytes:
@@ -84,15 +84,21 @@ def list_images(location: Location, places: Places) -> list[Listed] | list[str]:
     return [_listed(source, entry) for entry in source.entries()]
 
 
-def _inspect(source: Source, descriptor: Descriptor, depth: int = 1) -> Inspection:
+def _inspect(
+    source: Source, descriptor: Descriptor, seen: set[Digest], depth: int = 1
+) -> Inspection:
+    """Inspect a manifest and its children, each digest once: a small index may name one often."""
+    seen.add(descriptor.digest)
     manifest = source.read_manifest(descriptor)
     if depth > MAX_DEPTH:
         raise MalformedManifest(f"{descriptor.digest}: indexes nested deeper than {MAX_DEPTH}")
     children = []
     missing = []
     for child in manifest.manifests:
+        if child.digest in seen:
+            continue
         try:
-            children.append(_inspect(source, child, depth + 1))
+            children.append(_inspect(source, child, seen, depth + 1))
         except (NotFound, MissingContent):
             missing.append(child)
     platform = _platform(source, manifest)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os.path
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from ocimirror.errors import UsageError
 from ocimirror.model.reference import Location, Reference, is_tag
 from ocimirror.stores.archive import Archive, ArchiveWriter
+from ocimirror.stores.exclusive import ExclusiveLayout
 from ocimirror.stores.index import LayoutSource
 from ocimirror.stores.layout import Layout
 from ocimirror.stores.memory import MemoryStore
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 def parse_location(text: str) -> Location:
     """Parse a location; a bare path of a file is an archive, of anything else a layout."""
     location = Location.parse(text)
-    if not text.startswith("oci:") and location.scheme == "oci" and Path(location.path).is_file():
+    if not text.startswith("oci:") and location.scheme == "oci" and os.path.isfile(location.path):
         return replace(location, scheme="oci-archive")
     return location
 
@@ -48,7 +49,7 @@ class Places:
     ) -> None:
         self._network = network
         self._durable = durable
-        self._wait = wait
+        self.wait = wait
         self._transport: Transport | None = None
         self._hosts: dict[str, RegistryHost] = {}
         self._repositories: dict[tuple[str, str], RegistryRepository] = {}
@@ -83,12 +84,31 @@ class Places:
 
     def layout(self, path: str, *, write: bool = False, dry_run: bool = False) -> Store:
         """Return a layout directory; a dry run into one that is not there gets an empty store."""
-        if write and dry_run and not Path(path).exists():
+        if write and dry_run and not os.path.exists(path):
             return MemoryStore(f"oci:{path}")
         mode = "write" if write and not dry_run else "read"
         return self._stack.enter_context(
-            Layout(path, mode, durable=self._durable, wait=self._wait)  # type: ignore[arg-type]
+            Layout(path, mode, durable=self._durable, wait=self.wait)  # type: ignore[arg-type]
         )
+
+    def present_layout(self, path: str) -> Layout:
+        """Return a layout for writing that is there already; none is made.
+
+        Raises:
+            NotFound, DamagedLayout: there is none.
+        """
+        Layout(path, wait=self.wait).close()
+        layout = self.layout(path, write=True)
+        assert isinstance(layout, Layout)  # noqa: S101 - what `layout` opens for writing
+        return layout
+
+    def exclusive_layout(self, path: str, *, writes: bool = True) -> ExclusiveLayout:
+        """Return a layout that nobody else, and nothing else of this run, may use meanwhile.
+
+        The caller closes it.
+        """
+        mode = "write" if writes else "read"
+        return ExclusiveLayout(path, mode, durable=self._durable, wait=self.wait)  # type: ignore[arg-type]
 
     def source(self, location: Location) -> Source:
         """Open a location for reading."""
@@ -137,11 +157,15 @@ def new_name(location: Location, source: Source, source_location: Location) -> s
     Raises:
         UsageError: a layout needs a name, and neither end gives one.
     """
+    if location.digest or (location.reference and location.reference.digest):
+        raise UsageError(
+            f"{location}: a destination is named by a tag; its digest is the content's own"
+        )
     known = source_reference(source, source_location)
     if location.reference is not None:
         if location.reference.tag:
             return location.reference.tag
-        return known.tag if known and not location.reference.digest else ""
+        return known.tag if known else ""
     name = location.name
     if name and (":" in name or "/" in name):
         return name_in_a_layout(Reference.parse(name))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Sequence
-from pathlib import Path
 
 from ocimirror.copy.copy import copy
 from ocimirror.copy.outcome import Options, Outcome, Reporter, Request
@@ -31,7 +31,7 @@ def pull(
         UsageError: a layout that does not exist and looks like a reference, or a directory that
             holds something else.
     """
-    if not Path(layout).exists() and (":" in layout or "@" in layout):
+    if not os.path.exists(layout) and (":" in layout or "@" in layout):
         raise UsageError(
             f"{layout} looks like an image, and the last argument is the LAYOUT directory",
             advice="ocimirror pull IMAGE... LAYOUT; write ./DIRECTORY if that is its name.",

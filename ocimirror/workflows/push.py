@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ocimirror.copy.copy import copy
 from ocimirror.copy.outcome import Options, Outcome, Reporter, Request
@@ -45,10 +46,7 @@ def push(
         UsageError: before any transfer: two images on one destination name, or an entry that
             names no repository.
     """
-    host, _, prefix = target.partition("/")
-    registry = check_registry(host)
-    if prefix:
-        check_repository(prefix)
+    registry, prefix = parse_target(target)
     source = places.layout(layout)
     assert isinstance(source, LayoutSource)  # noqa: S101 - what `layout` opens for reading
     index = source.index()
@@ -56,6 +54,8 @@ def push(
     entries = [index.find(name) for name in images] or [
         entry for entry in index.entries if entry.name and not is_attachment_tag(entry.tag)
     ]
+    if not entries:
+        raise UsageError(f"{layout} has no named image to push", advice="ocimirror list shows all.")
     taken: dict[str, Entry] = {}
     requests = []
     for entry in entries:
@@ -82,6 +82,23 @@ def push(
     return copy(requests, options, reporter)
 
 
+def parse_target(text: str) -> tuple[str, str]:
+    """Split `HOST[:PORT][/PREFIX]`; InvalidReference where a part is none."""
+    host, _, prefix = text.partition("/")
+    return check_registry(host), check_repository(prefix) if prefix else ""
+
+
+def pushed(named: Reference, registry: str, prefix: str, *, keep_host: bool) -> Reference:
+    """Return what an image that is called `named` becomes at a registry, below a prefix.
+
+    Raises:
+        InvalidReference: the repository's name is too long there.
+    """
+    parts = [prefix, named.registry.replace(":", "_") if keep_host else "", named.repository]
+    repository = check_repository("/".join(part for part in parts if part))
+    return Reference(registry, repository, named.tag)
+
+
 def _destination(
     entry: Entry, registry: str, prefix: str, keep_host: bool, layout: str
 ) -> Reference:
@@ -91,7 +108,5 @@ def _destination(
             f"{layout}: the entry {entry.name!r} names no repository to push to",
             advice=f"ocimirror copy oci:{layout}:{entry.name} docker://{registry}/REPOSITORY:TAG",
         )
-    parts = [prefix, named.registry.replace(":", "_") if keep_host else "", named.repository]
-    repository = check_repository("/".join(part for part in parts if part))
-    digest = None if named.tag else entry.descriptor.digest
-    return Reference(registry, repository, named.tag, digest)
+    reference = pushed(named, registry, prefix, keep_host=keep_host)
+    return reference if named.tag else replace(reference, digest=entry.descriptor.digest)

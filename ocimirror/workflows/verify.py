@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,6 +12,7 @@ from ocimirror.errors import (
     DamagedLayout,
     IntegrityError,
     InvalidReference,
+    LocalStorageError,
     MalformedManifest,
     MissingContent,
     NotFound,
@@ -24,10 +25,11 @@ from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.reference import Location
 from ocimirror.stores.archive import Archive
-from ocimirror.stores.index import LayoutSource, platforms_of
+from ocimirror.stores.index import LayoutSource
 from ocimirror.stores.layout import Layout
 from ocimirror.stores.store import Source
 from ocimirror.workflows.places import Places
+from ocimirror.workflows.reach import Seen, reach, whole_first
 
 Kind = Literal["corrupt", "missing", "wrong_size", "malformed", "stray"]
 
@@ -68,15 +70,15 @@ def verify(location: Location, places: Places, *, deep: bool = False, jobs: int 
     local = isinstance(source, LayoutSource)
     report = Report(hashed=local or deep)
     roots = _roots(source, location)
-    blobs: dict[Digest, tuple[Descriptor, str]] = {}
-    seen: set[Digest] = set()
+    blobs: dict[tuple[Digest, int], tuple[Descriptor, str]] = {}
+    seen: set[Seen] = set()
     for image, root in roots:
         for blob in _check_manifests(source, root, image, seen, report):
-            blobs.setdefault(blob.digest, (blob, image))
+            blobs.setdefault((blob.digest, blob.size), (blob, image))
     check = partial(_check_blob, source, hashed=report.hashed)
     with ThreadPoolExecutor(jobs) as pool:
         found = list(pool.map(lambda item: check(*item), blobs.values()))
-    report.blobs = len(blobs)
+    report.blobs = len({digest for digest, _ in blobs})
     report.bytes += sum(blob.size for blob, _ in blobs.values()) if report.hashed else 0
     report.faults += [fault for fault in found if fault is not None]
     if isinstance(source, (Layout, Archive)) and not location.read_name:
@@ -86,8 +88,7 @@ def verify(location: Location, places: Places, *, deep: bool = False, jobs: int 
 
 def _roots(source: Source, location: Location) -> list[tuple[str, Descriptor]]:
     if isinstance(source, LayoutSource) and not location.read_name:
-        # Whole images first: what one needs is missing even where a sparse one does without.
-        entries = sorted(source.entries(), key=lambda entry: bool(entry.platforms))
+        entries = whole_first(source.entries())
         return [(entry.name or str(entry.descriptor.digest), entry.descriptor) for entry in entries]
     return [(str(location), source.resolve(location.read_name))]
 
@@ -96,29 +97,18 @@ def _check_manifests(
     source: Source,
     root: Descriptor,
     image: str,
-    seen: set[Digest],
+    seen: set[Seen],
     report: Report,
-) -> Iterable[Descriptor]:
+) -> Iterator[Descriptor]:
     """Check each manifest below a root once; yield the blobs they name."""
-    platforms = platforms_of(root)
-    unread = [root]
-    while unread:
-        descriptor = unread.pop()
-        if descriptor.digest in seen:
-            continue
-        seen.add(descriptor.digest)
-        report.manifests += 1
-        try:
-            manifest = source.read_manifest(descriptor)
-        except (IntegrityError, NotFound, Unsupported) as error:
-            report.faults.append(_fault(error, descriptor, image))
-            continue
-        report.bytes += descriptor.size
-        wanted = manifest.children_for(platforms)
-        # (What a sparse image was not asked for may be absent; where it is there it must be right.)
-        others = [child for child in manifest.manifests if child not in wanted]
-        unread += [*wanted, *(child for child in others if source.exists(child))]
+
+    def failed(error: OciMirrorError, descriptor: Descriptor) -> None:
+        report.faults.append(_fault(error, descriptor, image))
+
+    for manifest in reach(source, root, seen, failed):
+        report.bytes += manifest.descriptor.size
         yield from (b for b in manifest.blobs if not mediatype.is_foreign(b.media_type))
+    report.manifests = len({digest for digest, _, _ in seen})
 
 
 def _check_blob(source: Source, blob: Descriptor, image: str, *, hashed: bool) -> Fault | None:
@@ -129,7 +119,7 @@ def _check_blob(source: Source, blob: Descriptor, image: str, *, hashed: bool) -
                     pass
         elif not source.exists(blob):
             raise NotFound(f"{source.location}: no {blob}")
-    except (IntegrityError, NotFound, Unsupported) as error:
+    except (IntegrityError, LocalStorageError, NotFound, Unsupported) as error:
         return _fault(error, blob, image)
     return None
 

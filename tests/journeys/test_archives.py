@@ -35,14 +35,14 @@ def test_json_and_an_archive_do_not_share_standard_output(tmp_path: Path) -> Non
     assert ocimirror("copy", tmp_path / "layout", "oci-archive:-", "--json").code == 2
 
 
-def test_an_archive_that_cannot_be_written_is_a_failed_image_and_no_file(tmp_path: Path) -> None:
+def test_what_is_no_regular_file_is_not_replaced_by_an_archive(tmp_path: Path) -> None:
     images.write_layout(tmp_path / "layout", {NAME: images.single()})
     (tmp_path / "taken.tar").mkdir()
 
     result = ocimirror("copy", tmp_path / "layout", f"oci-archive:{tmp_path}/taken.tar", "--json")
 
-    assert result.code == 8
-    assert result.document["images"][0]["status"] == "failed"
+    assert result.code == 2
+    assert "no regular file" in result.document["error"]["message"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["layout", "taken.tar"]
 
 

@@ -203,7 +203,8 @@ def test_no_more_than_one_byte_past_the_end_is_asked_of_the_reader() -> None:
 
 def test_content_without_end_is_given_up_one_byte_past_its_size() -> None:
     zeros = open("/dev/zero", "rb", buffering=0)  # noqa: SIM115 - the stream closes it
-    with VerifiedStream(blob_of(b"\0" * 1000), lambda _: zeros) as right, pytest.raises(SizeMismatch):
+    stream = VerifiedStream(blob_of(b"\0" * 1000), lambda _: zeros)
+    with stream as right, pytest.raises(SizeMismatch):
         right.read_all(1000)
     assert zeros.closed
 

@@ -9,7 +9,8 @@ credentials and what was seen there in this run; `RegistryRepository` is the sto
 Start with `repository`, and `uploads` and `resume` beside it. Below them `registry` finds the
 endpoint and answers challenges, `http` sends and receives `messages`, `url` judges every URL that
 came from outside, `answers` reads header fields and error documents, `tls` says whom we trust.
-`auth`, which imports oras, and `credentials` are loaded when a registry first asks who we are.
+`auth`, which imports oras, and `credentials` are loaded when a registry first asks who we are;
+`credential_store` writes what `credentials` reads.
 
 Refused here: a secret for another origin than its own, a URL into a private network, content that
 something on the way encoded, and a body sent twice: an upload that failed begins again with a

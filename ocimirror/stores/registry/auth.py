@@ -63,16 +63,23 @@ class Authorizer:
         registry: as references and credential files name it.
         policy: judges the realms that the registry names.
         transport: carries token requests, under the same TLS policy.
+        credential: believed before the credential files.
 
     Raises:
         UsageError: a credential file cannot be read.
     """
 
-    def __init__(self, registry: str, policy: UrlPolicy, transport: Transport) -> None:
+    def __init__(
+        self,
+        registry: str,
+        policy: UrlPolicy,
+        transport: Transport,
+        credential: Credential | None = None,
+    ) -> None:
         self._registry = registry
         self._policy = policy
         self._transport = transport
-        self._files = CredentialFiles(transport.options.auth_files, registry)
+        self._files = CredentialFiles(transport.options.auth_files, registry, credential)
         self._challenge: Challenge | None = None
         self._grants: dict[Access, _Grant] = {}
         self._lock = threading.Lock()
@@ -118,14 +125,15 @@ class Authorizer:
         by_scheme = {each.scheme: each for each in reversed(offered)}
         challenge = by_scheme.get("bearer") or by_scheme.get("basic")
         grant = self._grant(access)
+        if challenge is None:
+            # Not remembered: Harbor 2.7 says so of the referrers API only (harbor #18305).
+            raise self._refusal(f"{message} (it offers no Bearer and no Basic)", access)
         with grant.lock:
             if grant.refused:
                 raise self._refusal(grant.refused, access)
             if grant.authorization is not None and grant.authorization is not rejected:
                 return grant.authorization
             try:
-                if challenge is None:
-                    raise AuthenticationFailed(f"{message} (it offers no Bearer and no Basic)")
                 self._challenge = challenge.anywhere()
                 if rejected is not None:
                     self._files.forget_helpers()

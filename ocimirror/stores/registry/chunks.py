@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ocimirror.errors import PushRejected, RegistryUnavailable
 from ocimirror.model import mediatype
 from ocimirror.stores.registry import answers
+from ocimirror.stores.registry.url import redact
 from ocimirror.stores.stream import VerifiedStream
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class ChunkedUpload:
                 raise RegistryUnavailable(f"{response}: it is not where we are in the upload")
             if sent == len(chunk):
                 return
-        raise RegistryUnavailable(f"{self.location}: the upload does not go on")
+        raise RegistryUnavailable(f"{redact(self.location)}: the upload does not go on")
 
     def _received(self, response: Response, begin: int) -> int:
         """Return how many bytes the registry has; an empty upload reads `0-0` as one byte does."""

@@ -22,8 +22,8 @@ HELPER_TIMEOUT_S = 30.0
 MAX_FILE_BYTES = 4 * 1024 * 1024
 MAX_HELPER_BYTES = 1024 * 1024
 
-_HUB_KEY = "https://index.docker.io/v1/"
-_TOKEN_USER = "<token>"  # noqa: S105 - docker's mark for an identity token, not a password
+HUB_KEY = "https://index.docker.io/v1/"
+TOKEN_USER = "<token>"  # noqa: S105 - docker's mark for an identity token, not a password
 _HELPER = re.compile(r"[a-z0-9-]+", re.ASCII)
 
 
@@ -48,11 +48,15 @@ class CredentialFiles:
     Args:
         files: in the order in which they are believed.
         registry: as references name it.
+        given: believed before any file.
     """
 
-    def __init__(self, files: Sequence[AuthFile], registry: str) -> None:
+    def __init__(
+        self, files: Sequence[AuthFile], registry: str, given: Credential | None = None
+    ) -> None:
         self._registry = registry
-        self._files = [(file, _load(file)) for file in files]
+        self._given = given
+        self._files = [(file, load(file)) for file in files]
         self._helped: dict[tuple[str, str], Credential | None] = {}
         self._lock = threading.Lock()
 
@@ -62,19 +66,24 @@ class CredentialFiles:
         In each file: `credHelpers`, then `credsStore`, then `auths`; in containers' files the
         most specific path wins (containers-auth.json(5)).
 
+        Args:
+            repository: empty for the registry itself.
+
         Raises:
             UsageError: an entry cannot be read, or a helper does not work.
         """
+        if self._given is not None:
+            return self._given
         for file, document in self._files:
             for key in self._keys(file, repository):
-                helper = _matching(document, "credHelpers", file, key)
+                helper = matching(document, "credHelpers", file, key)
                 if isinstance(helper, str) and (found := self._ask(helper, file, key)):
                     return found
             store = document.get("credsStore")
             if isinstance(store, str) and store and (found := self._ask(store, file, "")):
                 return found
             for key in self._keys(file, repository):
-                entry = _matching(document, "auths", file, key)
+                entry = matching(document, "auths", file, key)
                 if isinstance(entry, dict) and (found := _parsed(entry, f"{file.path}: {key}")):
                     return found
         return None
@@ -85,24 +94,26 @@ class CredentialFiles:
             self._helped.clear()
 
     def _keys(self, file: AuthFile, repository: str) -> Iterator[str]:
-        if file.kind == "containers":
+        if file.kind == "containers" and repository:
             parts = repository.split("/")
             for count in range(len(parts), 0, -1):
                 yield "/".join((self._registry, *parts[:count]))
         yield self._registry
 
     def _ask(self, helper: str, file: AuthFile, key: str) -> Credential | None:
-        server = key or self._registry
-        if server == DOCKER_HUB and file.kind == "docker":
-            server = _HUB_KEY
+        server = server_name(key or self._registry, file)
         with self._lock:
             if (helper, server) not in self._helped:
                 self._helped[helper, server] = _run_helper(helper, server, file)
             return self._helped[helper, server]
 
 
-def _load(file: AuthFile) -> Mapping[str, object]:
-    """Return the document of a file; an absent or empty one is an empty one."""
+def load(file: AuthFile) -> dict[str, object]:
+    """Return the document of a file; an absent or empty one is an empty one.
+
+    Raises:
+        UsageError: it cannot be read, or is not a JSON object.
+    """
     try:
         with file.path.open("rb") as stream:
             raw = stream.read(MAX_FILE_BYTES + 1)
@@ -121,19 +132,25 @@ def _load(file: AuthFile) -> Mapping[str, object]:
     return document
 
 
-def _matching(document: Mapping[str, object], section: str, file: AuthFile, key: str) -> object:
-    """Return the entry whose key means the same as ours, an exact match first."""
-    entries = document.get(section)
-    if entries is None:
-        return None
-    if not isinstance(entries, dict):
+def entries(document: Mapping[str, object], section: str, file: AuthFile) -> dict[str, object]:
+    """Return a section of a document, empty where it is absent; UsageError for no object."""
+    found = document.get(section)
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
         raise UsageError(f"credential file {file.path}: {section} is not an object")
-    if key in entries:
-        return entries[key]
-    return next((entry for name, entry in entries.items() if _normal(name) == key), None)
+    return found
 
 
-def _normal(key: str) -> str:
+def matching(document: Mapping[str, object], section: str, file: AuthFile, key: str) -> object:
+    """Return the entry whose key means the same as ours, an exact match first."""
+    found = entries(document, section, file)
+    if key in found:
+        return found[key]
+    return next((entry for name, entry in found.items() if normal(name) == key), None)
+
+
+def normal(key: str) -> str:
     """Return a key without scheme and API version; all names of Docker Hub are docker.io."""
     name = re.sub(r"^https?://", "", key).rstrip("/")
     host, slash, path = re.sub(r"/v[12]$", "", name).partition("/")
@@ -159,34 +176,60 @@ def _parsed(entry: Mapping[str, object], what: str) -> Credential | None:
 
 
 def _credential(username: str, password: str, identity: str = "") -> Credential | None:
-    if username == _TOKEN_USER:
+    if username == TOKEN_USER:
         username, password, identity = "", "", password or identity
     return Credential(username, password, identity) if password or identity else None
 
 
 def _run_helper(name: str, server: str, file: AuthFile) -> Credential | None:
     """Run `docker-credential-NAME get`; None where it knows no such server."""
-    what = f"credential helper docker-credential-{name} (named by {file.path})"
-    if not _HELPER.fullmatch(name):
-        raise UsageError(f"credential file {file.path} names a helper that cannot be: {name!r}")
-    try:
-        status, output = _output([f"docker-credential-{name}", "get"], server.encode())
-    except OSError as error:
-        raise UsageError(
-            f"{what} cannot be run: {error.strerror}",
-            advice="Where it is not on PATH (cron has a short one), add its directory there.",
-        ) from error
+    status, output = call_helper(name, "get", server.encode(), file)
     if status != 0 and b"credentials not found" in output:
         return None
     try:
         document = json.loads(output if status == 0 else b"")
-        return _credential(document["Username"].strip(), document["Secret"].strip())
+        return _credential(document["Username"].strip(), document["Secret"])
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         outcome = f"failed with status {status}" if status else "gave no credential"
         raise UsageError(
-            f"{what} {outcome} for {server}",
+            f"{_told(name, file)} {outcome} for {server}",
             advice=f"Try it: echo {server} | docker-credential-{name} get",
         ) from None
+
+
+def server_name(key: str, file: AuthFile) -> str:
+    """Return what a helper calls a server; docker has its own name for Docker Hub."""
+    return HUB_KEY if key == DOCKER_HUB and file.kind == "docker" else key
+
+
+def call_helper(name: str, action: str, request: bytes, file: AuthFile) -> tuple[int, bytes]:
+    """Run `docker-credential-NAME ACTION`, without a shell and for a limited time.
+
+    Args:
+        name: as the file has it.
+        action: `get`, `store` or `erase`.
+        request: its standard input.
+        file: what names the helper.
+
+    Returns:
+        Its status, and its output, which may hold a secret.
+
+    Raises:
+        UsageError: it cannot be run.
+    """
+    if not _HELPER.fullmatch(name):
+        raise UsageError(f"credential file {file.path} names a helper that cannot be: {name!r}")
+    try:
+        return _output([f"docker-credential-{name}", action], request)
+    except OSError as error:
+        raise UsageError(
+            f"{_told(name, file)} cannot be run: {error.strerror}",
+            advice="Where it is not on PATH (cron has a short one), add its directory there.",
+        ) from error
+
+
+def _told(name: str, file: AuthFile) -> str:
+    return f"credential helper docker-credential-{name} (named by {file.path})"
 
 
 def _output(command: Sequence[str], request: bytes) -> tuple[int, bytes]:

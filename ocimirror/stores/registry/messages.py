@@ -30,14 +30,16 @@ _REFUSALS = {401: AuthenticationFailed, 403: AuthenticationFailed, 404: NotFound
 
 
 class Access(NamedTuple):
-    """What a request must be allowed to do."""
+    """What a request must be allowed to do; without a repository, to know who we are."""
 
-    repository: str
+    repository: str = ""
     push: bool = False
     mount_from: str = ""
 
     def scopes(self) -> tuple[str, ...]:
         """Return it as scopes of the token protocol."""
+        if not self.repository:
+            return ()
         scope = f"repository:{self.repository}:pull" + (",push" if self.push else "")
         return (scope, f"repository:{self.mount_from}:pull") if self.mount_from else (scope,)
 

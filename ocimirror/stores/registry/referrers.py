@@ -46,6 +46,7 @@ class Referrers:
         self._lock = threading.Lock()
         self._tags: frozenset[str] | None = None
         self._tags_known = False
+        self._has_api: bool | None = None
 
     def of(self, subject: Descriptor) -> list[Referrer]:
         """Return what is said to refer to a manifest; whoever reads one checks its subject.
@@ -63,7 +64,7 @@ class Referrers:
     def _from_api(self, subject: Descriptor) -> list[Descriptor] | None:
         """Return what the API lists, None where the registry has no API."""
         host = self._repository.host
-        if host.has_referrers_api is False:
+        if host.has_referrers_api is False or self._has_api is False:
             return None
         found: dict[Digest, Descriptor] = {}
         page, seen = f"referrers/{subject.digest}", set[str]()
@@ -77,12 +78,16 @@ class Referrers:
             if response is None or not _is_index(response):
                 if response is not None:
                     response.drain()
-                if host.has_referrers_api:
-                    raise RegistryUnavailable(f"{response}: the referrers API gave no index")
-                host.has_referrers_api = False
+                if self._has_api:
+                    raise RegistryUnavailable(f"{page}: the referrers API gave no index")
+                self._has_api = False
+                # (Only this says it of the whole registry; a 403 is about one repository.)
+                if response is not None and response.status in (404, 405, 501):
+                    host.has_referrers_api = False
                 return None
-            host.has_referrers_api = True
-            found |= {d.digest: d for d in _entries(response.read_all(MAX_SIZE_BYTES), subject)}
+            self._has_api = True
+            listed = _entries(response.read_all(MAX_SIZE_BYTES), f"{response}")
+            found |= {descriptor.digest: descriptor for descriptor in listed}
             _bound(len(found), subject)
             seen.add(page)
             target = answers.next_page(response.headers)
@@ -108,7 +113,7 @@ class Referrers:
         raw = response.read_all(MAX_SIZE_BYTES)
         if Digest.of(raw, subject.digest.algorithm) == subject.digest:
             return []  # GitLab reads the tag as the digest, and answers with the image (oras #2148)
-        found = _entries(raw, subject)
+        found = _entries(raw, f"{response}")
         _bound(len(found), subject)
         return found
 
@@ -159,7 +164,7 @@ class Referrers:
                 raw = json.dumps(document, separators=(",", ":")).encode()
                 size = len(raw)
                 index = Descriptor(mediatype.OCI_INDEX, Digest.of(raw), size, kind="manifest")
-                self._repository.put_manifest(tag, raw, index)
+                self._repository.put_manifest(tag, raw, index, keeps_referrers=False)
         raise RegistryUnavailable(
             f"{self._repository.location}:{tag}: another writer won {MAX_ROUNDS} times"
         )
@@ -175,9 +180,10 @@ class Referrers:
             response.drain()
             raise PushRejected(f"{response}: the referrers tag is taken by something else")
         what = f"{response}"
-        document = cast("dict[str, Any]", strictjson.loads(response.read_all(MAX_SIZE_BYTES), what))
-        if not isinstance(document.get("manifests"), list):
-            raise PushRejected(f"{what}: the referrers tag holds no list of manifests")
+        raw = response.read_all(MAX_SIZE_BYTES)
+        _entries(raw, what)
+        document = cast("dict[str, Any]", strictjson.loads(raw, what))
+        document["manifests"] = document.get("manifests") or []
         return document
 
 
@@ -189,8 +195,7 @@ def _is_index(response: Response) -> bool:
     )
 
 
-def _entries(raw: bytes, subject: Descriptor) -> list[Descriptor]:
-    what = f"referrers of {subject.digest}"
+def _entries(raw: bytes, what: str) -> list[Descriptor]:
     entries = strictjson.loads(raw, what).get("manifests") or []
     if not isinstance(entries, list):
         raise MalformedManifest(f"{what}: no list of manifests")

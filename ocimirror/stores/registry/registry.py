@@ -21,6 +21,7 @@ from ocimirror.stores.stream import VerifiedStream
 
 if TYPE_CHECKING:
     from ocimirror.stores.registry.auth import Authorizer
+    from ocimirror.stores.registry.credentials import Credential
 
 HUB_ENDPOINT = "registry-1.docker.io"
 
@@ -31,12 +32,15 @@ class RegistryHost:
     Args:
         registry: `host[:port]` as references name it; docker.io is reached at its endpoint.
         transport: the run's connections; it stays the caller's to close.
+        credential: who we are there; else the credential files say it.
 
     Raises:
         InvalidReference: not a registry.
     """
 
-    def __init__(self, registry: str, transport: Transport) -> None:
+    def __init__(
+        self, registry: str, transport: Transport, credential: Credential | None = None
+    ) -> None:
         self.registry = check_registry(registry)
         self.transport = transport
         self.blobs: dict[Digest, str] = {}
@@ -45,6 +49,7 @@ class RegistryHost:
         self.habits = Habits()
         self.has_referrers_api: bool | None = None
         self._lock = threading.Lock()
+        self._credential = credential
         self._authorizer: Authorizer | None = None
 
     def repository(self, name: str) -> RegistryRepository:
@@ -68,6 +73,21 @@ class RegistryHost:
     def policy(self) -> UrlPolicy:
         """The judge of URLs that this registry names."""
         return UrlPolicy(self.endpoint, self.transport.options.plain_http)
+
+    def admits(self) -> bool:
+        """Ask whether it takes us for who we are; False where it does not ask who we are.
+
+        Spec: distribution-spec spec.md#determining-support
+
+        Raises:
+            AuthenticationFailed: our credentials are missing or wrong.
+            RemoteError: as `send`, and for any other answer than 200.
+        """
+        response = self.send("GET", "/v2/", Access())
+        if response.status != 200:
+            raise response.failure()
+        response.drain()
+        return self._authorizer is not None
 
     def send(
         self,
@@ -128,5 +148,7 @@ class RegistryHost:
                 # (Imported here: it imports oras, and most registries never ask.)
                 from ocimirror.stores.registry.auth import Authorizer
 
-                self._authorizer = Authorizer(self.registry, self.policy, self.transport)
+                self._authorizer = Authorizer(
+                    self.registry, self.policy, self.transport, self._credential
+                )
             return self._authorizer

@@ -41,8 +41,7 @@ MAX_PAGE_BYTES = 16 * 1024 * 1024
 MAX_PAGES = 20_000
 PAGE_SIZE = 1000
 
-# Without the right Accept registries answer 404 or schema 1; the last one is for types that are
-# not ours to know.
+# Without the right Accept registries answer 404 or schema 1; the last is for types unknown to us.
 _ACCEPT = ", ".join((*mediatype.ACCEPTED, "*/*"))
 _KNOWN = mediatype.INDEXES | mediatype.IMAGE_MANIFESTS
 _GENERIC = frozenset({"", "application/json", mediatype.OCTET_STREAM, "text/plain"})
@@ -99,14 +98,13 @@ class RegistryRepository(Store):
         media_type = answers.content_type(head.headers)
         stated = answers.content_digest(head.headers)
         digest = wanted or stated
-        if head.status != 200 or not size or media_type in _GENERIC:
-            return None
-        if answers.encoded(head.headers) or self._heads_lie:
+        told = head.status == 200 and size and media_type not in _GENERIC
+        if not told or answers.encoded(head.headers) or self._heads_lie:
             return None
         if digest is None or not digest.verifiable or stated not in (None, digest):
             return None
         self._by_head.add(digest)
-        return self._descriptor(media_type, digest, size)
+        return self._descriptor(media_type, digest, size or 0)
 
     def _read_and_hash(self, name: str, wanted: Digest | None) -> Descriptor:
         response = self._get(f"manifests/{name}", _ACCEPT)
@@ -323,7 +321,9 @@ class RegistryRepository(Store):
             blob = replace(descriptor, kind="blob")
             self._push_blob(VerifiedStream(blob, lambda _: BytesIO(raw)), "")
 
-    def put_manifest(self, name: str, raw: bytes, descriptor: Descriptor) -> None:
+    def put_manifest(
+        self, name: str, raw: bytes, descriptor: Descriptor, *, keeps_referrers: bool = True
+    ) -> None:
         """Put manifest bytes under a tag or their digest, and see to it that they are found.
 
         A registry that does not answer a subject with OCI-Subject leaves it to the client to keep
@@ -334,7 +334,7 @@ class RegistryRepository(Store):
         if response.status not in STORED:
             raise rejection(response)
         response.drain()
-        if b'"subject"' in raw and "OCI-Subject" not in response.headers:
+        if keeps_referrers and b'"subject"' in raw and "OCI-Subject" not in response.headers:
             manifest = Manifest.parse(raw, descriptor)
             if manifest.subject is not None:
                 self._referring.keep(manifest)

@@ -1,0 +1,295 @@
+"""tag, remove, repair and gc: what keeps a layout in good order."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ocimirror.cli import output
+from ocimirror.cli.options import dry_run, durable, option, settings_from, shared, waiting
+
+if TYPE_CHECKING:
+    from ocimirror.stores.quarantine import BlobFile
+    from ocimirror.workflows.gc import Collected
+    from ocimirror.workflows.names import Removed, Tagged
+    from ocimirror.workflows.repair import Repaired
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
+
+
+def _seconds(_: click.Context, __: click.Parameter, value: str) -> float:
+    """Read a time span as people write it: 0, 90s, 15m, 24h, 7d."""
+    match = re.fullmatch(r"0|([0-9]{1,6})([smhd])", value, re.ASCII)
+    if match is None:
+        raise click.BadParameter(f"{value!r} is no time span: write 0, 90s, 15m, 24h or 7d")
+    return int(match[1]) * _UNITS_S[match[2]] if match[1] else 0
+
+
+# --- names --------------------------------------------------------------------------------------
+
+
+@click.command("tag", short_help="Give an image of a layout one more name.", no_args_is_help=True)
+@click.argument("layout")
+@click.argument("name")
+@click.argument("new")
+@waiting
+@shared
+def tag_command(layout: str, name: str, new: str, **options: Any) -> int:
+    """Give an image of a layout one more name; another image that had it loses it.
+
+    NAME is a full reference, a tag that one image has, or a digest. NEW is a full reference, or a
+    tag in the same repository.
+
+    \b
+    Examples:
+      ocimirror tag ./layout docker.io/library/alpine:3.19 stable
+      ocimirror tag ./layout 3.19 registry.example.com/base/alpine:3.19
+      ocimirror tag ./layout sha256:... registry.example.com/found:again
+    """
+    from ocimirror.workflows.names import tag
+
+    settings = settings_from(options, writes=False)
+    with settings.places() as places:
+        tagged = tag(_directory(layout), name, new, places)
+    if settings.json:
+        output.document("tag", 0, _tagged_document(tagged))
+    elif not settings.quiet:
+        output.line(f"tagged  {tagged.name}  {tagged.root.digest}")
+        if tagged.previous not in (None, tagged.root.digest):
+            output.line(f"  note: it was {tagged.previous} before")
+    return 0
+
+
+def _tagged_document(tagged: Tagged) -> dict[str, object]:
+    return {
+        "name": tagged.name,
+        "digest": str(tagged.root.digest),
+        "previous": str(tagged.previous) if tagged.previous else None,
+    }
+
+
+@click.command(
+    "remove", short_help="Take a name from a layout; gc frees the space.", no_args_is_help=True
+)
+@click.argument("layout")
+@click.argument("name")
+@waiting
+@shared
+def remove_command(layout: str, name: str, **options: Any) -> int:
+    """Take a name from a layout; its content stays until gc.
+
+    With its last name an image loses its signatures, SBOMs and attestations too.
+
+    \b
+    Examples:
+      ocimirror remove ./layout docker.io/library/alpine:3.18
+      ocimirror remove ./layout 3.18 && ocimirror gc ./layout
+    """
+    from ocimirror.workflows.names import remove
+
+    settings = settings_from(options, writes=False)
+    with settings.places() as places:
+        removed = remove(_directory(layout), name, places)
+    if settings.json:
+        output.document("remove", 0, _removed_document(removed))
+    elif not settings.quiet:
+        _removed_lines(removed, layout)
+    return 0
+
+
+def _removed_document(removed: Removed) -> dict[str, object]:
+    return {
+        "name": removed.entry.name or None,
+        "digest": str(removed.entry.descriptor.digest),
+        "other_names": list(removed.others),
+        "attachments": [
+            {"name": entry.name or None, "digest": str(entry.descriptor.digest)}
+            for entry in removed.attachments
+        ],
+    }
+
+
+def _removed_lines(removed: Removed, layout: str) -> None:
+    entry = removed.entry
+    output.line(f"removed  {entry.name or '(no name)'}  {entry.descriptor.digest}")
+    for attachment in removed.attachments:
+        name = attachment.name or "what referred to it"
+        output.line(f"removed  {name}  {attachment.descriptor.digest}")
+    if removed.others:
+        output.line(f"  note: the image is still {', '.join(removed.others)}")
+    else:
+        output.line(f"  note: its content stays until `ocimirror gc {layout}`")
+
+
+# --- content ------------------------------------------------------------------------------------
+
+
+@click.command(
+    "repair", short_help="Fetch again what is damaged or missing in a layout.", no_args_is_help=True
+)
+@click.argument("layout")
+@option(
+    "--from",
+    "origin",
+    metavar="LOCATION",
+    default="",
+    help="Fetch from this layout or archive, or from docker://HOST[/PREFIX] as push fills it.",
+)
+@option(
+    "--rebuild-index",
+    is_flag=True,
+    help="Where index.json and its copy are damaged, make one of the manifests that are there.",
+)
+@dry_run
+@durable
+@waiting
+@shared
+def repair_command(layout: str, origin: str, rebuild_index: bool, **options: Any) -> int:
+    """Verify a layout, and fetch again what is damaged or missing.
+
+    Each image that has faults is copied again, by digest, from the registry that its name says,
+    or from --from. A damaged index.json is taken from index.json.prev; a valid one is never
+    overwritten. Names stay as they are.
+
+    \b
+    Examples:
+      ocimirror repair ./layout
+      ocimirror repair ./layout --from docker://registry.example.com:5000/mirror
+      ocimirror repair ./layout --from oci-archive:yesterday.tar
+      ocimirror repair ./layout --rebuild-index --from ./other-layout
+    """
+    from ocimirror.cli.progress import progress_for
+    from ocimirror.copy.outcome import Options
+    from ocimirror.workflows.repair import repair
+
+    planned = options.pop("dry_run")
+    settings = settings_from(options, writes=True)
+    copy_options = Options(
+        jobs=settings.jobs, retries=settings.retries, dry_run=planned, stop=settings.stop
+    )
+    started = time.monotonic()
+    progress = progress_for(0, json=settings.json, quiet=settings.quiet, bars=settings.progress)
+    with settings.places() as places, progress:
+        repaired = repair(
+            _directory(layout), origin, places, copy_options, progress, rebuild_index=rebuild_index
+        )
+    code = 128 + settings.signal if settings.signal else _repair_code(repaired, planned)
+    seconds = time.monotonic() - started
+    if settings.json:
+        _repair_document(repaired, code, seconds)
+    elif code or not settings.quiet:
+        _repair_lines(repaired, layout, planned)
+    return code
+
+
+def _repair_code(repaired: Repaired, planned: bool) -> int:
+    """Return 0 where the layout verifies now, whoever failed on the way."""
+    if not repaired.faults:
+        return 0
+    failed = [outcome.error.exit_code for outcome in repaired.outcomes if outcome.error is not None]
+    return output.exit_code_of(failed) or (0 if planned else 5)
+
+
+def _repair_document(repaired: Repaired, code: int, seconds: float) -> None:
+    output.document(
+        "repair",
+        code,
+        {
+            "index": repaired.index,
+            "images": [output.outcome_document(outcome) for outcome in repaired.outcomes],
+            "totals": output.totals(repaired.outcomes, seconds),
+            "faults": [output.fault_document(fault) for fault in repaired.faults],
+        },
+    )
+
+
+def _repair_lines(repaired: Repaired, layout: str, planned: bool) -> None:
+    if repaired.index == "restored":
+        output.line(f"index.json of {layout} is that of index.json.prev now")
+        output.line("  note: names that moved last may be missing: pull those images again")
+    elif repaired.index == "rebuilt":
+        output.line(f"index.json of {layout} was made of the manifests that are there")
+        output.line("  note: `ocimirror tag` gives those without a name one")
+    if not repaired.faults:
+        output.line(f"ok  {layout}: {'repaired' if repaired.outcomes else 'no faults'}")
+        return
+    for fault in () if planned else repaired.faults:
+        output.line(f"{fault.kind}  {fault.digest}")
+        output.line(f"  {fault.message}")
+    output.line(f"{len(repaired.faults)} faults in {layout}")
+
+
+@click.command("gc", short_help="Remove what nothing in a layout reaches.", no_args_is_help=True)
+@click.argument("layout")
+@option(
+    "--grace",
+    callback=_seconds,
+    default="24h",
+    show_default=True,
+    metavar="TIME",
+    help="How old a blob has to be, and how long it then waits in quarantine: 0, 90s, 15m, 7d.",
+)
+@dry_run
+@waiting
+@shared
+def gc_command(layout: str, grace: float, **options: Any) -> int:
+    """Remove what no image of a layout needs, in two runs.
+
+    The first puts it in quarantine, one after the grace deletes it; what has become needed
+    meanwhile is put back. No pull, push or verify runs at the same time (exit 7, or --wait).
+    Where a manifest that is needed is damaged, nothing is removed.
+
+    \b
+    Examples:
+      ocimirror gc ./layout
+      ocimirror gc ./layout --dry-run
+      ocimirror gc ./layout --grace 7d --wait -q
+    """
+    from ocimirror.workflows.gc import gc
+
+    planned = options.pop("dry_run")
+    settings = settings_from(options, writes=False)
+    with settings.places() as places:
+        collected = gc(_directory(layout), grace, places, dry_run=planned)
+    if settings.json:
+        output.document("gc", 0, {"dry_run": planned, **_collected_document(collected)})
+    elif not settings.quiet:
+        _collected_lines(collected, planned)
+    return 0
+
+
+def _counts(collected: Collected) -> dict[str, Sequence[BlobFile]]:
+    return {
+        "kept": collected.kept,
+        "restored": collected.restored,
+        "quarantined": collected.quarantined,
+        "waiting": collected.waiting,
+        "deleted": collected.deleted,
+    }
+
+
+def _collected_document(collected: Collected) -> dict[str, object]:
+    counts = {
+        what: {"blobs": len(files), "bytes": sum(file.size for file in files)}
+        for what, files in _counts(collected).items()
+    }
+    return {**counts, "strays": collected.strays}
+
+
+def _collected_lines(collected: Collected, planned: bool) -> None:
+    for path in collected.strays:
+        output.line(f"stray  {path} is no blob; it stays")
+    parts = [
+        f"{len(files)} {what} ({output.size(sum(file.size for file in files))})"
+        for what, files in _counts(collected).items()
+        if files or what == "kept"
+    ]
+    output.line(("would be: " if planned else "") + ", ".join(parts))
+
+
+def _directory(layout: str) -> str:
+    return layout.removeprefix("oci:")

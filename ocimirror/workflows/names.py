@@ -1,0 +1,142 @@
+"""tag and remove: the names of a layout, without touching its content."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from ocimirror.errors import UsageError
+from ocimirror.model.descriptor import Descriptor
+from ocimirror.model.digest import Digest
+from ocimirror.model.manifest import Manifest
+from ocimirror.model.reference import Reference, is_attachment_tag, is_tag
+from ocimirror.stores.index import Entry, LayoutIndex
+from ocimirror.stores.layout import Layout
+from ocimirror.workflows.places import Places, name_in_a_layout
+from ocimirror.workflows.reach import Seen, ignore, reach
+
+
+@dataclass(frozen=True, slots=True)
+class Tagged:
+    """An image that has got a name; `previous` is what had it, None where nothing had."""
+
+    name: str
+    root: Descriptor
+    previous: Digest | None
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """A name that is gone.
+
+    Attributes:
+        entry: as it was.
+        others: names that the same image still has; where there are none, gc takes the content
+            that nothing else needs.
+        attachments: what referred to the image alone, and went with its last name.
+    """
+
+    entry: Entry
+    others: tuple[str, ...]
+    attachments: tuple[Entry, ...]
+
+
+def tag(path: str, name: str, new: str, places: Places) -> Tagged:
+    """Give an image of a layout one more name; whatever had it has it no longer.
+
+    Args:
+        path: the layout's directory.
+        name: of the image, or its digest.
+        new: a full reference, or a tag in the same repository.
+        places: the stores of this run.
+
+    Raises:
+        NotFound: no such image.
+        UsageError: several images go by that name, or `new` is no name for this one.
+    """
+
+    def edit(index: LayoutIndex) -> tuple[bytes | None, Tagged]:
+        entry = index.find(name)
+        full = _new_name(entry, new)
+        had = next((e.descriptor.digest for e in index.entries if e.name == full), None)
+        return index.with_names([(full, entry.descriptor)]), Tagged(full, entry.descriptor, had)
+
+    return places.present_layout(path).edit_index(edit)
+
+
+def _new_name(entry: Entry, new: str) -> str:
+    known = entry.reference()
+    if "/" not in new and ":" not in new:
+        if not is_tag(new):
+            raise UsageError(f"not a name for an image: {new[:300]!r}")
+        return str(replace(known, tag=new, digest=None)) if known else new
+    reference = Reference.parse(new)
+    if reference.digest not in (None, entry.descriptor.digest):
+        raise UsageError(f"{reference} names another digest than {entry.descriptor.digest}")
+    return name_in_a_layout(reference)
+
+
+def remove(path: str, name: str, places: Places) -> Removed:
+    """Take a name from a layout; content stays until gc.
+
+    With its last name an image loses what refers to it alone: signatures, SBOMs, attestations.
+
+    Args:
+        path: the layout's directory.
+        name: a full reference, a tag that one name has, or the digest of an image that has one.
+        places: the stores of this run.
+
+    Raises:
+        NotFound: no such name.
+        UsageError: several names are meant.
+    """
+    layout = places.present_layout(path)
+
+    def edit(index: LayoutIndex) -> tuple[bytes | None, Removed]:
+        going = list(index.called(name))
+        entry = going[0]
+        same = [e for e in index.entries if e.descriptor.digest == entry.descriptor.digest]
+        others = tuple(dict.fromkeys(e.name for e in same if e.name and e not in going))
+        attachments = () if others else _attachments(layout, index, going)
+        return index.without([*going, *attachments]), Removed(entry, others, attachments)
+
+    return layout.edit_index(edit)
+
+
+def _attachments(layout: Layout, index: LayoutIndex, going: list[Entry]) -> tuple[Entry, ...]:
+    """Return the entries of what refers to an image that goes, and to nothing that stays."""
+    image = list(_manifests(layout, going))
+    candidates = _referring(layout, image)
+    staying = (
+        entry
+        for entry in index.entries
+        if entry not in going and entry.descriptor.digest not in candidates
+    )
+    held = {manifest.digest for manifest in _manifests(layout, staying)}
+    lost = _referring(layout, [m for m in image if m.digest not in held])
+    return tuple(
+        entry
+        for entry in index.entries
+        if entry not in going
+        and entry.descriptor.digest in lost
+        and (not entry.name or is_attachment_tag(entry.tag))
+    )
+
+
+def _manifests(layout: Layout, entries: Iterable[Entry]) -> Iterable[Manifest]:
+    seen: set[Seen] = set()
+    for entry in entries:
+        yield from reach(layout, entry.descriptor, seen, ignore)
+
+
+def _referring(layout: Layout, manifests: Iterable[Manifest]) -> set[Digest]:
+    """Return the digests of what refers to any of these, and of what refers to that in turn."""
+    found: set[Digest] = set()
+    unread = [manifest.descriptor for manifest in manifests]
+    while unread:
+        new = [
+            r.descriptor for r in layout.referrers(unread.pop()) if r.descriptor.digest not in found
+        ]
+        found.update(descriptor.digest for descriptor in new)
+        unread += new
+    return found

@@ -1,0 +1,64 @@
+"""What a root leads to in a place that may be damaged, and may hold sparse images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from ocimirror.errors import IntegrityError, NotFound, OciMirrorError, Unsupported
+from ocimirror.model.descriptor import Descriptor
+from ocimirror.model.digest import Digest
+from ocimirror.model.manifest import Manifest
+from ocimirror.model.platform import Platform
+from ocimirror.stores.index import Entry, platforms_of
+from ocimirror.stores.store import Source
+
+# (With the size and the platforms: another name of one digest may state or need other ones.)
+Seen = tuple[Digest, int, tuple[Platform, ...]]
+
+
+def reach(
+    source: Source,
+    root: Descriptor,
+    seen: set[Seen],
+    failed: Callable[[OciMirrorError, Descriptor], None],
+) -> Iterator[Manifest]:
+    """Yield each manifest from a root down that can be read, parents first.
+
+    Of an index of a sparse image what it was not asked for may be absent; where it is there, it
+    counts.
+
+    Args:
+        source: the place.
+        root: where it begins; an entry's annotation says which platforms were asked for.
+        seen: not looked at again; what is looked at is added, also where it cannot be read.
+        failed: told of a manifest that is absent or damaged; it may raise.
+    """
+    platforms = platforms_of(root)
+    unread = [root]
+    while unread:
+        descriptor = unread.pop()
+        key = descriptor.digest, descriptor.size, platforms
+        if key in seen:
+            continue
+        seen.add(key)
+        try:
+            manifest = source.read_manifest(descriptor)
+        except (IntegrityError, NotFound, Unsupported) as error:
+            failed(error, descriptor)
+            continue
+        yield manifest
+        wanted = manifest.children_for(platforms)
+        others = [child for child in manifest.manifests if child not in wanted]
+        unread += [*wanted, *(child for child in others if source.exists(child))]
+
+
+def whole_first(entries: Iterable[Entry]) -> list[Entry]:
+    """Return entries with sparse images last.
+
+    What a whole one needs is missing even where a sparse one does without.
+    """
+    return sorted(entries, key=lambda entry: bool(entry.platforms))
+
+
+def ignore(error: OciMirrorError, descriptor: Descriptor) -> None:
+    """Go on past what cannot be read; for `reach`."""

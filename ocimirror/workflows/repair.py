@@ -1,0 +1,193 @@
+"""repair: what is damaged or missing in a layout is fetched again, and its index mended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ocimirror.copy.copy import copy
+from ocimirror.copy.outcome import Options, Outcome, Reporter, Request, Silent
+from ocimirror.errors import (
+    DamagedLayout,
+    IntegrityError,
+    NotFound,
+    RemoteError,
+    UsageError,
+)
+from ocimirror.model.digest import Digest
+from ocimirror.model.platform import Platform
+from ocimirror.model.reference import Location, Reference
+from ocimirror.stores.exclusive import Mended
+from ocimirror.stores.index import Entry
+from ocimirror.stores.layout import Layout
+from ocimirror.stores.store import Source
+from ocimirror.workflows.places import Places, parse_location
+from ocimirror.workflows.push import parse_target, pushed
+from ocimirror.workflows.reach import Seen, ignore, reach
+from ocimirror.workflows.verify import Fault, verify
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """What was done, and the faults that are left; a dry run leaves them all."""
+
+    index: Mended
+    outcomes: list[Outcome]
+    faults: list[Fault]
+
+
+def repair(
+    path: str,
+    origin: str,
+    places: Places,
+    options: Options,
+    reporter: Reporter | None = None,
+    *,
+    rebuild_index: bool = False,
+) -> Repaired:
+    """Verify a layout and copy each image that has faults again, by digest; names stay.
+
+    Args:
+        path: the layout's directory.
+        origin: a layout, an archive, or `docker://HOST[/PREFIX]` where repositories are called as
+            `push` calls them; empty: the registry that each image's name says.
+        places: the stores of this run.
+        options: how to copy. Everything is hashed, and nothing is added: no referrers.
+        reporter: told of each image.
+        rebuild_index: where index.json is damaged and index.json.prev too, make one of the blobs.
+
+    Raises:
+        DamagedLayout: index.json is damaged and was not mended.
+        UsageError: `origin` is no place to fetch from.
+    """
+    options = replace(options, deep=True, referrers=False, allow_foreign=True)
+    origins = _Origins(path, origin, places)
+    index = _mend_index(path, places, rebuild_index, dry_run=options.dry_run)
+    location = Location("oci", path)
+    destination = places.layout(path, write=True, dry_run=options.dry_run)
+    assert isinstance(destination, Layout)  # noqa: S101 - it is there
+    faults = verify(location, places, jobs=options.jobs).faults
+    outcomes: list[Outcome] = []
+    requests: list[Request] = []
+    for entry in _with_faults(destination, faults):
+        request = _request(entry, destination, origins)
+        if request.source is destination:
+            outcomes.append(_failed(request, reporter or Silent()))
+        else:
+            requests.append(request)
+    outcomes += copy(requests, options, reporter)
+    if requests and not options.dry_run:
+        faults = verify(location, places, jobs=options.jobs).faults
+    return Repaired(index, outcomes, faults)
+
+
+def _mend_index(path: str, places: Places, rebuild: bool, *, dry_run: bool) -> Mended:
+    with Layout(path, wait=places.wait) as layout:
+        try:
+            layout.index()
+        except DamagedLayout:
+            if dry_run:
+                raise
+        else:
+            return "kept"
+    with places.exclusive_layout(path) as layout:
+        return layout.mend_index(from_blobs=rebuild)
+
+
+def _with_faults(layout: Layout, faults: Sequence[Fault]) -> list[Entry]:
+    """Return the entries that lead to content with a fault."""
+    faulty = {fault.digest for fault in faults if fault.kind != "stray"}
+    return [entry for entry in layout.entries() if faulty and faulty & _closure(layout, entry)]
+
+
+def _closure(layout: Layout, entry: Entry) -> set[str]:
+    seen: set[Seen] = set()
+    digests: set[Digest] = set()
+    for manifest in reach(layout, entry.descriptor, seen, ignore):
+        digests.update(blob.digest for blob in manifest.blobs)
+    digests.update(digest for digest, _, _ in seen)  # (what cannot be read is not yielded)
+    return {str(digest) for digest in digests}
+
+
+def _request(entry: Entry, layout: Layout, origins: _Origins) -> Request:
+    """Return what to copy; from the layout itself where nobody knows the place to copy from."""
+    digest = entry.descriptor.digest
+    source, shown = origins.of(entry, layout.entries()) or (layout, "")
+    into = Location("oci", layout.path, entry.name, None if entry.name else digest)
+    return Request(
+        source, str(digest), layout, "", shown or str(into), str(into), _held(layout, entry)
+    )
+
+
+def _held(layout: Layout, entry: Entry) -> tuple[Platform, ...]:
+    """Return a sparse image's platforms, with those that other images brought."""
+    if not entry.platforms:
+        return ()
+    try:
+        children = layout.read_manifest(entry.descriptor).manifests
+    except (IntegrityError, NotFound):
+        return entry.platforms
+    present = [c.platform for c in children if c.platform is not None and layout.exists(c)]
+    return tuple(dict.fromkeys((*entry.platforms, *present)))
+
+
+def _failed(request: Request, reporter: Reporter) -> Outcome:
+    error = NotFound(
+        f"{request.shown_destination}: its name does not say which registry it came from",
+        advice="Name a place that has it: --from LAYOUT, ARCHIVE or docker://HOST[/PREFIX].",
+    )
+    outcome = Outcome(request, error=error)
+    reporter.finished(outcome)
+    return outcome
+
+
+class _Origins:
+    """Where to fetch the content of an entry: one place for all, or the registry of its name."""
+
+    def __init__(self, path: str, text: str, places: Places) -> None:
+        self._places = places
+        self._registry: tuple[str, str] | None = None
+        self._place: tuple[Source, Location] | None = None
+        if text.startswith("docker://"):
+            self._registry = parse_target(text.removeprefix("docker://").rstrip("/"))
+        elif text:
+            location = parse_location(text)
+            if location.read_name:
+                raise UsageError(f"--from {location}: a whole layout or archive, without a NAME")
+            if location.scheme == "oci" and Path(location.path).resolve() == Path(path).resolve():
+                raise UsageError(f"--from {location} is the layout that is to be repaired")
+            self._place = places.source(location), location
+
+    def of(self, entry: Entry, entries: Sequence[Entry]) -> tuple[Source, str] | None:
+        """Return a source that may have an entry's root, and how the root is called there.
+
+        What has no name is looked for in every repository that the layout knows.
+        """
+        digest = entry.descriptor.digest
+        if self._place is not None:
+            source, location = self._place
+            return source, str(replace(location, digest=digest))
+        named = entry.reference()
+        known = [named] if named else [other for e in entries if (other := e.reference())]
+        found = dict.fromkeys(
+            replace(place, digest=digest) for reference in known for place in self._at(reference)
+        )
+        candidates = list(found if named else {replace(place, tag=""): None for place in found})
+        if not candidates:
+            return None
+        *others, reference = candidates
+        reference = next((other for other in others if self._has(other)), reference)
+        return self._places.repository(reference), str(Location("docker", reference=reference))
+
+    def _at(self, reference: Reference) -> list[Reference]:
+        if self._registry is None:
+            return [reference]
+        return [pushed(reference, *self._registry, keep_host=keep) for keep in (False, True)]
+
+    def _has(self, reference: Reference) -> bool:
+        try:
+            self._places.repository(reference).resolve(str(reference.digest))
+        except RemoteError:
+            return False
+        return True
