@@ -12,6 +12,9 @@ from ocimirror.model.manifest import Manifest
 from ocimirror.model.reference import Reference, is_attachment_tag
 from ocimirror.stores.store import Referrer, Store
 
+Name = tuple[str, Manifest]
+"""What a manifest is to be called; an empty text for one that its subject field finds."""
+
 
 def find_attachments(request: Request, subject: Manifest) -> list[Referrer]:
     """Ask the source what refers to a manifest; a failure to tell is an error, never "none"."""
@@ -46,9 +49,7 @@ def attachment_name(new_name: str, tag: str) -> str:
     return tag
 
 
-def keeping_signatures(
-    destination: Store, names: Sequence[tuple[str, Manifest]]
-) -> tuple[list[tuple[str, Manifest]], list[str]]:
+def keeping_signatures(destination: Store, names: Sequence[Name]) -> tuple[list[Name], list[str]]:
     """Leave out cosign tags whose manifest at the destination has layers that ours lacks.
 
     Somebody may have signed the mirrored image there; moving the tag would lose that signature.
@@ -56,9 +57,10 @@ def keeping_signatures(
     Returns:
         The names to move, and a note for each that was left out.
     """
-    moving, notes = [], []
+    moving, notes = list[Name](), list[str]()
     for name, manifest in names:
-        lost = _layers_only_there(destination, name, manifest)
+        with blamed_on("destination"):
+            lost = _layers_only_there(destination, name, manifest)
         if lost:
             notes.append(
                 f"{name} was not overwritten: it has {lost} layers that the source lacks"

@@ -13,12 +13,16 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from ocimirror.copy.attachments import find_attachments, has_new_attachments
-from ocimirror.copy.image import Image
+from ocimirror.copy.attachments import (
+    Name,
+    find_attachments,
+    has_new_attachments,
+    keeping_signatures,
+)
+from ocimirror.copy.image import BlobKey, Image, SharedBlob, key_of
 from ocimirror.copy.outcome import Options, Outcome, Reporter, Request, Silent, Status
 from ocimirror.copy.plan import Plan
 from ocimirror.copy.ready import Ready
@@ -35,15 +39,12 @@ from ocimirror.errors import (
     blamed_on,
 )
 from ocimirror.model.descriptor import Descriptor
-from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import Manifest
 from ocimirror.stores.index import sparse
-from ocimirror.stores.store import Referrer, Store, Stored
+from ocimirror.stores.store import Referrer, Stored
 
 logger = logging.getLogger(__name__)
 
-# (With the size: an image that states a wrong one must not fail the others, nor pass with them.)
-_BlobKey = tuple[Store, Digest, int]
 T = TypeVar("T")
 
 
@@ -62,18 +63,6 @@ def copy(
     return _Run(options or Options(), reporter or Silent()).run(requests)
 
 
-@dataclass(slots=True)
-class _Blob:
-    """One blob on its way to one store; the first image that waits for it carries it."""
-
-    waiting: list[Image]
-    stored: bool = False
-
-
-def _key(image: Image, blob: Descriptor) -> _BlobKey:
-    return image.request.destination, blob.digest, blob.size
-
-
 class _Run:
     def __init__(self, options: Options, reporter: Reporter) -> None:
         self._options = options
@@ -82,7 +71,7 @@ class _Run:
         self._carrier = Carrier(options, reporter)
         self._images: list[Image] = []
         self._open = 0
-        self._blobs: dict[_BlobKey, _Blob] = {}
+        self._blobs: dict[BlobKey, SharedBlob] = {}
         self._ready = Ready()
 
     def run(self, requests: Iterable[Request]) -> list[Outcome]:
@@ -233,10 +222,10 @@ class _Run:
     # --- 3 what is missing, 4 transfer ---------------------------------------------------------
 
     def _want(self, image: Image, blob: Descriptor) -> None:
-        key = _key(image, blob)
+        key = key_of(image, blob)
         known = self._blobs.get(key)
         if known is None:
-            self._blobs[key] = _Blob([image])
+            self._blobs[key] = SharedBlob([image])
             self._carry(image, blob)
         elif known.stored:
             self._shared(image, blob)
@@ -256,11 +245,11 @@ class _Run:
 
     def _carried(self, blob: Descriptor, carrier: Image, stored: Stored | None) -> None:
         if stored is None:
-            for image in self._blobs.pop(_key(carrier, blob)).waiting:
+            for image in self._blobs.pop(key_of(carrier, blob)).waiting:
                 if not image.done:
                     self._want(image, blob)
             return
-        state = self._blobs[_key(carrier, blob)]
+        state = self._blobs[key_of(carrier, blob)]
         state.stored = True
         waiting, state.waiting = state.waiting, []
         for image in waiting:
@@ -272,7 +261,7 @@ class _Run:
     def _not_carried(self, blob: Descriptor, carrier: Image, error: OciMirrorError) -> None:
         """Fail whoever reads from the same source; another source may still have the blob."""
         source = carrier.request.source
-        waiting = self._blobs.pop(_key(carrier, blob)).waiting
+        waiting = self._blobs.pop(key_of(carrier, blob)).waiting
         for image in waiting:
             if image is carrier or image.request.source is source or self._options.stop.is_set():
                 self._fail(image, error)
@@ -318,10 +307,18 @@ class _Run:
                     partial(push_manifest, request, manifest, image.the_plan, self._carrier),
                     partial(self._manifest_is_in, image, manifest),
                 )
+        elif image.has_cosign_tags and not self._options.replace_signatures:
+            looked = partial(keeping_signatures, request.destination, image.names())
+            self._submit(image, looked, partial(self._signatures_are_safe, image))
         elif image.names():
             self._name(self._ready.add(image))
         else:
             self._end(image, "copied")
+
+    def _signatures_are_safe(self, image: Image, kept: tuple[list[Name], list[str]]) -> None:
+        image.moving, notes = kept
+        image.outcome.notes += notes
+        self._name(self._ready.add(image))
 
     def _manifest_is_in(self, image: Image, manifest: Manifest, stored: Stored) -> None:
         if image.done:
@@ -357,12 +354,11 @@ class _Run:
 
         self._tasks.submit(
             partial(move_names, names, request, plan, self._carrier),
-            partial(self._named, images),
+            lambda _: self._named(images),
             failed,
         )
 
-    def _named(self, images: Sequence[Image], notes: Sequence[str]) -> None:
-        images[0].outcome.notes += notes
+    def _named(self, images: Sequence[Image]) -> None:
         for image in images:
             if image.request.new_name and image.request.destination.name_vouches:
                 self._count_manifest(image, image.the_plan.root, Stored.COPIED)

@@ -1,16 +1,18 @@
-"""One image of a run: what is asked, what is known of it, how far it is."""
+"""What a run knows of each image and of each blob that images share, and how far it is."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
 
-from ocimirror.copy.attachments import attachment_name
+from ocimirror.copy.attachments import Name, attachment_name
 from ocimirror.copy.outcome import Outcome, Request
 from ocimirror.copy.plan import Plan
 from ocimirror.copy.walk import Walk
-from ocimirror.model.manifest import Manifest
+from ocimirror.model.descriptor import Descriptor
+from ocimirror.model.digest import Digest
 from ocimirror.stores.index import sparse
+from ocimirror.stores.store import Store
 
 
 @dataclass(slots=True, eq=False)
@@ -26,6 +28,7 @@ class Image:
     waiting: int = 0  # tasks of the present step that have not come back
     level: int = 0
     done: bool = False
+    moving: list[Name] | None = None  # what is named where some names must not move
 
     @property
     def the_plan(self) -> Plan:
@@ -33,11 +36,18 @@ class Image:
         assert self.plan is not None  # noqa: S101 - a programming error, not input
         return self.plan
 
-    def names(self) -> list[tuple[str, Manifest]]:
+    @property
+    def has_cosign_tags(self) -> bool:
+        """Whether something refers to the image by a tag, which may be taken at the destination."""
+        return self.moving is None and any(tag for tag, _ in self.the_plan.attachments)
+
+    def names(self) -> list[Name]:
         """Return what is named when all is in: attachments, then the root, last of all.
 
         The root of a sparse copy is named with the platforms that it holds.
         """
+        if self.moving is not None:
+            return self.moving
         new_name, plan = self.request.new_name, self.the_plan
         names = [(attachment_name(new_name, tag), found) for tag, found in plan.attachments]
         if new_name:
@@ -45,3 +55,20 @@ class Image:
             root = replace(plan.root, descriptor=sparse(plan.root.descriptor, platforms))
             names.append((new_name, root))
         return names
+
+
+# (With the size: an image that states a wrong one must not fail the others, nor pass with them.)
+BlobKey = tuple[Store, Digest, int]
+
+
+@dataclass(slots=True)
+class SharedBlob:
+    """One blob on its way to one store; the first image that waits for it carries it."""
+
+    waiting: list[Image]
+    stored: bool = False
+
+
+def key_of(image: Image, blob: Descriptor) -> BlobKey:
+    """Return what tells one blob of a run from another."""
+    return image.request.destination, blob.digest, blob.size

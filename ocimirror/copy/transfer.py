@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from ocimirror.copy.attachments import keeping_signatures
 from ocimirror.copy.outcome import Options, Reporter, Request
 from ocimirror.copy.plan import Plan
 from ocimirror.errors import (
@@ -194,8 +193,8 @@ def move_names(
     request: Request,
     plan: Plan,
     carrier: Carrier,
-) -> list[str]:
-    """Move names to manifests whose closures are in; return notes for the user.
+) -> None:
+    """Move names to manifests whose closures are in.
 
     `request` and `plan` are those of the first image; a registry is given one image at a time.
     """
@@ -206,16 +205,12 @@ def move_names(
 
     destination = request.destination
     with blamed_on("destination"):
-        notes: list[str] = []
-        if not carrier.options.replace_signatures:
-            names, notes = keeping_signatures(destination, names)
         _believing_nothing(
             destination,
             lambda: destination.tag(names),
             push_again,
             sparse=any(_is_sparse(manifest, plan) for _, manifest in names),
         )
-        return notes
 
 
 def _is_sparse(manifest: Manifest, plan: Plan) -> bool:

@@ -16,6 +16,7 @@ from ocimirror.errors import (
     UsageError,
 )
 from ocimirror.model.digest import Digest
+from ocimirror.model.manifest import ATTESTATION_OF
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location, Reference
 from ocimirror.stores.exclusive import Mended
@@ -128,7 +129,11 @@ def _held(layout: Layout, entry: Entry) -> tuple[Platform, ...]:
         children = layout.read_manifest(entry.descriptor).manifests
     except (IntegrityError, NotFound):
         return entry.platforms
-    present = [c.platform for c in children if c.platform is not None and layout.exists(c)]
+    present = [
+        child.platform
+        for child in children
+        if child.platform and ATTESTATION_OF not in child.annotations and layout.exists(child)
+    ]
     return tuple(dict.fromkeys((*entry.platforms, *present)))
 
 
