@@ -271,3 +271,43 @@ def test_inspect_shows_what_refers_to_an_image_and_to_its_children(
     for child in shown["manifests"]:
         found = {referrer["digest"] for referrer in child["referrers"]}
         assert found == {graph.root for graph in signed.referrers[child["digest"]]}
+
+
+def test_one_repository_that_hides_its_referrers_does_not_hide_those_of_another(
+    registries: SimpleNamespace, proxy: object, tmp_path: Path
+) -> None:
+    from tests.support.faults import Respond, Rule
+
+    here = registries.start("api", "a")
+    for repository in ("closed", "open"):
+        images.push(here, repository, "1.0", images.multi())
+        images.push(here, repository, None, images.with_subject(images.multi(), 1))
+    front = proxy(here, Rule("GET", r"/closed/referrers/", Respond(403)))  # type: ignore[operator]
+    names = [f"{front.host}/{repository}:1.0" for repository in ("closed", "open")]
+
+    pulled = ocimirror("pull", *names, tmp_path / "layout", "--json", "--jobs", "1")
+
+    assert [image["referrers"] for image in pulled.document["images"]] == [0, 1]
+
+
+def test_a_fallback_index_with_a_subject_of_its_own_does_not_hang(
+    registries: SimpleNamespace,
+) -> None:
+    here, there = registries.start("api", "a"), registries.start("tags", "b")
+    graph = images.multi()
+    images.push(here, "app", "1.0", graph)
+    images.push(here, "app", None, images.with_subject(graph, 1))
+    taken = {
+        "schemaVersion": 2,
+        "mediaType": images.OCI_INDEX,
+        "manifests": [],
+        "subject": graph.descriptor,
+    }
+    tag = graph.root.replace(":", "-")
+    there.put_manifest("app", tag, json.dumps(taken).encode(), images.OCI_INDEX)
+
+    copied = ocimirror(
+        "copy", f"docker://{here.host}/app:1.0", f"docker://{there.host}/app", timeout_s=20
+    )
+
+    assert copied.code == 0, copied.stderr

@@ -264,3 +264,31 @@ def test_help_of_every_command_teaches_by_example() -> None:
     for command in commands:
         told = ocimirror(command, "--help").stdout
         assert f"ocimirror {command} " in told.partition("Examples:")[2], command
+
+
+def test_a_destination_is_not_named_by_a_digest(tmp_path: Path) -> None:
+    images.write_layout(tmp_path / "layout", {"reg.example.com/app:1": images.single()})
+    zero = "sha256:" + "0" * 64
+
+    for target in (f"docker://127.0.0.1:1/app@{zero}", f"oci:{tmp_path}/other:@{zero}"):
+        assert ocimirror("copy", tmp_path / "layout", target).code == 2
+
+
+def test_a_failure_has_its_document_also_where_the_environment_asks_for_json(
+    tmp_path: Path,
+) -> None:
+    result = ocimirror("verify", tmp_path / "absent", env=environment(OCIMIRROR_JSON="1"))
+
+    assert result.document["error"]["code"] == "not_found"
+
+
+def test_a_name_cannot_forge_a_line_of_output(tmp_path: Path) -> None:
+    images.write_layout(tmp_path / "layout", {"reg.example.com/app:1": images.single()})
+    index = tmp_path / "layout" / "index.json"
+    index.write_text(index.read_text().replace("app:1", "app:1\\nok  everything"))
+
+    assert not [
+        line
+        for line in ocimirror("list", tmp_path / "layout").stdout.splitlines()
+        if line.startswith("ok")
+    ]

@@ -176,3 +176,27 @@ def test_child_with_several_platforms_is_a_usage_error(tmp_path: Path) -> None:
         *("--platform", "linux/amd64", *ARM64),
     )
     assert result.code == 2
+
+
+def test_a_sparse_name_becomes_whole_though_another_name_brought_the_content(
+    name: str, tmp_path: Path
+) -> None:
+    layout, other = tmp_path / "layout", name.replace(":1.0", "@" + images.multi().root)
+    assert ocimirror("pull", other, layout).code == 0
+    assert ocimirror("pull", name, layout, *ARM64).code == 0
+
+    assert ocimirror("pull", name, layout).code == 0
+
+    entries = json.loads((layout / "index.json").read_bytes())["manifests"]
+    assert not [e for e in entries if "dev.ocimirror.platforms" in e["annotations"]]
+
+
+def test_verify_looks_at_what_each_of_two_sparse_names_asked_for(name: str, tmp_path: Path) -> None:
+    layout, other = tmp_path / "layout", name.replace(":1.0", "@" + images.multi().root)
+    assert ocimirror("pull", other, layout, "--platform", "linux/amd64").code == 0
+    assert ocimirror("pull", name, layout, *ARM64).code == 0
+    manifests = json.loads(images.multi().raw)["manifests"]
+    arm64 = next(m for m in manifests if m["platform"]["architecture"] == "arm64")
+    (layout / "blobs" / arm64["digest"].replace(":", "/")).unlink()
+
+    assert ocimirror("verify", layout).code == 5

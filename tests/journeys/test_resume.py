@@ -97,3 +97,20 @@ def test_two_pulls_of_one_blob_do_not_write_into_one_file(
 
     assert [process.wait(60) for process in processes] == [0, 0, 0]
     assert ocimirror("verify", tmp_path / "layout").code == 0
+
+
+def test_a_kept_part_that_is_longer_than_the_blob_is_discarded(
+    name: str, docker_registry: Registry, tmp_path: Path
+) -> None:
+    layout = tmp_path / "layout"
+    graph = images.shared_layers(1, 1, SIZE, 0.0)[0]
+    layer = max(graph.blobs, key=lambda digest: len(graph.blobs[digest]))
+    part = layout / ".ocimirror" / "tmp" / f"{layer.replace(':', '-')}.partial"
+    part.parent.mkdir(parents=True)
+    (layout / "blobs" / "sha256").mkdir(parents=True)
+    part.write_bytes(bytes(SIZE + 1))
+
+    pulled = ocimirror("pull", f"{docker_registry.host}/{name}", layout)
+
+    assert pulled.code == 0, pulled.stderr
+    assert ocimirror("verify", layout).code == 0

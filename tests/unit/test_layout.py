@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
 import stat
@@ -28,7 +29,7 @@ from ocimirror.errors import (
     UsageError,
 )
 from ocimirror.model.descriptor import Descriptor
-from ocimirror.stores.atomic import FileLock
+from ocimirror.stores.atomic import FileLock, OsLayer
 from ocimirror.stores.layout import Layout
 from ocimirror.stores.memory import MemoryStore
 from ocimirror.stores.store import Stored
@@ -543,3 +544,24 @@ def _all_below(directory: Path) -> dict[str, bytes | None]:
         str(path.relative_to(directory)): path.read_bytes() if path.is_file() else None
         for path in sorted(directory.rglob("*"))
     }
+
+
+def test_a_partial_file_is_not_taken_over_while_it_gets_its_name(tmp_path: Path) -> None:
+    content = CONTENT * (2_000_000 // len(CONTENT) + 1)
+
+    class Intruder(OsLayer):
+        """Between the rename and what follows, another writer looks for the partial file."""
+
+        def rename(self, old: str, new: str) -> None:
+            with contextlib.suppress(OSError):
+                fd = os.open(old, os.O_RDWR)
+                with pytest.raises(BlockingIOError):
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.close(fd)
+                self.looked = True
+            super().rename(old, new)
+
+    intruder = Intruder()
+    with Layout(str(tmp_path), "write", durable=False, os_layer=intruder) as layout:
+        push_blob(layout, content)
+    assert intruder.looked
