@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ocimirror.cli import output
-from ocimirror.cli.options import dry_run, durable, option, settings_from, shared, waiting
+from ocimirror.cli.options import (
+    Settings,
+    dry_run,
+    durable,
+    option,
+    settings_from,
+    shared,
+    waiting,
+)
+from ocimirror.errors import Interrupted
 
 if TYPE_CHECKING:
     from ocimirror.stores.quarantine import BlobFile
@@ -174,15 +183,31 @@ def repair_command(layout: str, origin: str, rebuild_index: bool, **options: Any
     started = time.monotonic()
     progress = progress_for(0, json=settings.json, quiet=settings.quiet, bars=settings.progress)
     with settings.places() as places, progress:
-        repaired = repair(
-            _directory(layout), origin, places, copy_options, progress, rebuild_index=rebuild_index
-        )
+        try:
+            repaired = repair(
+                _directory(layout),
+                origin,
+                places,
+                copy_options,
+                progress,
+                rebuild_index=rebuild_index,
+            )
+        except Interrupted as error:
+            return _interrupted(error, settings)
     code = 128 + settings.signal if settings.signal else _repair_code(repaired, planned)
     seconds = time.monotonic() - started
     if settings.json:
         _repair_document(repaired, code, seconds)
     elif code or not settings.quiet:
         _repair_lines(repaired, layout, planned)
+    return code
+
+
+def _interrupted(error: Interrupted, settings: Settings) -> int:
+    code = 128 + settings.signal
+    output.complain(error)
+    if settings.json:
+        output.document("repair", code, {"error": output.error_document(error)})
     return code
 
 

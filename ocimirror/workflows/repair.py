@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from ocimirror.copy.copy import copy
@@ -61,6 +62,7 @@ def repair(
     Raises:
         DamagedLayout: index.json is damaged and was not mended.
         UsageError: `origin` is no place to fetch from.
+        Interrupted: stopped; what was fetched until then stays.
     """
     options = replace(options, deep=True, referrers=False, allow_foreign=True)
     origins = _Origins(path, origin, places)
@@ -68,7 +70,8 @@ def repair(
     location = Location("oci", path)
     destination = places.layout(path, write=True, dry_run=options.dry_run)
     assert isinstance(destination, Layout)  # noqa: S101 - it is there
-    faults = verify(location, places, jobs=options.jobs).faults
+    check = partial(verify, location, places, jobs=options.jobs, stop=options.stop)
+    faults = check().faults
     outcomes: list[Outcome] = []
     requests: list[Request] = []
     for entry in _with_faults(destination, faults):
@@ -79,7 +82,7 @@ def repair(
             requests.append(request)
     outcomes += copy(requests, options, reporter)
     if requests and not options.dry_run:
-        faults = verify(location, places, jobs=options.jobs).faults
+        faults = check().faults
     return Repaired(index, outcomes, faults)
 
 

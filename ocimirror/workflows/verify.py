@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Literal
 from ocimirror.errors import (
     DamagedLayout,
     IntegrityError,
+    Interrupted,
     InvalidReference,
     LocalStorageError,
     MalformedManifest,
@@ -28,6 +30,7 @@ from ocimirror.stores.archive import Archive
 from ocimirror.stores.index import LayoutSource
 from ocimirror.stores.layout import Layout
 from ocimirror.stores.store import Source
+from ocimirror.stores.stream import Watch
 from ocimirror.workflows.places import Places
 from ocimirror.workflows.reach import Seen, reach, whole_first
 
@@ -56,7 +59,14 @@ class Report:
     faults: list[Fault] = field(default_factory=list)
 
 
-def verify(location: Location, places: Places, *, deep: bool = False, jobs: int = 4) -> Report:
+def verify(
+    location: Location,
+    places: Places,
+    *,
+    deep: bool = False,
+    jobs: int = 4,
+    stop: threading.Event | None = None,
+) -> Report:
     """Check an image, or a whole layout or archive where no name is given. Writes nothing.
 
     In a layout everything reachable is hashed. Of a registry's image the manifests are
@@ -65,6 +75,7 @@ def verify(location: Location, places: Places, *, deep: bool = False, jobs: int 
     Raises:
         DamagedLayout: index.json itself cannot be read.
         RemoteError: the registry does not answer.
+        Interrupted: `stop` was set while content was hashed.
     """
     source = places.source(location)
     local = isinstance(source, LayoutSource)
@@ -75,7 +86,12 @@ def verify(location: Location, places: Places, *, deep: bool = False, jobs: int 
     for image, root in roots:
         for blob in _check_manifests(source, root, image, seen, report):
             blobs.setdefault((blob.digest, blob.size), (blob, image))
-    check = partial(_check_blob, source, hashed=report.hashed)
+
+    def watch(_: int) -> None:
+        if stop is not None and stop.is_set():
+            raise Interrupted("stopped before everything was verified")
+
+    check = partial(_check_blob, source, watch=watch, hashed=report.hashed)
     with ThreadPoolExecutor(jobs) as pool:
         found = list(pool.map(lambda item: check(*item), blobs.values()))
     report.blobs = len({digest for digest, _ in blobs})
@@ -111,10 +127,12 @@ def _check_manifests(
     report.manifests = len({digest for digest, _, _ in seen})
 
 
-def _check_blob(source: Source, blob: Descriptor, image: str, *, hashed: bool) -> Fault | None:
+def _check_blob(
+    source: Source, blob: Descriptor, image: str, *, watch: Watch, hashed: bool
+) -> Fault | None:
     try:
         if hashed:
-            with source.fetch(blob) as stream:
+            with source.fetch(blob, watch) as stream:
                 while stream.read():
                     pass
         elif not source.exists(blob):

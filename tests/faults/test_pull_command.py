@@ -23,12 +23,19 @@ def names_of(layout: Path) -> set[str]:
     return {image["name"] for image in ocimirror("list", layout, "--json").document["images"]}
 
 
+def _attended() -> None:
+    """Take signals, also where whoever runs the tests ignores them (nohup, a background job)."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start(*arguments: str | Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [PROGRAM, *map(str, arguments)],
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        preexec_fn=_attended,
     )
 
 

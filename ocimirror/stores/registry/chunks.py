@@ -18,8 +18,7 @@ from ocimirror.stores.registry.url import redact
 from ocimirror.stores.stream import VerifiedStream
 
 if TYPE_CHECKING:
-    from ocimirror.stores.registry.messages import Response
-    from ocimirror.stores.registry.uploads import Send
+    from ocimirror.stores.registry.messages import Response, Send
 
 CHUNK_BYTES = 4 * 1024 * 1024
 MAX_CHUNK_BYTES = 64 * 1024 * 1024  # what a registry may ask us to keep in memory

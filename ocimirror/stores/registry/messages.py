@@ -6,7 +6,7 @@ import http.client
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ocimirror.errors import (
     AuthenticationFailed,
@@ -172,3 +172,20 @@ class Response:
         if self.elsewhere and self.status in (400, 401, 403):
             return RegistryUnavailable  # a signed URL that expired: the registry gives a new one
         return _REFUSALS.get(self.status, RegistryRefused)
+
+
+class Send(Protocol):
+    """Sends a request to a path below one repository, or to a URL that the policy let through."""
+
+    def __call__(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | VerifiedStream | None = None,
+        mount_from: str = "",
+        brief: bool = False,
+    ) -> Response:
+        """Return the answer, whatever its status; see `RegistryHost.send`."""
+        ...

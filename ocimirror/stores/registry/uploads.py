@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
 
 from ocimirror.errors import (
     AuthenticationFailed,
@@ -20,7 +18,7 @@ from ocimirror.model import mediatype
 from ocimirror.model.digest import Digest
 from ocimirror.stores.registry import answers
 from ocimirror.stores.registry.chunks import CHUNK_BYTES, ChunkedUpload, minimum_of
-from ocimirror.stores.registry.messages import Response
+from ocimirror.stores.registry.messages import Response, Send
 from ocimirror.stores.registry.url import UrlPolicy
 from ocimirror.stores.store import Stored
 from ocimirror.stores.stream import VerifiedStream
@@ -35,23 +33,6 @@ _ADVICE = {
     405: "This registry, or this repository of it, does not take pushes.",
     413: "The registry, or a proxy before it, limits the size.",
 }
-
-
-class Send(Protocol):
-    """Sends a request to a path below one repository, or to a URL that the policy let through."""
-
-    def __call__(
-        self,
-        method: str,
-        target: str,
-        *,
-        headers: Mapping[str, str] | None = None,
-        body: bytes | VerifiedStream | None = None,
-        mount_from: str = "",
-        brief: bool = False,
-    ) -> Response:
-        """Return the answer, whatever its status; see `RegistryHost.send`."""
-        ...
 
 
 @dataclass(slots=True)

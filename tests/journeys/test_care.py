@@ -1,0 +1,583 @@
+"""tag, remove, repair and gc, as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import images
+from tests.support.command import PROGRAM, environment, ocimirror
+from tests.support.faults import Drip, Rule
+from tests.support.images import Graph
+from tests.support.judge import contents_of, faults_of, leftovers_of, names_of
+from tests.support.proxy import run_proxy
+from tests.support.servers import run_docker_registry
+from tests.support.stores import named
+from tests.support.witness import Registry
+
+APP, OTHER = "registry.example.com/app:v1", "registry.example.com/other:v2"
+IMAGE, SECOND = images.multi(), images.docker_schema2()
+
+
+def start(*arguments: str | Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [PROGRAM, *map(str, arguments)],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def put_aside(layout: Path) -> set[str]:
+    found = (layout / ".ocimirror" / "quarantine").glob("*/*")
+    return {f"{path.parent.name}:{path.name}" for path in found}
+
+
+def lonely(graph: Graph, *others: Graph) -> set[str]:
+    """Return the digests that only this image has."""
+    return set(graph.contents) - {digest for other in others for digest in other.contents}
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Path:
+    """Write a layout of two images."""
+    return images.write_layout(tmp_path / "layout", {APP: IMAGE, OTHER: SECOND})
+
+
+# --- names --------------------------------------------------------------------------------------
+
+
+def test_tag_gives_an_image_one_more_name_and_keeps_the_index_before(layout: Path) -> None:
+    before = (layout / "index.json").read_bytes()
+
+    tagged = ocimirror("tag", layout, "v1", "stable", "--json")
+
+    assert tagged.code == 0, tagged.stderr
+    assert tagged.document == {
+        "schema": "ocimirror.tag/v1",
+        "exit_code": 0,
+        "name": "registry.example.com/app:stable",
+        "digest": IMAGE.root,
+        "previous": None,
+    }
+    assert (layout / "index.json.prev").read_bytes() == before
+    wanted = {APP: IMAGE.root, OTHER: SECOND.root, "registry.example.com/app:stable": IMAGE.root}
+    assert names_of(layout) == wanted
+    assert ocimirror("verify", layout).code == 0
+
+
+def test_tag_moves_a_name_and_says_what_had_it(layout: Path) -> None:
+    moved = ocimirror("tag", layout, APP, OTHER, "--json")
+    assert moved.document["previous"] == SECOND.root
+    assert names_of(layout) == {APP: IMAGE.root, OTHER: IMAGE.root}
+
+
+def test_a_short_name_is_written_in_full(layout: Path) -> None:
+    assert ocimirror("tag", layout, IMAGE.root, "library/alpine").code == 0
+    assert names_of(layout)["docker.io/library/alpine:latest"] == IMAGE.root
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("tag", "absent", "new"), 4),
+        (("tag", APP, "not a tag"), 2),
+        (("tag", APP, f"registry.example.com/app@{SECOND.root}"), 2),
+        (("tag", "same", "new"), 2),
+        (("remove", "absent"), 4),
+        (("remove", "same"), 2),
+        (("remove", IMAGE.root), 2),
+    ],
+)
+def test_a_name_that_is_unknown_is_4_and_one_that_could_be_several_is_2(
+    layout: Path, arguments: tuple[str, ...], code: int
+) -> None:
+    for repository, graph in (("one", IMAGE), ("two", SECOND)):
+        ocimirror("tag", layout, graph.root, f"registry.example.com/{repository}:same")
+    before = (layout / "index.json").read_bytes()
+
+    command, *rest = arguments
+    assert ocimirror(command, layout, *rest).code == code
+    assert (layout / "index.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("command", [("tag", "a", "b"), ("remove", "a"), ("gc",), ("repair",)])
+def test_no_layout_is_made_where_there_is_none(command: tuple[str, ...], tmp_path: Path) -> None:
+    name, *rest = command
+    assert ocimirror(name, tmp_path / "absent", *rest).code == 4
+    assert ocimirror(name, tmp_path, *rest).code == 5
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_removing_the_last_name_leaves_the_content_to_gc(layout: Path) -> None:
+    ocimirror("tag", layout, APP, "again")
+
+    first = ocimirror("remove", layout, APP)
+    last = ocimirror("remove", layout, "again")
+
+    assert "still registry.example.com/app:again" in first.stdout
+    assert f"ocimirror gc {layout}" in last.stdout
+    assert names_of(layout) == {OTHER: SECOND.root}
+    assert set(IMAGE.contents) <= set(contents_of(layout))
+    for _ in range(2):
+        assert ocimirror("gc", layout, "--grace", "0").code == 0
+    assert set(contents_of(layout)) == set(SECOND.contents)
+
+
+def test_an_image_takes_along_what_refers_to_it_alone(tmp_path: Path) -> None:
+    subject, note = images.single(), images.with_subject()
+    layout = images.write_layout(tmp_path / "layout", {APP: subject, OTHER: SECOND}, [note])
+    subjects = json.loads(note.raw)["subject"]["digest"]
+    assert subjects in subject.contents
+
+    removed = ocimirror("remove", layout, APP, "--json").document
+
+    assert [attachment["digest"] for attachment in removed["attachments"]] == [note.root]
+    document = json.loads((layout / "index.json").read_bytes())
+    assert [entry["digest"] for entry in document["manifests"]] == [SECOND.root]
+
+
+# --- gc -----------------------------------------------------------------------------------------
+
+
+def test_gc_deletes_in_two_runs_and_tells_what_it_did(layout: Path) -> None:
+    ocimirror("remove", layout, APP)
+    gone = lonely(IMAGE, SECOND)
+    size = sum(len(IMAGE.contents[digest]) for digest in gone)
+
+    young = ocimirror("gc", layout, "--json").document
+    planned = ocimirror("gc", layout, "--grace", "0", "--dry-run", "--json").document
+    first = ocimirror("gc", layout, "--grace", "0", "--json").document
+    waiting = ocimirror("gc", layout, "--json").document
+    second = ocimirror("gc", layout, "--grace", "0", "--json").document
+
+    assert young["schema"] == "ocimirror.gc/v1"
+    assert young["quarantined"] == {"blobs": 0, "bytes": 0}
+    assert planned == {**first, "dry_run": True}
+    assert first["quarantined"] == {"blobs": len(gone), "bytes": size}
+    assert first["kept"]["blobs"] == len(SECOND.contents)
+    assert (waiting["waiting"]["blobs"], waiting["deleted"]["blobs"]) == (len(gone), 0)
+    assert second["deleted"] == {"blobs": len(gone), "bytes": size}
+    assert put_aside(layout) == set()
+    assert ocimirror("verify", layout).code == 0
+
+
+def test_gc_puts_back_what_has_become_needed(layout: Path) -> None:
+    index = (layout / "index.json").read_bytes()
+    ocimirror("remove", layout, APP)
+    ocimirror("gc", layout, "--grace", "0")
+    (layout / "index.json").write_bytes(index)
+
+    restored = ocimirror("gc", layout, "--grace", "0", "--json").document["restored"]
+
+    assert restored["blobs"] == len(lonely(IMAGE, SECOND))
+    assert faults_of(layout) == []
+
+
+def test_gc_quiet_is_silent_and_a_grace_is_a_time_span(layout: Path) -> None:
+    for grace in ("0", "90s", "15m", "24h", "7d"):
+        done = ocimirror("gc", layout, "-q", "--grace", grace)
+        assert (done.code, done.stdout, done.stderr) == (0, "", "")
+    assert ocimirror("gc", layout, "--grace", "1 week").code == 2
+
+
+def test_gc_removes_nothing_where_a_manifest_is_damaged(layout: Path) -> None:
+    ocimirror("remove", layout, APP)
+    path = images.blob_path(layout, SECOND.root)
+    path.write_bytes(path.read_bytes()[:-1])
+
+    refused = ocimirror("gc", layout, "--grace", "0", "--json")
+
+    assert refused.code == 5
+    assert refused.document["error"]["code"] == "damaged_layout"
+    assert "nothing was removed" in refused.stderr
+    assert set(IMAGE.contents) <= set(contents_of(layout))
+
+
+def test_gc_keeps_sparse_images_and_images_without_their_foreign_layers(
+    docker_registry: Registry, repository: str, tmp_path: Path
+) -> None:
+    images.push(docker_registry, repository, "1", IMAGE)
+    layout = tmp_path / "layout"
+    name = f"{docker_registry.host}/{repository}:1"
+    assert ocimirror("pull", name, layout, "--platform", "linux/arm64").code == 0
+    foreign = images.write_layout(tmp_path / "foreign", {APP: images.foreign_layer()})
+
+    for directory in (layout, foreign):
+        before = contents_of(directory)
+        for _ in range(2):
+            assert ocimirror("gc", directory, "--grace", "0").code == 0
+        assert contents_of(directory) == before
+
+
+def test_gc_exits_7_while_a_pull_runs_and_wait_waits(
+    docker_registry: Registry, repository: str, layout: Path
+) -> None:
+    images.push(docker_registry, repository, "1", images.shared_layers(1, 4, 60_000, 0)[0])
+    with run_proxy(docker_registry, Rule("GET", r"/blobs/", Drip(2000, 0.05))) as proxy:
+        pull = start("pull", f"{proxy.host}/{repository}:1", layout)
+        while not proxy.count("GET", "/blobs/"):
+            time.sleep(0.02)
+
+        refused = ocimirror("gc", layout, "--grace", "0", "--json")
+        waits = start("gc", layout, "--grace", "0", "--wait")
+        time.sleep(0.5)
+        assert pull.poll() is None
+        assert waits.poll() is None
+        pull.communicate(timeout=60)
+        waits.communicate(timeout=60)
+
+    assert refused.code == 7
+    assert refused.document["error"]["code"] == "locked"
+    assert (pull.returncode, waits.returncode) == (0, 0)
+    assert f"{proxy.host}/{repository}:1" in names_of(layout)
+    assert faults_of(layout) == []
+
+
+def test_gc_beside_pulls_never_takes_what_they_need(
+    docker_registry: Registry, repository: str, tmp_path: Path
+) -> None:
+    """Names come and go, so that what gc may take in one round is needed in the next."""
+    layout = tmp_path / "layout"
+    graphs = images.shared_layers(3, 3, 20_000, 0.67)
+    for number, graph in enumerate(graphs):
+        images.push(docker_registry, repository, f"t{number}", graph)
+    names = [f"{docker_registry.host}/{repository}:t{number}" for number in range(3)]
+    assert ocimirror("pull", *names, layout).code == 0
+    codes = []
+    for round_number in range(30):
+        name = names[round_number % 3]
+        ocimirror("remove", layout, name, "--wait")
+        processes = [
+            start("gc", layout, "--grace", "0", "--wait", "-q"),
+            start("pull", name, layout, "--wait", "-q"),
+            start("gc", layout, "--grace", "0", "--wait", "-q"),
+        ]
+        codes += [process.communicate(timeout=60) and process.returncode for process in processes]
+        assert set(names_of(layout)) == set(names)
+        assert faults_of(layout) == []
+
+    assert set(codes) == {0}
+    assert ocimirror("verify", layout).code == 0
+    assert leftovers_of(layout) == []
+
+
+def test_gc_that_is_killed_leaves_a_valid_layout_and_the_next_one_finishes(tmp_path: Path) -> None:
+    graphs = images.shared_layers(150, 4, 300, 0)
+    base = images.write_layout(tmp_path / "base", {APP: IMAGE, **named(graphs)})
+    images.write_layout(base, {APP: IMAGE})
+    killed = 0
+    for moment in range(12):
+        layout = tmp_path / f"layout{moment}"
+        shutil.copytree(base, layout)
+        process = start("gc", layout, "--grace", "0")
+        while not put_aside(layout) and process.poll() is None:
+            time.sleep(0.001)
+        time.sleep(0.003 * moment)
+        process.kill()
+        process.communicate()
+        killed += process.returncode == -signal.SIGKILL
+        assert faults_of(layout) == []
+        assert names_of(layout) == {APP: IMAGE.root}
+        if moment % 6 == 0:
+            for _ in range(2):
+                assert ocimirror("gc", layout, "--grace", "0").code == 0
+            assert set(contents_of(layout)) == set(IMAGE.contents)
+            assert put_aside(layout) == set()
+        shutil.rmtree(layout)
+    assert killed >= 3
+
+
+# --- repair -------------------------------------------------------------------------------------
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES: dict[str, tuple[str, Callable[[Path], Any]]] = {
+    "a flipped bit": ("blob", flip),
+    "a missing file": ("blob", Path.unlink),
+    "a wrong size": ("blob", lambda path: path.write_bytes(b"short")),
+    "a damaged manifest": ("child", flip),
+    "a missing manifest": ("child", Path.unlink),
+    "a damaged root": ("root", flip),
+}
+
+
+def damage(layout: Path, graph: Graph, what: str) -> None:
+    which, spoil = DAMAGES[what]
+    digest = {"blob": next(iter(graph.blobs)), "child": next(iter(graph.manifests))}.get(which)
+    spoil(images.blob_path(layout, digest or graph.root))
+
+
+@pytest.mark.parametrize("what", DAMAGES)
+@pytest.mark.parametrize("place", ["its registry", "another registry", "a layout", "an archive"])
+def test_repair_fetches_what_is_damaged_again(
+    what: str, place: str, docker_registry: Registry, repository: str, tmp_path: Path
+) -> None:
+    host = docker_registry.host if place == "its registry" else "registry.example.com"
+    name = f"{host}/{repository}:1"
+    layout = images.write_layout(tmp_path / "layout", {name: IMAGE, OTHER: SECOND})
+    whole = images.write_layout(tmp_path / "whole", {"elsewhere.example.com/x:9": IMAGE})
+    archive = images.write_archive(tmp_path / "whole.tar", whole)
+    images.push(docker_registry, repository, "1", IMAGE)
+    images.push(docker_registry, f"mirror/{repository}", "1", IMAGE)
+    origin = {
+        "its registry": (),
+        "another registry": ("--from", f"docker://{docker_registry.host}/mirror"),
+        "a layout": ("--from", f"oci:{whole}"),
+        "an archive": ("--from", f"oci-archive:{archive}"),
+    }[place]
+    index = (layout / "index.json").read_bytes()
+    damage(layout, IMAGE, what)
+    assert ocimirror("verify", layout).code == 5
+
+    repaired = ocimirror("repair", layout, *origin, "--json")
+
+    assert repaired.code == 0, repaired.stderr
+    document = repaired.document
+    assert document["schema"] == "ocimirror.repair/v1"
+    assert (document["index"], document["faults"]) == ("kept", [])
+    (image,) = document["images"]
+    assert (image["status"], image["digest"]) == ("copied", IMAGE.root)
+    assert image["manifests"]["copied"] + image["blobs"]["copied"] == 1
+    assert faults_of(layout) == []
+    assert (layout / "index.json").read_bytes() == index
+
+
+def test_repair_finds_what_push_keep_host_made(
+    docker_registry: Registry, repository: str, tmp_path: Path
+) -> None:
+    name = f"registry.example.com/{repository}:1"
+    layout = images.write_layout(tmp_path / "layout", {name: IMAGE})
+    assert ocimirror("push", layout, f"{docker_registry.host}/kept", "--keep-host").code == 0
+    damage(layout, IMAGE, "a flipped bit")
+
+    repaired = ocimirror("repair", layout, "--from", f"docker://{docker_registry.host}/kept")
+
+    assert repaired.code == 0, repaired.stderr
+    assert faults_of(layout) == []
+
+
+def test_repair_of_a_good_layout_does_nothing(layout: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in layout.glob("blobs/*/*")}
+    done = ocimirror("repair", layout)
+    assert (done.code, done.stdout) == (0, f"ok  {layout}: no faults\n")
+    assert ocimirror("repair", layout, "-q").stdout == ""
+    assert {path: path.stat().st_mtime_ns for path in layout.glob("blobs/*/*")} == before
+
+
+def test_repair_says_what_it_would_fetch_and_changes_nothing(layout: Path, tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    shutil.copytree(layout, whole)
+    damage(layout, IMAGE, "a missing file")
+
+    planned = ocimirror("repair", layout, "--from", whole, "--dry-run", "--json")
+
+    assert planned.code == 0
+    (image,) = planned.document["images"]
+    assert (image["status"], image["blobs"]["copied"]) == ("planned", 1)
+    assert len(planned.document["faults"]) == 1
+    assert len(faults_of(layout)) == 1
+
+
+def test_repair_repairs_what_it_can_and_returns_the_code_of_what_failed(
+    docker_registry: Registry, repository: str, tmp_path: Path
+) -> None:
+    there = f"{docker_registry.host}/{repository}:1"
+    absent = f"{docker_registry.host}/{repository}/absent:1"
+    layout = images.write_layout(tmp_path / "l", {there: IMAGE, absent: SECOND})
+    images.push(docker_registry, repository, "1", IMAGE)
+    damage(layout, IMAGE, "a flipped bit")
+    damage(layout, SECOND, "a flipped bit")
+
+    repaired = ocimirror("repair", layout, "--json")
+
+    assert repaired.code == 4
+    found = {image["destination"]: image for image in repaired.document["images"]}
+    assert found[f"oci:{layout}:{there}"]["status"] == "copied"
+    assert found[f"oci:{layout}:{absent}"]["error"]["code"] == "not_found"
+    (fault,) = repaired.document["faults"]
+    assert (fault["kind"], fault["digest"]) == ("corrupt", next(iter(SECOND.blobs)))
+
+
+def test_repair_says_where_it_does_not_know_the_place_to_fetch_from(tmp_path: Path) -> None:
+    layout = images.write_layout(tmp_path / "layout", {"v1": IMAGE})
+    damage(layout, IMAGE, "a flipped bit")
+
+    repaired = ocimirror("repair", layout)
+
+    assert repaired.code == 4
+    assert "--from" in repaired.stderr
+
+
+def test_repair_of_a_sparse_image_includes_what_another_image_brought(
+    docker_registry: Registry, repository: str, tmp_path: Path
+) -> None:
+    images.push(docker_registry, repository, "1", IMAGE)
+    layout = tmp_path / "layout"
+    name = f"{docker_registry.host}/{repository}:1"
+    children = json.loads(IMAGE.raw)["manifests"]
+    amd64 = next(c["digest"] for c in children if c["platform"]["architecture"] == "amd64")
+    by_digest = f"{docker_registry.host}/{repository}@{amd64}"
+    assert ocimirror("pull", name, layout, "--platform", "linux/arm64").code == 0
+    assert ocimirror("pull", by_digest, layout).code == 0
+    assert ocimirror("remove", layout, by_digest).code == 0
+    config = json.loads(IMAGE.contents[amd64])["config"]["digest"]
+    flip(images.blob_path(layout, config))
+
+    assert ocimirror("repair", layout).code == 0
+    assert ocimirror("verify", layout).code == 0
+    others = [child["digest"] for child in children if child["platform"].get("variant") == "v7"]
+    assert others
+    assert not set(others) & set(contents_of(layout))
+
+
+def test_repair_takes_an_attachment_from_the_repository_of_its_image(
+    docker_registry: Registry, repository: str, tmp_path: Path
+) -> None:
+    note = images.with_subject()
+    images.push(docker_registry, repository, "1", images.single())
+    images.push(docker_registry, repository, None, note)
+    name = f"{docker_registry.host}/{repository}:1"
+    layout = images.write_layout(tmp_path / "layout", {name: images.single()}, [note])
+    damage(layout, note, "a damaged root")
+
+    repaired = ocimirror("repair", layout)
+
+    assert repaired.code == 0, repaired.stderr
+    assert faults_of(layout) == []
+
+
+def test_repair_of_a_sparse_image_fetches_its_platform_only(
+    docker_registry: Registry, repository: str, tmp_path: Path
+) -> None:
+    images.push(docker_registry, repository, "1", IMAGE)
+    layout = tmp_path / "layout"
+    name = f"{docker_registry.host}/{repository}:1"
+    assert ocimirror("pull", name, layout, "--platform", "linux/arm64").code == 0
+    whole = contents_of(layout)
+    flip(images.blob_path(layout, max(whole, key=lambda digest: len(whole[digest]))))
+
+    assert ocimirror("repair", layout).code == 0
+    assert contents_of(layout) == whole
+
+
+def test_a_signal_stops_a_repair_and_what_was_there_stays(
+    docker_registry: Registry, repository: str, tmp_path: Path
+) -> None:
+    large = images.shared_layers(1, 2, 400_000, 0)[0]
+    images.push(docker_registry, repository, "1", large)
+    with run_proxy(docker_registry, Rule("GET", r"/blobs/", Drip(2000, 0.05))) as proxy:
+        name = f"{proxy.host}/{repository}:1"
+        layout = images.write_layout(tmp_path / "layout", {name: large, APP: IMAGE})
+        for digest in large.blobs:
+            images.blob_path(layout, digest).unlink()
+        repair = start("repair", layout, "--json")
+        while not proxy.count("GET", "/blobs/"):
+            time.sleep(0.02)
+        repair.send_signal(signal.SIGTERM)
+        stdout, _ = repair.communicate(timeout=5)
+
+    assert repair.returncode == 128 + signal.SIGTERM
+    assert json.loads(stdout)["exit_code"] == 143
+    assert leftovers_of(layout) == []
+    assert names_of(layout) == {name: large.root, APP: IMAGE.root}
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"schemaVersion":2,"manif', b"\0" * 500, None])
+def test_repair_takes_a_damaged_index_from_the_one_before(layout: Path, torn: bytes | None) -> None:
+    ocimirror("tag", layout, APP, "last")
+    damaged = layout / "index.json"
+    damaged.unlink()
+    if torn is not None:
+        damaged.write_bytes(torn)
+    assert ocimirror("verify", layout).code == 5
+    assert ocimirror("repair", layout, "--dry-run").code == 5
+
+    repaired = ocimirror("repair", layout, "--json")
+
+    assert repaired.code == 0, repaired.stderr
+    assert repaired.document["index"] == "restored"
+    assert names_of(layout) == {APP: IMAGE.root, OTHER: SECOND.root}
+    if torn is not None:
+        assert (layout / ".ocimirror" / "index.json.damaged").read_bytes() == torn
+
+
+def test_repair_rebuilds_the_index_from_the_blobs_where_it_is_asked_to(layout: Path) -> None:
+    index = layout / "index.json"
+    index.write_bytes(b"")
+    (layout / "index.json.prev").write_bytes(b"{torn")
+
+    refused = ocimirror("repair", layout)
+    rebuilt = ocimirror("repair", layout, "--rebuild-index", "--json")
+
+    assert refused.code == 5
+    assert "--rebuild-index" in refused.stderr
+    assert rebuilt.code == 0, rebuilt.stderr
+    assert rebuilt.document["index"] == "rebuilt"
+    entries = json.loads(index.read_bytes())["manifests"]
+    assert {e["digest"]: e["mediaType"] for e in entries} == {
+        IMAGE.root: IMAGE.root_media_type,
+        SECOND.root: SECOND.root_media_type,
+    }
+    assert ocimirror("tag", layout, SECOND.root, APP).code == 0
+    assert names_of(layout) == {APP: SECOND.root}
+
+
+def test_repair_keeps_the_names_of_the_index_before_when_it_rebuilds(layout: Path) -> None:
+    ocimirror("remove", layout, OTHER)
+    shutil.copy(layout / "index.json", layout / "index.json.prev")
+    (layout / "index.json").write_bytes(b"")
+
+    assert ocimirror("repair", layout, "--rebuild-index").code == 0
+
+    assert names_of(layout) == {APP: IMAGE.root}
+    entries = json.loads((layout / "index.json").read_bytes())["manifests"]
+    assert [entry["digest"] for entry in entries] == [IMAGE.root, SECOND.root]
+
+
+def test_repair_never_overwrites_a_valid_index(layout: Path) -> None:
+    before = (layout / "index.json").read_bytes()
+    assert ocimirror("repair", layout, "--rebuild-index", "--json").document["index"] == "kept"
+    assert (layout / "index.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("origin", ["itself", "an image of a layout", "no host", "nothing"])
+def test_repair_refuses_a_place_that_is_none(layout: Path, origin: str) -> None:
+    text, code = {
+        "itself": (f"oci:{layout}", 2),
+        "an image of a layout": (f"oci:{layout}:{APP}", 2),
+        "no host": ("docker://not a host", 2),
+        "nothing": ("oci:/nonexistent", 4),
+    }[origin]
+    assert ocimirror("repair", layout, "--from", text).code == code
+
+
+def test_repair_of_a_damaged_index_exits_7_while_another_run_is_at_work(
+    repository: str, layout: Path
+) -> None:
+    with run_docker_registry() as registry:
+        images.push(registry, repository, "1", images.shared_layers(1, 4, 60_000, 0)[0])
+        with run_proxy(registry, Rule("GET", r"/blobs/", Drip(2000, 0.05))) as proxy:
+            pull = start("pull", f"{proxy.host}/{repository}:1", layout)
+            while not proxy.count("GET", "/blobs/"):
+                time.sleep(0.02)
+            shutil.copy(layout / "index.json", layout / "index.json.prev")
+            (layout / "index.json").write_bytes(b"")
+            assert ocimirror("repair", layout).code == 7
+            pull.communicate(timeout=60)
+    assert pull.returncode == 5  # (it does not overwrite the torn one either)
+    assert ocimirror("repair", layout).code == 0
+    assert names_of(layout) == {APP: IMAGE.root, OTHER: SECOND.root}
