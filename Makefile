@@ -3,7 +3,6 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := $(shell cat .ci/debian-packages)
 
 .PHONY: setup system demo lint check test bench clean
 
