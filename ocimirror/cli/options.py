@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -18,6 +19,10 @@ import click
 if TYPE_CHECKING:
     from ocimirror.stores.registry import NetworkOptions
     from ocimirror.workflows.places import Places
+
+_DECIMAL = re.compile(r"[0-9]{1,6}(\.[0-9]{1,3})?", re.ASCII)
+_BYTES = re.compile(r"([0-9]{1,12})([KMG]?)", re.ASCII | re.IGNORECASE)
+_UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -40,6 +45,8 @@ class Settings:
     proxy: str | None
     retries: int
     timeout: float
+    max_requests_per_second: dict[str, float]
+    limit_rate: int
     fsync: bool = True
     wait: bool = False
     stop: threading.Event = field(default_factory=threading.Event)
@@ -66,6 +73,8 @@ class Settings:
             retries=self.retries,
             timeout_s=self.timeout,
             jobs=self.jobs,
+            requests_per_second=self.max_requests_per_second,
+            bytes_per_second=self.limit_rate,
             auth_files=_auth_files(self.auth_file),
             stop=self.stop,
         )
@@ -135,6 +144,31 @@ def option(*names: str, **attributes: Any) -> Callable[[F], F]:
     return click.option(*names, envvar=variable, **attributes)
 
 
+def _requests_per_second(
+    _: click.Context, __: click.Parameter, texts: tuple[str, ...]
+) -> dict[str, float]:
+    """Read HOST=N, N a decimal above 0."""
+    from ocimirror.model.reference import check_registry
+
+    rates = {}
+    for text in texts:
+        host, _separator, rate = text.partition("=")
+        if not _DECIMAL.fullmatch(rate) or not float(rate):
+            raise click.BadParameter(f"{text!r} is not HOST=N with a number above 0")
+        rates[check_registry(host)] = float(rate)
+    return rates
+
+
+def _bytes_per_second(_: click.Context, __: click.Parameter, text: str | None) -> int:
+    """Read BYTES[K|M|G]; 0 where nothing was said."""
+    if text is None:
+        return 0
+    match = _BYTES.fullmatch(text)
+    if match is None or not int(match[1]):
+        raise click.BadParameter(f"{text!r} is not a number of bytes, as 500K, 20M or 1G")
+    return int(match[1]) * _UNITS[match[2].upper()]
+
+
 _SHARED = (
     option("--json", is_flag=True, help="Print one JSON document on stdout, nothing else there."),
     option("-q", "--quiet", is_flag=True, help="Print nothing where all went well."),
@@ -181,6 +215,19 @@ _SHARED = (
         show_default=True,
         metavar="SECONDS",
         help="Give up on a peer that is silent this long.",
+    ),
+    option(
+        "--limit-rate",
+        metavar="BYTES[K|M|G]",
+        callback=_bytes_per_second,
+        help="Transfer at most this much a second, down and up together; 1K is 1024.",
+    ),
+    option(
+        "--max-requests-per-second",
+        metavar="HOST=N",
+        multiple=True,
+        callback=_requests_per_second,
+        help="Send this registry at most N requests a second (repeatable).",
     ),
 )
 

@@ -7,8 +7,9 @@ A run has one `Transport` and for each registry one `RegistryHost`, which knows 
 credentials and what was seen there in this run; `RegistryRepository` is the store.
 
 Start with `repository`, and `uploads` and `resume` beside it. Below them `registry` finds the
-endpoint and answers challenges, `http` sends and receives `messages`, `url` judges every URL that
-came from outside, `answers` reads header fields and error documents, `tls` says whom we trust.
+endpoint and answers challenges, `http` sends and receives `messages`, `limits` says when, `url`
+judges every URL that came from outside, `answers` reads header fields and error documents, `tls`
+says whom we trust, `notices` passes on what registries want people to know.
 `auth`, which imports oras, and `credentials` are loaded when a registry first asks who we are;
 `credential_store` writes what `credentials` reads.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import http.client
+import io
 import logging
 import math
 import random
@@ -26,7 +27,6 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, IncompleteRead, P
 
 from ocimirror import __version__
 from ocimirror.errors import (
-    Interrupted,
     RateLimited,
     RegistryUnavailable,
     RemoteError,
@@ -34,11 +34,13 @@ from ocimirror.errors import (
     UrlRefused,
     UsageError,
 )
+from ocimirror.stores.registry.limits import Limits
 from ocimirror.stores.registry.messages import RETRIED, Request, Response
+from ocimirror.stores.registry.notices import Notices
 from ocimirror.stores.registry.options import NetworkOptions
 from ocimirror.stores.registry.tls import NOT_TLS, client_context
 from ocimirror.stores.registry.url import Origin, bypasses_proxy, redact
-from ocimirror.stores.stream import CHUNK_BYTES
+from ocimirror.stores.stream import CHUNK_BYTES, VerifiedStream
 
 CONNECT_TIMEOUT_S = 10.0
 BRIEF_S = 3.0
@@ -76,7 +78,8 @@ class Transport:
             raise UsageError(f"a proxy is an http:// or https:// URL, not {scheme}://")
         self.options = options
         self._adapter = _Adapter(options)
-        self._resume_at: dict[Origin, float] = {}
+        self._limits = Limits(options)
+        self._notices = Notices()
 
     def send(self, request: Request) -> Response:
         """Send a request until it is answered by something else than 408, 429 and 5xx.
@@ -88,11 +91,9 @@ class Transport:
             UntrustedCertificate, UrlRefused: and nothing was tried again.
             Interrupted: `options.stop` was set.
         """
-        origin = Origin.of(request.url)
         retries = self.options.retries if request.repeatable and not request.brief else 0
         attempt = 0
         while True:
-            self._sleep(self._resume_at.get(origin, 0.0) - time.monotonic(), origin)
             try:
                 return self._answered(request)
             except RegistryUnavailable as error:
@@ -113,14 +114,14 @@ class Transport:
         Raises:
             Interrupted: `options.stop` was set.
         """
-        origin = Origin.of(url)
+        host = self._limits.of(Origin.of(url))
         backoff = _jitter(0.0, min(MAX_BACKOFF_S, 0.5 * 2.0**attempt))
         asked = failure.retry_after_s
         if asked is not None or isinstance(failure, RateLimited):
             backoff += min(asked or 0.0, MAX_RETRY_AFTER_S)
-            self._resume_at[origin] = time.monotonic() + backoff
+            host.hold(backoff)
         logger.info("%s; trying again in %.1f s", failure, backoff)
-        self._sleep(backoff, origin)
+        host.wait(backoff)
 
     def close(self) -> None:
         """Close the connections that are not in use."""
@@ -154,7 +155,8 @@ class Transport:
     def _exchange(self, request: Request, url: str) -> Response:
         prepared = PreparedRequest()
         prepared.method, prepared.url = request.method, url
-        prepared.body = cast("Any", request.body)  # requests sends what has `read` and a length
+        # (requests sends what has `read` and a length.)
+        prepared.body = cast("Any", self._paced(request.body))
         prepared.headers = CaseInsensitiveDict({**_HEADERS, **request.headers})
         if request.body is not None:
             prepared.headers["Content-Length"] = str(len(request.body))
@@ -164,22 +166,25 @@ class Transport:
         silence_s = min(self.options.timeout_s, BRIEF_S if request.brief else math.inf)
         # (urllib3 sends a body under the timeout for connecting.)
         connect_s = silence_s if request.body else min(CONNECT_TIMEOUT_S, silence_s)
-        began = time.monotonic()
-        try:
-            raw = self._adapter.send(
-                prepared,
-                stream=True,
-                timeout=(connect_s, silence_s),
-                proxies=self._proxies(origin),
-            ).raw
-        except (RequestException, HTTPError, OSError) as error:
-            logger.debug("%s %s failed", request.method, redact(url))
-            raise _translated(error, request) from _root(error)
+        with self._limits.of(origin).turn() as turn:
+            began = time.monotonic()
+            try:
+                raw = self._adapter.send(
+                    prepared,
+                    stream=True,
+                    timeout=(connect_s, silence_s),
+                    proxies=self._proxies(origin),
+                ).raw
+            except (RequestException, HTTPError, OSError) as error:
+                logger.debug("%s %s failed", request.method, redact(url))
+                raise _translated(error, request) from _root(error)
+            turn.status = raw.status
         if logger.isEnabledFor(logging.DEBUG):
             milliseconds = (time.monotonic() - began) * 1000
             logger.debug("%s %s %d %.0f ms", request.method, redact(url), raw.status, milliseconds)
+        self._notices.read(origin, raw.headers)
         piece_bytes = _TLS_PIECE_BYTES if origin.scheme == "https" else CHUNK_BYTES
-        body = _Body(raw, request, self.options.timeout_s, piece_bytes)
+        body = _Body(raw, request, self.options.timeout_s, piece_bytes, self._limits)
         return Response(request, url, raw.status, raw.headers, body)
 
     def _proxies(self, origin: Origin) -> dict[str, str] | None:
@@ -188,10 +193,25 @@ class Transport:
             return None
         return {origin.scheme: proxy}
 
-    def _sleep(self, seconds: float, origin: Origin) -> None:
-        stop = self.options.stop
-        if stop.is_set() or (seconds > 0 and stop.wait(seconds)):
-            raise Interrupted(f"stopped before the next request to {origin}")
+    def _paced(self, body: bytes | VerifiedStream | None) -> object:
+        return _Upload(body, self._limits) if body and self.options.bytes_per_second else body
+
+
+class _Upload:
+    """A body on its way out, in pieces as the rate of the run allows them."""
+
+    def __init__(self, body: bytes | VerifiedStream, limits: Limits) -> None:
+        self._size_bytes = len(body)
+        self._body = io.BytesIO(body) if isinstance(body, bytes) else body
+        self._limits = limits
+
+    def __len__(self) -> int:
+        return self._size_bytes
+
+    def read(self, amount: int, /) -> bytes:
+        piece = self._body.read(min(amount, self._limits.piece_bytes))
+        self._limits.moved(len(piece))
+        return piece
 
 
 class _Body:
@@ -201,28 +221,36 @@ class _Body:
     """
 
     def __init__(
-        self, raw: BaseHTTPResponse, request: Request, window_s: float, piece_bytes: int
+        self,
+        raw: BaseHTTPResponse,
+        request: Request,
+        window_s: float,
+        piece_bytes: int,
+        limits: Limits,
     ) -> None:
         self._raw = raw
         self._request = request
         self._window_s = window_s
         self._piece_bytes = piece_bytes
+        self._limits = limits
         self._waited_s = 0.0
         self._received = 0
         self._failure: RemoteError | None = None
 
     def read(self, amount: int, /) -> bytes:
         began = time.monotonic()
-        pieces = self._gathered(amount, began + _GATHER_S)
+        pieces = self._gathered(min(amount, self._limits.piece_bytes), began + _GATHER_S)
         # Only the time spent in here counts: a slow destination is not a slow source.
         self._waited_s += time.monotonic() - began
-        self._received += sum(map(len, pieces))
+        received = sum(map(len, pieces))
+        self._received += received
         if self._waited_s >= self._window_s:
             if self._received < MIN_RATE_BYTES_S * self._waited_s:
                 raise RegistryUnavailable(
                     f"{self._request}: stalled, {self._received} bytes in {self._waited_s:.0f} s"
                 )
             self._waited_s, self._received = 0.0, 0
+        self._limits.moved(received)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _gathered(self, amount: int, until: float) -> list[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -28,7 +29,9 @@ class NetworkOptions:
         no_proxy: comma-separated hosts, domains, networks or `*` that are reached directly.
         retries: how often a request is sent again, at most.
         timeout_s: how long a peer may be silent, or send less than 1 KiB/s.
-        jobs: threads that will use the connections.
+        jobs: threads that will use the connections, and requests under way to a host, at most.
+        requests_per_second: to hosts, named as in `plain_http`; above 0, no limit for others.
+        bytes_per_second: of all bodies of the run, down and up together; 0 is no limit.
         auth_files: credential files, the first that knows a registry wins; absent ones are fine.
         stop: set from outside to end waiting; what was asked for raises Interrupted.
     """
@@ -42,5 +45,7 @@ class NetworkOptions:
     retries: int = 5
     timeout_s: float = 60.0
     jobs: int = 4
+    requests_per_second: Mapping[str, float] = field(default_factory=dict)
+    bytes_per_second: int = 0
     auth_files: tuple[AuthFile, ...] = ()
     stop: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
