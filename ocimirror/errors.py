@@ -175,6 +175,18 @@ class UrlRefused(RegistryRefused):
     """A URL that came from outside (redirect, upload location, realm, link) breaks the policy."""
 
 
+class EngineUnavailable(OciMirrorError):
+    """A container engine, or its client program, is not there or does not answer."""
+
+    exit_code = 4
+
+
+class EngineFailed(OciMirrorError):
+    """A container engine refused what it was asked to do."""
+
+    exit_code = 4
+
+
 class Unsupported(RegistryRefused):
     """Content that cannot be carried without changing it, or cannot be verified."""
 

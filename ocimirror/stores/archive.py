@@ -14,7 +14,6 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable
 from functools import partial
 from typing import BinaryIO
 
@@ -37,6 +36,7 @@ from ocimirror.stores.index import LayoutIndex, LayoutSource
 from ocimirror.stores.layout import Layout
 from ocimirror.stores.layoutfile import LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES, check_layout_file
 from ocimirror.stores.stream import CHUNK_BYTES, Reader
+from ocimirror.stores.tar import TarWriter, Write
 
 MAX_MEMBERS = 1_000_000
 MAX_HEADER_BYTES = 1024 * 1024
@@ -196,17 +196,6 @@ def _spooled(stream: BinaryIO) -> BinaryIO:
 
 
 _STAGING = ".ocimirror-archive-"
-Writer = Callable[[bytes], object]
-
-
-def _header(name: str, size: int) -> bytes:
-    member = tarfile.TarInfo(name)
-    member.size, member.mode = size, 0o644
-    return member.tobuf(tarfile.PAX_FORMAT)
-
-
-def _padding(size: int) -> bytes:
-    return b"\0" * (-size % tarfile.BLOCKSIZE)
 
 
 def _remove_abandoned_staging(directory: str) -> None:
@@ -275,21 +264,16 @@ class ArchiveWriter(Layout):
             except OSError as error:
                 raise storage_error(error, f"cannot sync the directory of {final}") from error
 
-    def _pack(self, write: Writer) -> None:
-        index = self._read_small("index.json", layout_index.MAX_SIZE_BYTES) or b""
-        layout = self._read_small(LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES) or b""
-        for name, content in ((LAYOUT_FILE, layout), ("index.json", index)):
-            write(_header(name, len(content)))
-            write(content + _padding(len(content)))
+    def _pack(self, write: Write) -> None:
+        tar = TarWriter(write)
+        tar.member(LAYOUT_FILE, self._read_small(LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES) or b"")
+        tar.member("index.json", self._read_small("index.json", layout_index.MAX_SIZE_BYTES) or b"")
         for name, text in self.blob_files():
             digest = Digest.parse(text)
-            size = self.size_of(digest) or 0
-            write(_header(name, size))
-            with self.fetch(Descriptor(OCTET_STREAM, digest, size)) as stream:
-                while chunk := stream.read():
-                    write(chunk)
-            write(_padding(size))
-        write(b"\0" * tarfile.BLOCKSIZE * 2)
+            descriptor = Descriptor(OCTET_STREAM, digest, self.size_of(digest) or 0)
+            with self.fetch(descriptor) as stream:
+                tar.stream(name, stream)
+        tar.end()
 
     def close(self) -> None:
         """Remove the staged layout."""

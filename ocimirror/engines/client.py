@@ -1,0 +1,203 @@
+"""Runs the command-line client of a container engine, and believes none of its exit codes.
+
+An engine's own client is the one interface that every version of it has, with its contexts,
+sockets and logins; see docs/adr/0010. What it prints is kept in a file, so that it can never
+wait for us while we wait for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shlex
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+from ocimirror.errors import EngineFailed, EngineUnavailable, Interrupted, storage_error
+
+MAX_OUTPUT_BYTES = 256 * 1024 * 1024
+_MAX_MESSAGE = 2000
+_POLL_S = 0.1
+_UNREACHABLE = (
+    "cannot connect to the docker daemon",
+    "error during connect",
+    "connection refused",
+    "no such file or directory",
+    "failed to dial",
+    "connection error",
+    "permission denied",
+    "context deadline exceeded",
+)
+
+logger = logging.getLogger(__name__)
+
+
+class Client:
+    """One engine's client with the options that say which engine it talks to.
+
+    Args:
+        argv: the program and its first arguments.
+        where: what it talks to, for errors: a socket, a host, a root directory.
+        stop: set from outside to end a run; what runs is killed and Interrupted is raised.
+        timeout_s: how long a question may take; an import may take any time.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        where: str,
+        *,
+        stop: threading.Event | None = None,
+        timeout_s: float = 120.0,
+    ) -> None:
+        self.argv = tuple(argv)
+        self.where = where
+        self._stop = stop or threading.Event()
+        self._timeout_s = timeout_s
+
+    def ask(self, *arguments: str) -> bytes:
+        """Return what the client prints.
+
+        Raises:
+            EngineUnavailable: the client is not installed, or does not reach its engine.
+            EngineFailed: it says no; the message carries the end of what it printed.
+            Interrupted: `stop` was set.
+        """
+        with self._started(arguments) as run:
+            run.wait(self._timeout_s)
+            return run.output()
+
+    def feed(self, write: Callable[[Callable[[bytes], object]], None], *arguments: str) -> bytes:
+        """Run the client with what `write` writes as its standard input; return what it prints.
+
+        An error of `write` ends the client, which never sees the end of its input, and is
+        raised; but where the client ended first, what it said is.
+        """
+        with self._started(arguments, stdin=subprocess.PIPE) as run:
+            run.feed(write)
+            run.wait(None)
+            return run.output()
+
+    def save(self, file: IO[bytes], *arguments: str) -> None:
+        """Run the client with its standard output into a file."""
+        with self._started(arguments, stdout=file) as run:
+            run.wait(None)
+            run.output()
+
+    @contextlib.contextmanager
+    def _started(
+        self,
+        arguments: Sequence[str],
+        stdin: int = subprocess.DEVNULL,
+        stdout: IO[bytes] | None = None,
+    ) -> Iterator[_Run]:
+        command = [*self.argv, *arguments]
+        logger.debug("%s", shlex.join(command))
+        with tempfile.TemporaryFile() as printed, tempfile.TemporaryFile() as said:
+            try:
+                process = subprocess.Popen(
+                    command,
+                    stdin=stdin,
+                    stdout=stdout or printed,
+                    stderr=said,
+                    start_new_session=True,  # (a terminal's ^C is ours to pass on)
+                )
+            except FileNotFoundError as error:
+                raise EngineUnavailable(
+                    f"there is no program {command[0]}",
+                    advice="Install the engine's client on this machine, or put it on PATH.",
+                ) from error
+            except OSError as error:
+                raise EngineUnavailable(f"cannot run {command[0]}: {error.strerror}") from error
+            run = _Run(process, command, self.where, self._stop, printed, said)
+            try:
+                yield run
+            finally:
+                run.end()
+
+
+class _Run:
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        command: Sequence[str],
+        where: str,
+        stop: threading.Event,
+        printed: IO[bytes],
+        said: IO[bytes],
+    ) -> None:
+        self._process = process
+        self._command = command
+        self._where = where
+        self._stop = stop
+        self._printed = printed
+        self._said = said
+
+    def feed(self, write: Callable[[Callable[[bytes], object]], None]) -> None:
+        pipe = self._process.stdin
+        assert pipe is not None  # noqa: S101 - who feeds has opened it
+
+        def send(content: bytes) -> None:
+            if self._stop.is_set():
+                raise Interrupted("stopped while the engine was loading")
+            pipe.write(content)
+
+        try:
+            write(send)
+            pipe.close()
+        except BrokenPipeError:
+            with contextlib.suppress(OSError):
+                pipe.close()
+
+    def wait(self, timeout_s: float | None) -> None:
+        left_s = timeout_s
+        while True:
+            try:
+                self._process.wait(_POLL_S if left_s is None else min(_POLL_S, left_s))
+                return
+            except subprocess.TimeoutExpired:
+                if self._stop.is_set():
+                    raise Interrupted(f"stopped while {self._command[0]} was running") from None
+                left_s = None if left_s is None else left_s - _POLL_S
+                if left_s is not None and left_s <= 0:
+                    raise EngineUnavailable(
+                        f"{self._name}: no answer from {self._where} in {timeout_s:.0f} s"
+                    ) from None
+
+    def output(self) -> bytes:
+        code = self._process.returncode
+        message = self._last_words()
+        if code:
+            known = any(words in message.lower() for words in _UNREACHABLE)
+            kind = EngineUnavailable if known else EngineFailed
+            raise kind(f"{self._name} ({self._where}): {message or f'exit code {code}'}")
+        if message:
+            logger.debug("%s: %s", self._name, message)
+        try:
+            self._printed.seek(0)
+            return self._printed.read(MAX_OUTPUT_BYTES)
+        except OSError as error:
+            raise storage_error(error, "cannot read a temporary file") from error
+
+    def end(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+
+    @property
+    def _name(self) -> str:
+        words = [word for word in self._command[1:] if not word.startswith("-")]
+        return " ".join([Path(self._command[0]).name, *words[-4:]])[:200]
+
+    def _last_words(self) -> str:
+        self._said.seek(0, os.SEEK_END)
+        self._said.seek(max(0, self._said.tell() - _MAX_MESSAGE))
+        return self._said.read(_MAX_MESSAGE).decode("utf-8", "replace").strip()
