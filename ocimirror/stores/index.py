@@ -38,6 +38,9 @@ IMAGE_NAME = "io.containerd.image.name"
 REF_NAME = "org.opencontainers.image.ref.name"
 PLATFORMS = "dev.ocimirror.platforms"
 """What a sparse image was asked for, comma-separated; what is absent outside it is no fault."""
+MANIFEST = "dev.ocimirror.manifest"
+"""`synthesised` where no original manifest was at hand: its digest is new, made by ocimirror."""
+OURS = (PLATFORMS, MANIFEST)
 MAX_SIZE_BYTES = 256 * 1024 * 1024
 EMPTY = b'{"schemaVersion":2,"mediaType":"%s","manifests":[]}' % mediatype.OCI_INDEX.encode()
 
@@ -80,7 +83,14 @@ def platforms_of(descriptor: Descriptor) -> tuple[Platform, ...]:
 def sparse(descriptor: Descriptor, platforms: Sequence[Platform]) -> Descriptor:
     """Return a root as it is named where only these platforms of it are held."""
     annotations = {PLATFORMS: ",".join(map(str, platforms))} if platforms else {}
+    if MANIFEST in descriptor.annotations:
+        annotations[MANIFEST] = descriptor.annotations[MANIFEST]
     return replace(descriptor, annotations=annotations)
+
+
+def annotations_of_ours(descriptor: Descriptor) -> dict[str, str]:
+    """Return what entries of ours say of a root, beside its names."""
+    return {key: descriptor.annotations[key] for key in OURS if key in descriptor.annotations}
 
 
 class LayoutIndex:
@@ -320,8 +330,7 @@ def _document_of(name: str, descriptor: Descriptor) -> dict[str, object]:
     tag = Reference.parse(name).tag if "/" in name else name
     if tag:
         annotations[REF_NAME] = tag
-    if PLATFORMS in descriptor.annotations:
-        annotations[PLATFORMS] = descriptor.annotations[PLATFORMS]
+    annotations |= annotations_of_ours(descriptor)
     document: dict[str, object] = {
         "mediaType": descriptor.media_type,
         "digest": str(descriptor.digest),

@@ -33,6 +33,7 @@ CALLED_ONLY_IN = {
     "json.dumps": {
         "model/strictjson.py",
         "stores/index.py",
+        "stores/profiles.py",
         "stores/registry/credential_store.py",
         "stores/registry/referrers.py",
         "cli/output.py",
