@@ -2,8 +2,8 @@
 
 `main` is the console script. Commands load when they are used, so that `--version` and a typo
 cost nothing: `transfer` holds pull, push and copy, `look` verify, inspect and list, `care` tag,
-remove, repair and gc, `login` login and logout, `options` what all of them share, `output` every
-line and document that is printed, `progress` the bars.
+remove, repair and gc, `engines` load, `login` login and logout, `options` what all of them share,
+`output` every line and document that is printed, `receipts` those of engines, `progress` the bars.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ _COMMANDS = {
     "remove": "ocimirror.cli.care",
     "repair": "ocimirror.cli.care",
     "gc": "ocimirror.cli.care",
+    "load": "ocimirror.cli.engines",
     "login": "ocimirror.cli.login",
     "logout": "ocimirror.cli.login",
     "completion": "ocimirror.cli.completion",

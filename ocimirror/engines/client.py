@@ -114,7 +114,8 @@ class Client:
                 ) from error
             except OSError as error:
                 raise EngineUnavailable(f"cannot run {command[0]}: {error.strerror}") from error
-            run = _Run(process, command, self.where, self._stop, printed, said)
+            what = " ".join([Path(self.argv[0]).name, *arguments[:2]])
+            run = _Run(process, what, self.where, self._stop, printed, said)
             try:
                 yield run
             finally:
@@ -125,14 +126,14 @@ class _Run:
     def __init__(
         self,
         process: subprocess.Popen[bytes],
-        command: Sequence[str],
+        what: str,
         where: str,
         stop: threading.Event,
         printed: IO[bytes],
         said: IO[bytes],
     ) -> None:
         self._process = process
-        self._command = command
+        self._what = what
         self._where = where
         self._stop = stop
         self._printed = printed
@@ -162,11 +163,11 @@ class _Run:
                 return
             except subprocess.TimeoutExpired:
                 if self._stop.is_set():
-                    raise Interrupted(f"stopped while {self._command[0]} was running") from None
+                    raise Interrupted(f"stopped during {self._what}") from None
                 left_s = None if left_s is None else left_s - _POLL_S
                 if left_s is not None and left_s <= 0:
                     raise EngineUnavailable(
-                        f"{self._name}: no answer from {self._where} in {timeout_s:.0f} s"
+                        f"{self._what}: no answer from {self._where} in {timeout_s:.0f} s"
                     ) from None
 
     def output(self) -> bytes:
@@ -175,9 +176,9 @@ class _Run:
         if code:
             known = any(words in message.lower() for words in _UNREACHABLE)
             kind = EngineUnavailable if known else EngineFailed
-            raise kind(f"{self._name} ({self._where}): {message or f'exit code {code}'}")
+            raise kind(f"{self._what} ({self._where}): {message or f'exit code {code}'}")
         if message:
-            logger.debug("%s: %s", self._name, message)
+            logger.debug("%s: %s", self._what, message)
         try:
             self._printed.seek(0)
             return self._printed.read(MAX_OUTPUT_BYTES)
@@ -191,11 +192,6 @@ class _Run:
         if self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
-
-    @property
-    def _name(self) -> str:
-        words = [word for word in self._command[1:] if not word.startswith("-")]
-        return " ".join([Path(self._command[0]).name, *words[-4:]])[:200]
 
     def _last_words(self) -> str:
         self._said.seek(0, os.SEEK_END)

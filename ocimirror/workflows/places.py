@@ -35,6 +35,12 @@ def parse_location(text: str) -> Location:
     return location
 
 
+def layout_location(text: str) -> Location:
+    """Parse a LAYOUT argument: a location with its scheme, or any path."""
+    local = any(text.startswith(f"{scheme}:") for scheme in ("oci", "oci-archive"))
+    return parse_location(text if local else os.path.join(".", text))
+
+
 class Places:
     """The stores of one run. Each is opened once and closed at the end of the context.
 

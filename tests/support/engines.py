@@ -160,6 +160,11 @@ class Containerd:
         """Run ctr against it."""
         return run(["ctr", "-a", self.address, "-n", namespace, *arguments])
 
+    def content(self, digest: str, namespace: str) -> bytes:
+        """Return the bytes that it has under a digest."""
+        command = ["ctr", "-a", self.address, "-n", namespace, "content", "get", digest]
+        return subprocess.run(command, check=True, capture_output=True).stdout
+
     def names(self, namespace: str = "default") -> list[str]:
         """Return the names of its image records."""
         return self.ctr("images", "ls", "-q", namespace=namespace).split()

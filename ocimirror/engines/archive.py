@@ -1,0 +1,53 @@
+"""The tar that an engine is fed with: a few documents, and content that is checked on its way."""
+
+from __future__ import annotations
+
+from ocimirror.engines.wanted import PlatformImage, Wanted
+from ocimirror.model.descriptor import Descriptor
+from ocimirror.model.digest import Digest
+from ocimirror.stores import profiles
+from ocimirror.stores.layoutfile import LAYOUT_FILE, LAYOUT_VERSION
+from ocimirror.stores.profiles import Profile
+from ocimirror.stores.store import Source, verified
+from ocimirror.stores.stream import Watch
+from ocimirror.stores.tar import TarWriter, Write
+
+
+def write_archive(
+    source: Source,
+    wanted: Wanted,
+    profile: Profile,
+    write: Write,
+    *,
+    chosen: PlatformImage | None = None,
+    watch: Watch | None = None,
+) -> None:
+    """Write an image as an archive that one engine reads.
+
+    Args:
+        source: where its blobs are.
+        wanted: the image, with all that goes into the archive.
+        profile: whose archive.
+        write: takes all bytes that it is given.
+        chosen: what an engine without indexes is to load.
+        watch: told of each chunk; may raise.
+
+    Raises:
+        IntegrityError: a blob is damaged; the tar has no end then.
+    """
+    image = wanted.archived(chosen)
+    tar = TarWriter(write)
+    tar.member(LAYOUT_FILE, LAYOUT_VERSION)
+    tar.member("index.json", profiles.index_document(profile, [image]))
+    if profiles.has_docker_manifest(profile) and chosen is not None:
+        tar.member("manifest.json", profiles.docker_manifest([image]))
+    manifests = {manifest.digest: manifest for manifest in wanted.manifests}
+    blobs: dict[Digest, Descriptor] = {blob.digest: blob for blob in wanted.blobs}
+    for digest in sorted({*manifests, *blobs}, key=str):
+        if digest in manifests:
+            stream = verified(manifests[digest])
+        else:
+            stream = source.fetch(blobs[digest], watch)
+        with stream:
+            tar.stream(profiles.blob_path(digest), stream)
+    tar.end()

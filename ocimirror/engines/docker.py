@@ -1,0 +1,166 @@
+"""Docker: through its client, into whichever of its two stores it has.
+
+The graphdriver's store knows an image by its config's digest and keeps no manifest: what an
+archive leaves of the identity is the tag and the image ID (moby#22011), and a digest is known
+only for what was pulled. The containerd store keeps all bytes, and knows an image by the digest
+that its name stands for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ocimirror.engines.archive import write_archive
+from ocimirror.engines.client import Client
+from ocimirror.engines.engine import (
+    Engine,
+    answer,
+    canonical,
+    first,
+    layers_of,
+    one_platform,
+    tag_of,
+    told,
+    words,
+)
+from ocimirror.engines.receipt import Part, Receipt
+from ocimirror.engines.wanted import PlatformImage, Wanted
+from ocimirror.errors import EngineFailed, EngineUnavailable
+from ocimirror.model.platform import Platform
+from ocimirror.stores.store import Source
+from ocimirror.stores.stream import Watch
+
+CONTAINERD_STORE = "io.containerd.snapshotter.v1"
+
+
+def store_of(info: Mapping[str, Any]) -> str:
+    """Return which store `docker info` speaks of: `containerd` or `graphdriver`."""
+    status = info.get("DriverStatus")
+    pairs = status if isinstance(status, list) else []
+    return "containerd" if any(CONTAINERD_STORE in pair for pair in pairs) else "graphdriver"
+
+
+def docker(client: Client) -> Docker:
+    """Find out which store a Docker has.
+
+    Raises:
+        EngineUnavailable: no client, or no daemon behind it.
+    """
+    info = answer(client.ask("info", "--format", "{{json .}}"), "docker info")
+    if not isinstance(info, dict) or not info.get("ServerVersion"):
+        said = "; ".join(words(info, "ServerErrors")) if isinstance(info, dict) else ""
+        raise EngineUnavailable(f"docker does not answer ({client.where}): {said}")
+    kind = DockerContainerd if store_of(info) == "containerd" else DockerGraphdriver
+    return kind(client, info)
+
+
+class Docker(Engine):
+    """What both stores have in common.
+
+    Args:
+        client: `docker`, with the options that say which daemon.
+        info: what `docker info` says.
+    """
+
+    name = "docker"
+
+    def __init__(self, client: Client, info: Mapping[str, Any]) -> None:
+        super().__init__(client)
+        self.info = info
+        self.version = str(info["ServerVersion"])
+
+    def platform(self) -> Platform:
+        """Return the daemon's platform."""
+        architecture = str(self.info.get("Architecture") or "amd64")
+        system = str(self.info.get("OSType") or "linux")
+        parts = {"armv7l": "arm/v7", "armv6l": "arm/v6"}
+        return Platform.parse(f"{system}/{parts.get(architecture, architecture)}")
+
+    def inspect(self, name: str) -> Mapping[str, Any] | None:
+        """Return what docker knows of an image, None where it has no such image."""
+        try:
+            raw = self.client.ask("image", "inspect", name)
+        except EngineFailed as error:
+            if "no such image" in error.message.lower():
+                return None
+            raise
+        return first(raw, "docker image inspect")
+
+
+class DockerGraphdriver(Docker):
+    """The store of Docker up to 28 by default: configs and unpacked layers, no manifests."""
+
+    store = "graphdriver"
+    by_archive: frozenset[Part] = frozenset(("tag", "config"))
+
+    def audit(self, wanted: Wanted) -> Receipt:
+        """Ask by name; the digests of a name are those that were pulled, or put back."""
+        image = self.chosen(wanted)
+        found = self.inspect(wanted.name)
+        if found is None and not wanted.reference.tag:
+            found = self.inspect(str(image.config_digest))
+        return self.judge(wanted, image, found)
+
+    def judge(
+        self, wanted: Wanted, image: PlatformImage, inspected: Mapping[str, Any] | None
+    ) -> Receipt:
+        """Return the receipt for what `docker image inspect` says of the name."""
+        return one_platform(
+            self,
+            wanted,
+            image,
+            inspected,
+            image_id=str(image.config_digest),
+            asked=f"docker image inspect {wanted.name}",
+        )
+
+    def load(self, source: Source, wanted: Wanted, watch: Watch) -> None:
+        """Feed `docker load`, which reads manifest.json."""
+        image = self.chosen(wanted)
+        self.client.feed(
+            lambda write: write_archive(
+                source, wanted.only(image), "docker", write, chosen=image, watch=watch
+            ),
+            "load",
+        )
+
+
+class DockerContainerd(Docker):
+    """The containerd store: a choice since 24, the default of a fresh 29."""
+
+    store = "containerd"
+    keeps_index = True
+
+    def audit(self, wanted: Wanted) -> Receipt:
+        """Ask by name; its Id is the digest that the name stands for."""
+        return self.judge(wanted, self.inspect(wanted.name))
+
+    def judge(self, wanted: Wanted, inspected: Mapping[str, Any] | None) -> Receipt:
+        """Return the receipt for what `docker image inspect` says of the name.
+
+        The digest chain is the proof of what lies below the root. Of the layers, docker tells
+        those of one platform.
+        """
+        found = inspected or {}
+        same = found.get("Id") == str(wanted.root.digest)
+        known = same and (
+            wanted.by_digest(wanted.root.digest) in canonical(words(found, "RepoDigests"))
+        )
+        diff_ids = [[str(diff_id) for diff_id in i.config.diff_ids] for i in wanted.images]
+        runs = same and layers_of(found) in diff_ids
+        return self.receipt(
+            wanted,
+            [image.platform for image in wanted.images] if runs else [],
+            tag=tag_of(wanted, found=inspected is not None, same=same),
+            index="not_applicable" if not wanted.is_index else "kept" if known else "lost",
+            manifest="kept" if known and runs else "lost",
+            config="differs_by_design" if runs else "lost",
+            evidence=(told(f"docker image inspect {wanted.name}", inspected),),
+        )
+
+    def load(self, source: Source, wanted: Wanted, watch: Watch) -> None:
+        """Feed `docker load`, which reads index.json."""
+        self.client.feed(
+            lambda write: write_archive(source, wanted, "docker", write, watch=watch), "load"
+        )

@@ -1,0 +1,181 @@
+"""Engine: what can be done with every container engine."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from ocimirror.engines.client import Client
+from ocimirror.engines.receipt import Part, Receipt, Tag
+from ocimirror.engines.wanted import PlatformImage, Wanted
+from ocimirror.errors import EngineFailed, InvalidReference, NotFound
+from ocimirror.model.platform import Platform
+from ocimirror.model.reference import Reference
+from ocimirror.stores.store import Source
+from ocimirror.stores.stream import Watch
+
+
+class Engine(ABC):
+    """One container engine and one of its stores.
+
+    Attributes:
+        name: docker, containerd, podman or cri.
+        version: as it states it.
+        store: graphdriver, containerd or containers-storage.
+        by_archive: the parts of the identity that importing an archive keeps.
+        keeps_index: it keeps all platforms of an index, not the one that it runs.
+    """
+
+    name: str
+    version: str
+    store: str
+    by_archive: frozenset[Part] = frozenset(("tag", "index", "manifest", "config"))
+    keeps_index = False
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    @abstractmethod
+    def platform(self) -> Platform:
+        """Return the platform that it runs."""
+
+    def chosen(self, wanted: Wanted) -> PlatformImage:
+        """Return the one platform's image that an engine which keeps one is to have.
+
+        Raises:
+            NotFound: several, and none of them is for its platform.
+        """
+        if len(wanted.images) == 1:
+            return wanted.images[0]
+        found = wanted.image_for(self.platform())
+        if found is None:
+            here = ", ".join(str(image.platform) for image in wanted.images)
+            raise NotFound(
+                f"image {wanted.name}: nothing here for {self.platform()}, which {self.name} runs",
+                advice=f"--platform names one of: {here}",
+            )
+        return found
+
+    @abstractmethod
+    def audit(self, wanted: Wanted) -> Receipt:
+        """Ask the engine what it has of an image; nothing is changed.
+
+        Raises:
+            EngineUnavailable, EngineFailed: it does not answer.
+        """
+
+    @abstractmethod
+    def load(self, source: Source, wanted: Wanted, watch: Watch) -> None:
+        """Import an image that was proved; what came of it, `audit` tells.
+
+        Raises:
+            EngineUnavailable, EngineFailed, IntegrityError.
+        """
+
+    def receipt(self, wanted: Wanted, kept: Sequence[Platform], **parts: Any) -> Receipt:
+        """Return a receipt of this engine for an image."""
+        return Receipt(
+            image=wanted.name,
+            engine=self.name,
+            version=self.version,
+            store=self.store,
+            kept=tuple(map(str, kept)),
+            asked=tuple(str(image.platform) for image in wanted.images),
+            **parts,
+        )
+
+
+def answer(raw: bytes, what: str) -> Any:
+    """Parse JSON that an engine's client printed.
+
+    Raises:
+        EngineFailed: it is none.
+    """
+    try:
+        return json.loads(raw)
+    except ValueError as error:
+        raise EngineFailed(f"{what}: the answer is no JSON: {raw[:200]!r}") from error
+
+
+def first(raw: bytes, what: str) -> Mapping[str, Any]:
+    """Return the first object of a list that an engine's client printed."""
+    found = answer(raw, what)
+    if not isinstance(found, list) or not found or not isinstance(found[0], dict):
+        raise EngineFailed(f"{what}: the answer is no list of objects: {raw[:200]!r}")
+    return cast("Mapping[str, Any]", found[0])
+
+
+def words(document: Mapping[str, Any], key: str) -> list[str]:
+    """Return a list of texts of an answer; absent or null is an empty one."""
+    value = document.get(key)
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+
+
+def tag_of(wanted: Wanted, *, found: bool, same: bool) -> Tag:
+    """Return what became of the tag: whether the name was found, and stands for the image."""
+    if not wanted.reference.tag:
+        return "not_applicable"
+    return "lost" if not found else "kept" if same else "moved"
+
+
+def one_platform(
+    engine: Engine,
+    wanted: Wanted,
+    image: PlatformImage,
+    inspected: Mapping[str, Any] | None,
+    *,
+    image_id: str,
+    asked: str,
+) -> Receipt:
+    """Return the receipt of an engine that keeps one platform, from `image inspect` of the name.
+
+    Args:
+        engine: whose answer it is.
+        wanted: the image.
+        image: the platform that it should have.
+        inspected: Id, RepoDigests and RootFS, as docker and podman print them; None: no image.
+        image_id: the config's digest as this engine writes it.
+        asked: the question, for the evidence.
+    """
+    found = inspected or {}
+    same = found.get("Id") == image_id
+    whole = same and layers_of(found) == [str(diff_id) for diff_id in image.config.diff_ids]
+    digests = canonical(words(found, "RepoDigests")) if same else set()
+    index = wanted.by_digest(wanted.root.digest) in digests
+    manifest = wanted.by_digest(image.manifest.digest) in digests
+    return engine.receipt(
+        wanted.only(image),
+        [image.platform] if whole else [],
+        tag=tag_of(wanted, found=inspected is not None, same=same),
+        index="not_applicable" if not wanted.is_index else "kept" if index else "lost",
+        manifest="kept" if manifest else "lost",
+        config="kept" if whole else "lost",
+        evidence=(told(asked, inspected),),
+    )
+
+
+def told(asked: str, inspected: Mapping[str, Any] | None) -> str:
+    """Return the answer to `image inspect` as evidence."""
+    if inspected is None:
+        return f"{asked}: no such image"
+    digests = " ".join(words(inspected, "RepoDigests"))
+    return f"{asked}: Id={inspected.get('Id')} RepoDigests=[{digests}]"
+
+
+def layers_of(inspected: Mapping[str, Any]) -> list[str]:
+    """Return the diff_ids that `image inspect` tells."""
+    rootfs = inspected.get("RootFS")
+    return words(rootfs, "Layers") if isinstance(rootfs, dict) else []
+
+
+def canonical(names: Sequence[str]) -> set[str]:
+    """Return references as they are written in full; Docker shortens those of docker.io."""
+    found = set()
+    for name in names:
+        try:
+            found.add(str(Reference.parse(name)))
+        except InvalidReference:
+            continue
+    return found

@@ -1,0 +1,88 @@
+"""Podman, and all who share its storage: one platform of an image, with its digests.
+
+Podman guesses what an archive is and hides why a guess failed, so the transport is named and the
+archive holds one image and nothing that could be taken for another kind (podman#18809).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+from ocimirror.engines.archive import write_archive
+from ocimirror.engines.client import Client
+from ocimirror.engines.engine import Engine, answer, first, one_platform
+from ocimirror.engines.receipt import Receipt
+from ocimirror.engines.wanted import PlatformImage, Wanted
+from ocimirror.errors import EngineFailed, storage_errors
+from ocimirror.model.platform import Platform
+from ocimirror.stores.store import Source
+from ocimirror.stores.stream import Watch
+
+
+class Podman(Engine):
+    """The containers-storage of one Podman.
+
+    Args:
+        client: `podman`, with its options.
+
+    Raises:
+        EngineUnavailable: it is not installed.
+    """
+
+    name = "podman"
+    store = "containers-storage"
+
+    def __init__(self, client: Client) -> None:
+        super().__init__(client)
+        info = answer(client.ask("info", "--format", "json"), "podman info")
+        self._host = info.get("host", {}) if isinstance(info, dict) else {}
+        version = info.get("version", {}) if isinstance(info, dict) else {}
+        self.version = str(version.get("Version", ""))
+
+    def platform(self) -> Platform:
+        """Return the platform that it runs."""
+        architecture = str(self._host.get("arch") or "amd64")
+        return Platform.parse(f"{self._host.get('os') or 'linux'}/{architecture}")
+
+    def inspect(self, name: str) -> Mapping[str, Any] | None:
+        """Return what podman knows of an image, None where it has no such image."""
+        try:
+            raw = self.client.ask("image", "inspect", name)
+        except EngineFailed as error:
+            if "not known" in error.message or "no such image" in error.message.lower():
+                return None
+            raise
+        return first(raw, "podman image inspect")
+
+    def audit(self, wanted: Wanted) -> Receipt:
+        """Ask by name; of its digests, podman tells those of the index and of the manifest."""
+        return self.judge(wanted, self.chosen(wanted), self.inspect(wanted.name))
+
+    def judge(
+        self, wanted: Wanted, image: PlatformImage, inspected: Mapping[str, Any] | None
+    ) -> Receipt:
+        """Return the receipt for what `podman image inspect` says of the name."""
+        return one_platform(
+            self,
+            wanted,
+            image,
+            inspected,
+            image_id=image.config_digest.encoded,
+            asked=f"podman image inspect {wanted.name}",
+        )
+
+    def load(self, source: Source, wanted: Wanted, watch: Watch) -> None:
+        """Write an archive of one image and one entry, and have it pulled from there."""
+        image = self.chosen(wanted)
+        one = wanted.only(image)
+        with storage_errors("cannot write the archive for podman"):
+            with tempfile.NamedTemporaryFile(prefix="ocimirror-", suffix=".tar") as file:
+                write_archive(source, one, "podman", file.write, watch=watch)
+                file.flush()
+                # (Podman looks for its own platform unless it is told.)
+                platform = str(image.platform)
+                self.client.feed(
+                    lambda _: None, "pull", "--platform", platform, f"oci-archive:{file.name}"
+                )

@@ -1,0 +1,217 @@
+"""What an engine is to hold of an image: proved from the place it comes from, byte by byte.
+
+An engine imports damaged content without a word, so all of it is hashed before any of it is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from ocimirror.errors import MalformedManifest, MissingContent, NotFound, UsageError
+from ocimirror.model import mediatype
+from ocimirror.model.config import MAX_SIZE_BYTES as MAX_CONFIG_BYTES
+from ocimirror.model.config import ImageConfig
+from ocimirror.model.descriptor import Descriptor
+from ocimirror.model.digest import Digest
+from ocimirror.model.manifest import ATTESTATION_OF, Manifest
+from ocimirror.model.platform import Platform
+from ocimirror.model.reference import Reference
+from ocimirror.stores.index import Entry, platforms_of
+from ocimirror.stores.profiles import Image, is_container_image
+from ocimirror.stores.store import Source
+from ocimirror.stores.stream import Watch
+
+MAX_DEPTH = 8
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformImage:
+    """A container image for one platform: its manifest, and what its config says."""
+
+    manifest: Manifest
+    config: ImageConfig
+
+    @property
+    def platform(self) -> Platform:
+        """What the index says it is for; where there is none, what its config says."""
+        return self.manifest.descriptor.platform or self.config.platform
+
+    @property
+    def config_digest(self) -> Digest:
+        """The image ID of engines that know an image by its config."""
+        return self.manifest.blobs[0].digest
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One image as an engine should have it.
+
+    Attributes:
+        reference: its full name, with a tag, a digest, or both.
+        root: the manifest that the name stands for.
+        images: what can be run of it: the platforms that were asked for.
+        manifests: all manifests that belong to those, children first, the root last.
+        blobs: all blobs, each once.
+        absent: manifests of the index that are not here.
+    """
+
+    reference: Reference
+    root: Manifest
+    images: tuple[PlatformImage, ...]
+    manifests: tuple[Manifest, ...]
+    blobs: tuple[Descriptor, ...]
+    absent: tuple[Descriptor, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The name that people use: with the tag where there is one, else the digest."""
+        if self.reference.tag:
+            return str(replace(self.reference, digest=None))
+        return self.by_digest(self.root.digest)
+
+    @property
+    def is_index(self) -> bool:
+        """Whether the name stands for an index."""
+        return mediatype.is_index(self.root.media_type)
+
+    def by_digest(self, digest: Digest) -> str:
+        """Return the repository of the image with a digest, as engines write it."""
+        return str(replace(self.reference, tag="", digest=digest))
+
+    def image_for(self, platform: Platform) -> PlatformImage | None:
+        """Return what runs on a platform; the only one of an image that is no index."""
+        if not self.is_index and len(self.images) == 1:
+            return self.images[0]
+        return next((i for i in self.images if platform.matches(i.platform)), None)
+
+    def archived(self, chosen: PlatformImage | None = None) -> Image:
+        """Return the image as the archive profiles take it."""
+        images = tuple(image.manifest.descriptor for image in self.images) if self.is_index else ()
+        return Image(
+            str(self.reference),
+            replace(self.root.descriptor, annotations={}),
+            images,
+            None if chosen is None else chosen.manifest,
+        )
+
+    def only(self, image: PlatformImage) -> Wanted:
+        """Return what an engine that keeps one platform needs: its manifest and its blobs."""
+        blobs = dict.fromkeys(b for b in image.manifest.blobs if b in self.blobs)
+        above = [m for m in self.manifests if m.manifests or m.digest == self.root.digest]
+        manifests = dict.fromkeys(m.digest for m in (image.manifest, *above))
+        known = {m.digest: m for m in (image.manifest, *above)}
+        return replace(
+            self,
+            images=(image,),
+            manifests=tuple(known[digest] for digest in manifests),
+            blobs=tuple(blobs),
+        )
+
+
+def full_reference(entry: Entry) -> Reference:
+    """Return what an image is called in an engine.
+
+    Raises:
+        UsageError: the entry has no name, or a bare tag, which engines would complete each in
+            their own way.
+    """
+    reference = entry.reference()
+    if reference is None:
+        raise UsageError(
+            f"{entry.name or entry.descriptor.digest} is no full name of an image",
+            advice="Name it first: ocimirror tag LAYOUT NAME HOST/REPOSITORY:TAG",
+        )
+    return reference.readable()
+
+
+def examine(
+    source: Source, reference: Reference, root: Descriptor, platforms: Sequence[Platform]
+) -> Wanted:
+    """Read the closure of an image: manifests and configs; `prove` then hashes the blobs.
+
+    Args:
+        source: a layout or archive.
+        reference: what the image will be called.
+        root: its manifest; what a sparse image lacks is no fault.
+        platforms: those wanted; empty for all that are here.
+
+    Raises:
+        NotFound: nothing here for a platform that was asked for, or nothing that can be run.
+        MissingContent, IntegrityError: it is damaged.
+    """
+    closure = _Closure(source, platforms, platforms_of(root))
+    closure.visit(source.read_manifest(root), 1)
+    what = f"image {reference}"
+    for platform in platforms if closure.is_index else ():
+        if not any(platform.matches(image.platform) for image in closure.images):
+            here = ", ".join(str(image.platform) for image in closure.images) or "nothing"
+            raise NotFound(f"{what}: nothing here for {platform}", advice=f"It has: {here}")
+    if not closure.images:
+        raise NotFound(
+            f"{what}: no container image; engines run images, not artifacts",
+            advice="`ocimirror inspect` shows what it is.",
+        )
+    manifests = tuple(closure.manifests.values())
+    blobs = tuple(closure.blobs.values())
+    return Wanted(
+        reference, manifests[-1], tuple(closure.images), manifests, blobs, tuple(closure.absent)
+    )
+
+
+class _Closure:
+    def __init__(
+        self, source: Source, platforms: Sequence[Platform], held: Sequence[Platform]
+    ) -> None:
+        self._source = source
+        self._platforms = platforms
+        self._held = held
+        self.images: list[PlatformImage] = []
+        self.manifests: dict[Digest, Manifest] = {}
+        self.blobs: dict[Digest, Descriptor] = {}
+        self.absent: list[Descriptor] = []
+        self.is_index = False
+
+    def visit(self, manifest: Manifest, depth: int) -> None:
+        if depth > MAX_DEPTH:
+            raise MalformedManifest(f"{manifest.digest}: indexes nested deeper than {MAX_DEPTH}")
+        self.is_index = self.is_index or bool(manifest.manifests)
+        wanted = manifest.children_for(self._platforms)
+        promised = manifest.children_for(self._held)
+        for child in manifest.manifests:
+            if child.digest in self.manifests:
+                continue
+            if child not in wanted or (child not in promised and not self._source.exists(child)):
+                self.absent.append(child)
+            else:
+                self.visit(self._source.read_manifest(child), depth + 1)
+        for blob in manifest.blobs:
+            if not mediatype.is_foreign(blob.media_type):
+                if not self._source.exists(blob):
+                    raise MissingContent(f"{self._source.location}: {blob} is missing")
+                self.blobs.setdefault(blob.digest, blob)
+        self.manifests[manifest.digest] = manifest
+        if is_container_image(manifest) and ATTESTATION_OF not in manifest.descriptor.annotations:
+            self.images.append(PlatformImage(manifest, self._config(manifest.blobs[0])))
+
+    def _config(self, descriptor: Descriptor) -> ImageConfig:
+        with self._source.fetch(descriptor) as stream:
+            raw = stream.read_all(MAX_CONFIG_BYTES)
+        return ImageConfig.parse(raw, f"config {descriptor.digest}")
+
+
+def prove(source: Source, wanted: Wanted, jobs: int, watch: Watch | None = None) -> None:
+    """Hash every blob of an image once.
+
+    Raises:
+        IntegrityError: one does not match; nothing of it may be sent anywhere.
+    """
+
+    def check(blob: Descriptor) -> None:
+        with source.fetch(blob, watch) as stream:
+            while stream.read():
+                pass
+
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(check, wanted.blobs))

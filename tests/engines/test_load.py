@@ -1,0 +1,243 @@
+"""load: what each engine has afterwards, as the engine itself tells it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.support import images
+from tests.support.command import environment, ocimirror
+from tests.support.engines import Containerd, Dockerd, Podman
+from tests.support.images import Graph
+
+pytestmark = pytest.mark.timeout(120)
+
+HOST = "reg.example.com"
+
+
+def children(graph: Graph) -> dict[str, dict]:
+    """Return the image manifests of an index, by platform."""
+    index = json.loads(graph.raw)
+    found = {}
+    for child in index["manifests"]:
+        platform = child.get("platform", {})
+        if platform.get("os") == "linux":
+            name = "/".join(platform[k] for k in ("os", "architecture", "variant") if k in platform)
+            found[name] = {
+                **json.loads(graph.manifests[child["digest"]][1]),
+                "digest": child["digest"],
+            }
+    return found
+
+
+def config_of(graph: Graph, platform: str = "linux/amd64") -> str:
+    """Return the digest of the config for a platform."""
+    manifest = json.loads(graph.raw)
+    return (manifest if "config" in manifest else children(graph)[platform])["config"]["digest"]
+
+
+def load(layout: Path, *arguments: object, **options: object):
+    """Run `ocimirror load` with a JSON document."""
+    return ocimirror("load", layout, *map(str, arguments), "--json", **options)
+
+
+def only_receipt(result) -> dict:
+    """Return the one receipt of a run."""
+    (receipt,) = result.document["receipts"]
+    return receipt
+
+
+def parts(receipt: dict) -> tuple[str, str, str, str]:
+    """Return the four words of a receipt."""
+    return receipt["tag"], receipt["index"], receipt["manifest"], receipt["config"]
+
+
+ALL_KEPT = ("kept", "kept", "kept", "kept")
+
+
+# --- containerd ----------------------------------------------------------------------------------
+
+
+def into(engine: Containerd | Dockerd) -> list[str]:
+    """Return the options that name an engine."""
+    if isinstance(engine, Containerd):
+        return ["--into", "containerd", "--host", engine.address]
+    return ["--into", "docker", "--host", engine.host]
+
+
+def test_containerd_has_exactly_the_names_of_an_image(containerd, layout, repository) -> None:
+    graph = images.multi()
+    name = f"{HOST}/{repository}"
+    space = ["--namespace", repository.replace("/", "-")]
+    result = load(layout({f"{name}:v1": graph}), *into(containerd), *space)
+    assert result.code == 0, result.stderr
+    receipt = only_receipt(result)
+    assert parts(receipt) == ALL_KEPT
+    assert receipt["platforms"]["kept"] == list(children(graph))
+    wanted = {f"{name}:v1", f"{name}@{graph.root}"}
+    wanted |= {f"{name}@{child['digest']}" for child in children(graph).values()}
+    assert set(containerd.names(space[1])) == wanted
+
+
+def test_containerd_keeps_every_byte_past_a_garbage_collection(
+    containerd, layout, repository
+) -> None:
+    graph, space = images.multi(), repository.replace("/", "-")
+    name = f"{HOST}/{repository}:v1"
+    assert load(layout({name: graph}), *into(containerd), "--namespace", space).code == 0
+    containerd.ctr("images", "tag", name, "gone.example.com/x:1", namespace=space)
+    containerd.ctr("images", "rm", "--sync", "gone.example.com/x:1", namespace=space)
+    content = set(containerd.ctr("content", "ls", "-q", namespace=space).split())
+    assert content >= set(graph.contents)
+    for digest, raw in graph.contents.items():
+        assert containerd.content(digest, space) == raw
+
+
+def test_a_second_load_sends_nothing(containerd, layout, repository) -> None:
+    path = layout({f"{HOST}/{repository}:v1": images.single()})
+    space = ["--namespace", repository.replace("/", "-")]
+    first, second = (load(path, *into(containerd), *space) for _ in range(2))
+    assert (only_receipt(first)["route"], only_receipt(first)["unchanged"]) == ("archive", False)
+    assert (only_receipt(second)["route"], only_receipt(second)["unchanged"]) == (None, True)
+
+
+def test_a_sparse_image_is_loaded_for_its_platform(
+    containerd, layout, repository, tmp_path
+) -> None:
+    graph, name = images.multi(), f"{HOST}/{repository}:v1"
+    whole = layout({name: graph})
+    sparse, space = tmp_path / "sparse", ["--namespace", repository.replace("/", "-")]
+    copied = ocimirror("copy", f"oci:{whole}:{name}", f"oci:{sparse}", "--platform", "linux/amd64")
+    assert copied.code == 0, copied.stderr
+    receipt = only_receipt(load(sparse, *into(containerd), *space))
+    assert parts(receipt) == ALL_KEPT
+    assert receipt["platforms"] == {"kept": ["linux/amd64"], "asked": ["linux/amd64"]}
+    refused = load(sparse, *into(containerd), *space, "--platform", "linux/s390x")
+    assert refused.code == 4
+    assert refused.document["failures"][0]["error"]["code"] == "not_found"
+
+
+def test_a_sparse_image_of_two_platforms_keeps_both(
+    containerd, layout, repository, tmp_path
+) -> None:
+    graph, name = images.multi(), f"{HOST}/{repository}:v1"
+    whole, sparse = layout({name: graph}), tmp_path / "sparse"
+    space = repository.replace("/", "-")
+    two = ["--platform", "linux/amd64", "--platform", "linux/arm64"]
+    assert ocimirror("copy", f"oci:{whole}:{name}", f"oci:{sparse}", *two).code == 0
+    receipt = only_receipt(load(sparse, *into(containerd), "--namespace", space))
+    assert parts(receipt) == ALL_KEPT
+    containerd.ctr("images", "tag", name, "gone.example.com/x:1", namespace=space)
+    containerd.ctr("images", "rm", "--sync", "gone.example.com/x:1", namespace=space)
+    audited = only_receipt(load(sparse, *into(containerd), "--namespace", space))
+    assert audited["unchanged"]
+    assert audited["platforms"]["kept"] == ["linux/amd64", "linux/arm64"]
+
+
+def test_a_flipped_bit_is_caught_before_anything_is_sent(containerd, layout, repository) -> None:
+    graph = images.single()
+    path, space = layout({f"{HOST}/{repository}:v1": graph}), repository.replace("/", "-")
+    layer = json.loads(graph.raw)["layers"][1]["digest"]
+    file = path / "blobs" / layer.replace(":", "/")
+    damaged = bytearray(file.read_bytes())
+    damaged[100] ^= 1
+    file.chmod(0o644)
+    file.write_bytes(bytes(damaged))
+    result = load(path, *into(containerd), "--namespace", space)
+    assert result.code == 5
+    assert layer in result.document["failures"][0]["error"]["message"]
+    assert containerd.names(space) == []
+    assert containerd.ctr("content", "ls", "-q", namespace=space) == ""
+
+
+def test_a_name_of_another_image_is_moved_only_when_asked(containerd, layout, repository) -> None:
+    name, space = f"{HOST}/{repository}:v1", ["--namespace", repository.replace("/", "-")]
+    assert load(layout({name: images.single()}), *into(containerd), *space).code == 0
+    path = layout({name: images.docker_schema2()})
+    refused = load(path, *into(containerd), *space)
+    assert refused.code == 9
+    assert "--replace" in refused.document["failures"][0]["error"]["diagnostics"]
+    assert load(path, *into(containerd), *space, "--dry-run").code == 9
+    moved = load(path, *into(containerd), *space, "--replace")
+    assert moved.code == 0
+    assert only_receipt(moved)["tag"] == "kept"
+
+
+def test_an_engine_that_is_not_there_is_named_by_its_socket(layout, tmp_path) -> None:
+    path = layout({f"{HOST}/app:v1": images.single()})
+    for engine in ("docker", "containerd"):
+        socket = f"unix://{tmp_path}/absent.sock"
+        result = load(path, "--into", engine, "--host", socket)
+        assert result.code == 4
+        assert result.document["error"]["code"] == "engine_unavailable"
+        assert f"{tmp_path}/absent.sock" in result.document["error"]["message"]
+
+
+def test_an_artifact_is_no_image_for_an_engine(containerd, layout, repository) -> None:
+    path = layout({f"{HOST}/{repository}:v1": images.artifact()})
+    result = load(path, *into(containerd), "--namespace", "x")
+    assert result.code == 4
+    assert "artifacts" in result.document["failures"][0]["error"]["message"]
+
+
+# --- docker --------------------------------------------------------------------------------------
+
+
+def test_docker_keeps_tag_and_image_id_and_says_what_is_lost(dockerd, layout, repository) -> None:
+    graph, name = images.multi(), f"{HOST}/{repository}:v1"
+    result = load(layout({name: graph}), *into(dockerd))
+    assert result.code == 0, result.stderr
+    receipt = only_receipt(result)
+    assert parts(receipt) == ("kept", "lost", "lost", "kept")
+    assert receipt["platforms"] == {"kept": ["linux/amd64"], "asked": ["linux/amd64"]}
+    assert "moby#22011" in receipt["notes"][0]
+    assert dockerd.inspect(name)["Id"] == config_of(graph)
+    assert dockerd.inspect(name)["RepoDigests"] == []
+
+
+def test_what_docker_lost_is_exit_code_9_where_it_was_required(dockerd, layout, repository) -> None:
+    path = layout({f"{HOST}/{repository}:v1": images.multi()})
+    assert load(path, *into(dockerd), "--require", "tag,config").code == 0
+    assert load(path, *into(dockerd), "--require", "index").code == 9
+    told = ocimirror("load", path, *into(dockerd), "--require", "index")
+    assert "not kept: index lost" in told.stdout
+
+
+def test_docker_loads_the_platform_that_is_asked_for(dockerd, layout, repository) -> None:
+    graph, name = images.multi(), f"{HOST}/{repository}:v1"
+    result = load(layout({name: graph}), *into(dockerd), "--platform", "linux/arm64")
+    assert result.code == 0, result.stderr
+    assert dockerd.inspect(name)["Id"] == config_of(graph, "linux/arm64")
+
+
+# --- podman --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def podman_environment(podman: Podman, tmp_path: Path) -> dict[str, str]:
+    """The environment in which `podman` is that one."""
+    file = tmp_path / "storage.conf"
+    root, run = podman.directory / "root", podman.directory / "run"
+    file.write_text(f'[storage]\ndriver = "vfs"\ngraphroot = "{root}"\nrunroot = "{run}"\n')
+    (tmp_path / "tmp").mkdir()
+    return environment(tmp_path, CONTAINERS_STORAGE_CONF=str(file), TMPDIR=str(tmp_path / "tmp"))
+
+
+@pytest.mark.parametrize("kind", ["multi", "docker_schema2", "docker_list"])
+def test_podman_finds_an_image_by_index_and_manifest(
+    kind, podman, podman_environment, layout, repository
+) -> None:
+    graph: Graph = getattr(images, kind)()
+    name = f"{HOST}/{repository}"
+    result = load(layout({f"{name}:v1": graph}), "--into", "podman", env=podman_environment)
+    assert result.code == 0, result.stderr
+    receipt = only_receipt(result)
+    expected = "not_applicable" if kind == "docker_schema2" else "kept"
+    assert parts(receipt) == ("kept", expected, "kept", "kept")
+    (told,) = json.loads(podman.podman("image", "inspect", f"{name}:v1"))
+    assert f"{name}@{graph.root}" in told["RepoDigests"]
+    assert f"sha256:{told['Id']}" == config_of(graph)
+    assert os.listdir(podman_environment["TMPDIR"]) == []
