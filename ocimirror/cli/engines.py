@@ -11,28 +11,8 @@ from ocimirror.cli.options import dry_run, option, settings_from, shared
 
 if TYPE_CHECKING:
     from ocimirror.engines.receipt import Part
-    from ocimirror.model.platform import Platform
 
 _ENGINES = click.Choice(["docker", "containerd", "podman"])
-_HOST = option(
-    "--host", metavar="SOCKET", default="", help="Another socket of docker or containerd."
-)
-_NAMESPACE = option(
-    "--namespace", default="", help="containerd's; a kubelet uses k8s.io, ctr itself default."
-)
-_REQUIRE = option(
-    "--require",
-    metavar="PART,...",
-    callback=receipts.required,
-    help="Exit 9 unless the engine kept these: tag, index, manifest, config.",
-)
-
-
-def platforms_from(texts: tuple[str, ...]) -> tuple[Platform, ...]:
-    """Read platforms; `all` is no choice."""
-    from ocimirror.model.platform import Platform
-
-    return tuple(Platform.parse(text) for text in texts if text != "all")
 
 
 @click.command(
@@ -41,15 +21,7 @@ def platforms_from(texts: tuple[str, ...]) -> tuple[Platform, ...]:
 @click.argument("layout")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @option("--into", "engine", type=_ENGINES, required=True, help="The engine.")
-@_HOST
-@_NAMESPACE
-@option(
-    "--platform",
-    "platforms",
-    multiple=True,
-    metavar="P|all",
-    help="Platforms to load (default: all, or the one that the engine keeps).",
-)
+@receipts.engine_options
 @option(
     "--route",
     type=click.Choice(["auto", "archive", "registry", "alias"]),
@@ -57,7 +29,6 @@ def platforms_from(texts: tuple[str, ...]) -> tuple[Platform, ...]:
     help="How: by an archive, or by letting docker pull from this machine.",
 )
 @option("--replace", is_flag=True, help="Move names that the engine has for other images.")
-@_REQUIRE
 @dry_run
 @shared
 def load_command(
@@ -91,7 +62,7 @@ def load_command(
     settings = settings_from(options, writes=True)
     where = layout_location(layout)
     how = LoadOptions(
-        platforms_from(platforms), route, replace, planned, settings.jobs, settings.stop
+        receipts.platforms_from(platforms), route, replace, planned, settings.jobs, settings.stop
     )
     with settings.places() as places:
         source = places.source(where)

@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ocimirror.cli import output
-from ocimirror.cli.options import option, settings_from, shared
+from ocimirror.cli import output, receipts
+from ocimirror.cli.options import Settings, option, settings_from, shared
 
 if TYPE_CHECKING:
+    from ocimirror.engines.receipt import Part
+    from ocimirror.model.platform import Platform
+    from ocimirror.model.reference import Location
+    from ocimirror.workflows.engines import EngineOptions
     from ocimirror.workflows.inspect import Inspection, Listed
     from ocimirror.workflows.verify import Report
 
@@ -20,8 +24,24 @@ if TYPE_CHECKING:
 )
 @click.argument("location")
 @option("--deep", is_flag=True, help="Of a registry's image, download and hash the blobs too.")
+@option(
+    "--in",
+    "engine",
+    type=click.Choice(["docker", "containerd", "cri", "podman"]),
+    help="Ask an engine instead what it has of these images.",
+)
+@receipts.engine_options
 @shared
-def verify_command(location: str, deep: bool, **options: Any) -> int:
+def verify_command(
+    location: str,
+    deep: bool,
+    engine: Any,
+    host: str,
+    namespace: str,
+    platforms: tuple[str, ...],
+    require: tuple[Part, ...],
+    **options: Any,
+) -> int:
     """Hash everything reachable again and report every fault; write nothing.
 
     A layout or archive without a NAME is checked whole. Of an image in a registry the manifests
@@ -32,12 +52,20 @@ def verify_command(location: str, deep: bool, **options: Any) -> int:
       ocimirror verify ./layout
       ocimirror verify oci:./layout:docker.io/library/alpine:3.19
       ocimirror verify docker://registry.example.com/alpine:3.19 --deep
+      ocimirror verify ./layout --in cri --require index
     """
     from ocimirror.workflows.places import parse_location
     from ocimirror.workflows.verify import verify
 
     where = parse_location(location)
     settings = settings_from(options, writes=False)
+    if engine:
+        from ocimirror.workflows.engines import EngineOptions
+
+        chosen = EngineOptions(engine, host, namespace)
+        return _verify_in(chosen, where, receipts.platforms_from(platforms), require, settings)
+    if host or namespace or platforms or require:
+        raise click.UsageError("--host, --namespace, --platform and --require go with --in")
     with settings.places() as places:
         report = verify(where, places, deep=deep, jobs=settings.jobs)
     code = 5 if report.faults else 0
@@ -45,6 +73,35 @@ def verify_command(location: str, deep: bool, **options: Any) -> int:
         _verify_document(report, code)
     elif report.faults or not settings.quiet:
         _verify_lines(report, location)
+    return code
+
+
+def _verify_in(
+    engine: EngineOptions,
+    where: Location,
+    platforms: tuple[Platform, ...],
+    require: tuple[Part, ...],
+    settings: Settings,
+) -> int:
+    """Print a receipt of what an engine has of each image."""
+    from ocimirror.workflows.engines import open_auditor
+    from ocimirror.workflows.load import audit, chosen_entries
+
+    with settings.places() as places:
+        source = places.source(where)
+        entries = chosen_entries(source, where, ())
+        auditor = open_auditor(engine, settings.stop)
+        parts = tuple(dict.fromkeys((*auditor.keeps, *require)))
+        audited = []
+        for item in audit(source, entries, auditor, platforms):
+            audited.append(item)
+            if not settings.json:
+                verbose = bool(settings.verbose)
+                receipts.print_loaded(item, parts, verbose=verbose, quiet=settings.quiet)
+        auditor.close()
+    code = receipts.exit_code(audited, parts)
+    if settings.json:
+        output.document("verify", code, receipts.documents(audited))
     return code
 
 

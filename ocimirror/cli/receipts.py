@@ -8,13 +8,49 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ocimirror.cli import output
+from ocimirror.cli.options import F, option
 
 if TYPE_CHECKING:
     from ocimirror.engines.receipt import Part, Receipt
+    from ocimirror.model.platform import Platform
     from ocimirror.workflows.load import Loaded
 
 # What an engine must have kept where nothing more is asked: what cannot be told from its design.
 _ALWAYS: tuple[Part, ...] = ("tag", "config")
+
+
+def engine_options(command: F) -> F:
+    """Add the options that say which engine, which platforms, and what must be kept."""
+    for add in (
+        option("--host", metavar="SOCKET", default="", help="Another socket of the engine."),
+        option(
+            "--namespace",
+            default="",
+            help="containerd's; a kubelet uses k8s.io, ctr by itself default.",
+        ),
+        option(
+            "--platform",
+            "platforms",
+            multiple=True,
+            metavar="P|all",
+            help="Platforms (default: all, or the one that the engine keeps).",
+        ),
+        option(
+            "--require",
+            metavar="PART,...",
+            callback=required,
+            help="Exit 9 unless the engine kept these: tag, index, manifest, config.",
+        ),
+    ):
+        command = add(command)
+    return command
+
+
+def platforms_from(texts: Sequence[str]) -> tuple[Platform, ...]:
+    """Read platforms; `all` is no choice."""
+    from ocimirror.model.platform import Platform
+
+    return tuple(Platform.parse(text) for text in texts if text != "all")
 
 
 def required(_: click.Context, __: click.Parameter, value: str | None) -> tuple[Part, ...]:
@@ -86,7 +122,7 @@ def print_loaded(item: Loaded, parts: Sequence[Part], *, verbose: bool, quiet: b
     lost = failing(receipt, parts)
     if quiet and not lost:
         return
-    how = "already there" if receipt.unchanged else f"by {receipt.route}"
+    how = "already there" if receipt.unchanged else f"by {receipt.route}" if receipt.route else ""
     where = f"{receipt.engine} {receipt.version} ({receipt.store})"
     output.line("  ".join(part for part in (receipt.image, where, how) if part))
     for part, word in _lines(receipt):

@@ -92,7 +92,7 @@ class DockerGraphdriver(Docker):
     """The store of Docker up to 28 by default: configs and unpacked layers, no manifests."""
 
     store = "graphdriver"
-    by_archive: frozenset[Part] = frozenset(("tag", "config"))
+    keeps: frozenset[Part] = frozenset(("tag", "config"))
 
     def audit(self, wanted: Wanted) -> Receipt:
         """Ask by name; the digests of a name are those that were pulled, or put back."""

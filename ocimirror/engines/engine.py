@@ -1,4 +1,4 @@
-"""Engine: what can be done with every container engine."""
+"""Auditor and Engine: what can be asked of every container engine, and what can be done."""
 
 from __future__ import annotations
 
@@ -17,25 +17,22 @@ from ocimirror.stores.store import Source
 from ocimirror.stores.stream import Watch
 
 
-class Engine(ABC):
-    """One container engine and one of its stores.
+class Auditor(ABC):
+    """What can tell what it has of an image.
 
     Attributes:
         name: docker, containerd, podman or cri.
         version: as it states it.
-        store: graphdriver, containerd or containers-storage.
-        by_archive: the parts of the identity that importing an archive keeps.
+        store: what keeps its images: graphdriver, containerd or containers-storage.
+        keeps: the parts of an identity that an import leaves there.
         keeps_index: it keeps all platforms of an index, not the one that it runs.
     """
 
     name: str
     version: str
     store: str
-    by_archive: frozenset[Part] = frozenset(("tag", "index", "manifest", "config"))
+    keeps: frozenset[Part] = frozenset(("tag", "index", "manifest", "config"))
     keeps_index = False
-
-    def __init__(self, client: Client) -> None:
-        self.client = client
 
     @abstractmethod
     def platform(self) -> Platform:
@@ -66,14 +63,6 @@ class Engine(ABC):
             EngineUnavailable, EngineFailed: it does not answer.
         """
 
-    @abstractmethod
-    def load(self, source: Source, wanted: Wanted, watch: Watch) -> None:
-        """Import an image that was proved; what came of it, `audit` tells.
-
-        Raises:
-            EngineUnavailable, EngineFailed, IntegrityError.
-        """
-
     def receipt(self, wanted: Wanted, kept: Sequence[Platform], **parts: Any) -> Receipt:
         """Return a receipt of this engine for an image."""
         return Receipt(
@@ -85,6 +74,29 @@ class Engine(ABC):
             asked=tuple(str(image.platform) for image in wanted.images),
             **parts,
         )
+
+    def close(self) -> None:
+        """End the connection, where there is one."""
+        return
+
+
+class Engine(Auditor):
+    """A container engine that takes images.
+
+    Args:
+        client: its command-line client.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    @abstractmethod
+    def load(self, source: Source, wanted: Wanted, watch: Watch) -> None:
+        """Import an image that was proved; what came of it, `audit` tells.
+
+        Raises:
+            EngineUnavailable, EngineFailed, IntegrityError.
+        """
 
 
 def answer(raw: bytes, what: str) -> Any:
@@ -121,7 +133,7 @@ def tag_of(wanted: Wanted, *, found: bool, same: bool) -> Tag:
 
 
 def one_platform(
-    engine: Engine,
+    engine: Auditor,
     wanted: Wanted,
     image: PlatformImage,
     inspected: Mapping[str, Any] | None,

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from ocimirror.engines.client import Client
 from ocimirror.engines.containerd import Containerd
+from ocimirror.engines.cri import Cri
 from ocimirror.engines.docker import docker
-from ocimirror.engines.engine import Engine
+from ocimirror.engines.engine import Auditor, Engine
 from ocimirror.engines.podman import Podman
 from ocimirror.errors import UsageError
 
-EngineName = Literal["docker", "containerd", "podman"]
-ENGINES: tuple[EngineName, ...] = get_args(EngineName)
+EngineName = Literal["docker", "containerd", "podman", "cri"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,20 @@ class EngineOptions:
     name: EngineName
     host: str = ""
     namespace: str = ""
+
+
+def open_auditor(options: EngineOptions, stop: threading.Event) -> Auditor:
+    """Find an engine that is asked only; CRI can be asked, and takes no images.
+
+    Raises:
+        EngineUnavailable: it is not there, or does not answer.
+        UsageError: an option that this engine does not have.
+    """
+    if options.name == "cri":
+        if options.namespace:
+            raise UsageError("--namespace is containerd's; CRI has its own")
+        return Cri(options.host)
+    return open_engine(options, stop)
 
 
 def open_engine(options: EngineOptions, stop: threading.Event) -> Engine:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ocimirror.engines.engine import Engine
+from ocimirror.engines.engine import Auditor, Engine
 from ocimirror.engines.receipt import Receipt
 from ocimirror.engines.wanted import Wanted, examine, full_reference, prove
 from ocimirror.errors import (
@@ -122,7 +122,7 @@ def _load_one(source: Source, entry: Entry, engine: Engine, options: LoadOptions
             raise Interrupted("stopped before everything was loaded")
 
     before = engine.audit(wanted)
-    if not before.failing(engine.by_archive):
+    if not before.failing(engine.keeps):
         return Loaded(entry.name, _advised(replace(before, unchanged=True), wanted))
     if before.tag == "moved" and not options.replace:
         raise DigestNotPreserved(
@@ -138,7 +138,7 @@ def _load_one(source: Source, entry: Entry, engine: Engine, options: LoadOptions
 
 
 def wanted_of(
-    source: Source, entry: Entry, engine: Engine, platforms: Sequence[Platform]
+    source: Source, entry: Entry, engine: Auditor, platforms: Sequence[Platform]
 ) -> Wanted:
     """Return what an engine should have of an image.
 
@@ -165,14 +165,13 @@ def _advised(receipt: Receipt, wanted: Wanted) -> Receipt:
     )
 
 
-def audits(
-    source: Source, entries: Sequence[Entry], engine: Engine, platforms: Sequence[Platform]
+def audit(
+    source: Source, entries: Sequence[Entry], engine: Auditor, platforms: Sequence[Platform]
 ) -> Iterator[Loaded]:
     """Yield what an engine has of each image; nothing is changed."""
     for entry in entries:
         try:
-            wanted = wanted_of(source, entry, engine, platforms)
-            yield Loaded(entry.name, engine.audit(wanted))
+            yield Loaded(entry.name, engine.audit(wanted_of(source, entry, engine, platforms)))
         except (Interrupted, EngineUnavailable, LocalStorageError):
             raise
         except OciMirrorError as error:
