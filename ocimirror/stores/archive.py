@@ -1,7 +1,6 @@
 """An OCI image layout in a tar: read at random, written whole and deterministically.
 
-Reading lists the headers once and extracts nothing; a member is an exact name, an offset and a
-size, or the archive is refused. Writing stages a layout and packs it: the same index.json over
+Reading is tarmembers.py's. Writing stages a layout and packs it: the same index.json over
 the same content gives the same bytes.
 """
 
@@ -11,16 +10,13 @@ import contextlib
 import os
 import shutil
 import sys
-import tarfile
 import tempfile
 import time
 from functools import partial
-from typing import BinaryIO
 
 from ocimirror.errors import (
     DamagedLayout,
     MissingContent,
-    NotFound,
     OciMirrorError,
     SizeMismatch,
     UsageError,
@@ -31,16 +27,12 @@ from ocimirror.model.digest import Digest
 from ocimirror.model.mediatype import OCTET_STREAM
 from ocimirror.stores import index as layout_index
 from ocimirror.stores.atomic import ABANDONED_S, FileLock, NewFile, OsLayer
-from ocimirror.stores.files import FileReader
 from ocimirror.stores.index import LayoutIndex, LayoutSource
 from ocimirror.stores.layout import Layout
 from ocimirror.stores.layoutfile import LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES, check_layout_file
-from ocimirror.stores.stream import CHUNK_BYTES, Reader
+from ocimirror.stores.stream import Reader
 from ocimirror.stores.tar import TarWriter, Write
-
-MAX_MEMBERS = 1_000_000
-MAX_HEADER_BYTES = 1024 * 1024
-_COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5": "zstd", b"BZ": "bzip2", b"\xfd7": "xz"}
+from ocimirror.stores.tarmembers import TarMembers
 
 
 class Archive(LayoutSource):
@@ -58,65 +50,20 @@ class Archive(LayoutSource):
     def __init__(self, path: str) -> None:
         self.path = path
         self.location = f"oci-archive:{path}"
+        self._members = TarMembers(path)
         try:
-            self._file = _spooled(sys.stdin.buffer) if path == "-" else open(path, "rb")  # noqa: SIM115
-            self._size = os.fstat(self._file.fileno()).st_size
-        except FileNotFoundError as error:
-            raise NotFound(f"there is no file {path}") from error
-        except OSError as error:
-            raise storage_error(error, f"cannot read {path}") from error
-        self._members: dict[str, tuple[int, int]] = {}
-        try:
-            self._list_members()
-            check_layout_file(self._small(LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES), path)
-            raw = self._small("index.json", layout_index.MAX_SIZE_BYTES)
+            check_layout_file(self._document(LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES), path)
+            raw = self._document("index.json", layout_index.MAX_SIZE_BYTES)
             self._index = LayoutIndex.parse(raw, path)
         except BaseException:
             self.close()
             raise
 
-    def _list_members(self) -> None:
-        magic = os.pread(self._file.fileno(), 2, 0)
-        if magic in _COMPRESSED:
-            raise DamagedLayout(
-                f"{self.path} is compressed with {_COMPRESSED[magic]}",
-                advice="Decompress it first: content is read at random.",
-            )
-        try:
-            with tarfile.open(fileobj=_Guarded(self._file, self._size), mode="r:") as tar:  # type: ignore[call-overload]
-                for number, member in enumerate(tar):
-                    if number >= MAX_MEMBERS:
-                        raise DamagedLayout(f"{self.path}: more than {MAX_MEMBERS} members")
-                    self._take(member)
-                    tar.members = []  # (tarfile keeps every header it saw)
-        except (tarfile.TarError, ValueError, EOFError, OverflowError, RecursionError) as error:
-            raise DamagedLayout(f"{self.path} is not a readable tar: {error}") from error
-        except OSError as error:
-            raise storage_error(error, f"cannot read {self.path}") from error
-
-    def _take(self, member: tarfile.TarInfo) -> None:
-        name = member.name.removeprefix("./").rstrip("/")
-        if name.startswith("/") or ".." in name.split("/"):
-            raise DamagedLayout(f"{self.path}: member {member.name!r} leaves the archive")
-        if member.isdir():
-            return
-        if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.sparse is not None:
-            raise DamagedLayout(
-                f"{self.path}: member {member.name!r} is a link, device or sparse file"
-            )
-        if name in self._members:
-            raise DamagedLayout(f"{self.path}: two members are named {member.name!r}")
-        if member.size < 0 or member.offset_data + member.size > self._size:
-            raise DamagedLayout(f"{self.path}: member {member.name!r} goes past the end")
-        self._members[name] = member.offset_data, member.size
-
-    def _small(self, name: str, limit: int) -> bytes:
-        if name not in self._members:
+    def _document(self, name: str, limit: int) -> bytes:
+        raw = self._members.small(name, limit)
+        if raw is None:
             raise DamagedLayout(f"{self.path} is not an OCI archive: it has no {name}")
-        offset, size = self._members[name]
-        if size > limit:
-            raise DamagedLayout(f"{self.path}: {name} is larger than {limit} bytes")
-        return os.pread(self._file.fileno(), size, offset)
+        return raw
 
     def index(self) -> LayoutIndex:
         """Return index.json as it was when the archive was opened."""
@@ -124,8 +71,7 @@ class Archive(LayoutSource):
 
     def size_of(self, digest: Digest) -> int | None:
         """Return the size of the member of that name, None where there is none."""
-        member = self._members.get(_member_name(digest))
-        return None if member is None else member[1]
+        return self._members.size_of(_member_name(digest))
 
     def blob_files(self) -> list[tuple[str, str]]:
         """Return (member name, digest text) of each member under blobs/, sorted."""
@@ -136,63 +82,23 @@ class Archive(LayoutSource):
         return self._open_at(descriptor, 0)
 
     def _open_at(self, descriptor: Descriptor, position: int) -> Reader:
-        member = self._members.get(_member_name(descriptor.digest))
-        if member is None:
+        name = _member_name(descriptor.digest)
+        size = self._members.size_of(name)
+        if size is None:
             raise MissingContent(f"{self.path}: {descriptor} is missing")
-        offset, size = member
         if size != descriptor.size:
             raise SizeMismatch(
                 f"{self.path}: {descriptor.digest} has {size} bytes, wanted {descriptor.size}"
             )
-        fd = self._file.fileno()
-        return FileReader(fd, self.path, offset + position, offset + size, closes=False)
+        return self._members.reader(name, position)
 
     def close(self) -> None:
         """Close the file; streams that are still open fail."""
-        self._file.close()
+        self._members.close()
 
 
 def _member_name(digest: Digest) -> str:
     return f"blobs/{digest.algorithm}/{digest.encoded}"
-
-
-class _Guarded:
-    """What tarfile may do with a hostile file: small reads, and no step back.
-
-    Its own checks have been bypassed repeatedly (CVE-2025-8194, an endless loop by a negative
-    offset; headers of any size are read into memory).
-    """
-
-    def __init__(self, file: BinaryIO, size: int) -> None:
-        self._file = file
-        self._size = size
-        self._front = 0
-
-    def read(self, amount: int = -1, /) -> bytes:
-        if not 0 <= amount <= MAX_HEADER_BYTES:
-            raise tarfile.ReadError("a header larger than 1 MiB")
-        return self._file.read(amount)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        # tarfile steps back one block at most, to read a header again.
-        if whence != 0 or offset < self._front - tarfile.BLOCKSIZE or offset > self._size:
-            raise tarfile.ReadError("an offset outside the archive")
-        self._front = max(self._front, offset)
-        return self._file.seek(offset)
-
-    def close(self) -> None:
-        pass
-
-
-def _spooled(stream: BinaryIO) -> BinaryIO:
-    file = tempfile.TemporaryFile()  # noqa: SIM115 - the archive closes it
-    while chunk := stream.read(CHUNK_BYTES):
-        file.write(chunk)
-    file.seek(0)
-    return file
 
 
 _STAGING = ".ocimirror-archive-"

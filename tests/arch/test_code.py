@@ -22,7 +22,7 @@ IMPORTED_ONLY_IN = {
     "requests": {"stores/registry/http.py"},
     "urllib3": {"stores/registry/http.py"},
     "oras": {"stores/registry/auth.py"},
-    "tarfile": {"stores/archive.py", "stores/dockerarchive.py", "stores/tar.py"},
+    "tarfile": {"stores/tar.py", "stores/tarmembers.py"},
     "click": CLI,
     "rich": CLI,
     "pickle": set[str](),
