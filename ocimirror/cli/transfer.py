@@ -14,6 +14,7 @@ from ocimirror.cli.options import Settings, copying, option, settings_from, shar
 if TYPE_CHECKING:
     from ocimirror.copy.outcome import Options, Outcome, Reporter
     from ocimirror.model.platform import Platform
+    from ocimirror.stores.profiles import Profile
     from ocimirror.workflows.places import Places
 
 
@@ -110,9 +111,14 @@ def push_command(
 @click.command("copy", no_args_is_help=True)
 @click.argument("source")
 @click.argument("destination")
+@option(
+    "--profile",
+    type=click.Choice(["any", "docker", "containerd", "podman"]),
+    help="The engine that an oci-archive: is for: which names are in it, and a manifest.json.",
+)
 @copying
 @shared
-def copy_command(source: str, destination: str, **options: Any) -> int:
+def copy_command(source: str, destination: str, profile: Profile | None, **options: Any) -> int:
     """Copy one image from any location to any location.
 
     Locations: docker://HOST/REPOSITORY[:TAG][@DIGEST], oci:DIRECTORY[:NAME],
@@ -122,6 +128,7 @@ def copy_command(source: str, destination: str, **options: Any) -> int:
     Examples:
       ocimirror copy docker://alpine:3.19 docker://registry.example.com/alpine
       ocimirror copy docker://alpine:3.19 oci-archive:alpine.tar
+      ocimirror copy docker://alpine:3.19 oci-archive:alpine.tar --profile docker
       ocimirror copy oci:./layout:alpine:3.19 docker://127.0.0.1:5000/library/alpine:3.19
     """
     from ocimirror.errors import UsageError
@@ -137,7 +144,9 @@ def copy_command(source: str, destination: str, **options: Any) -> int:
         "copy",
         settings,
         1,
-        lambda places, reporter: copy(*ends, places, copy_options, reporter, platforms=platforms),
+        lambda places, reporter: copy(
+            *ends, places, copy_options, reporter, platforms=platforms, profile=profile
+        ),
         aside=to_stdout,
     )
 

@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from ocimirror.errors import (
@@ -25,13 +26,21 @@ from ocimirror.errors import (
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.mediatype import OCTET_STREAM
+from ocimirror.model.platform import Platform
 from ocimirror.stores import index as layout_index
 from ocimirror.stores.atomic import ABANDONED_S, FileLock, NewFile, OsLayer
 from ocimirror.stores.index import LayoutIndex, LayoutSource
 from ocimirror.stores.layout import Layout
 from ocimirror.stores.layoutfile import LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES, check_layout_file
-from ocimirror.stores.stream import Reader
-from ocimirror.stores.tar import TarWriter, Write
+from ocimirror.stores.profiles import (
+    Profile,
+    docker_manifest,
+    has_docker_manifest,
+    image_in,
+    index_document,
+)
+from ocimirror.stores.stream import Reader, Watch
+from ocimirror.stores.tar import TarWriter
 from ocimirror.stores.tarmembers import TarMembers
 
 
@@ -130,9 +139,18 @@ class ArchiveWriter(Layout):
     Args:
         path: the file; `-` is standard output.
         durable: sync the archive before it gets its name.
+        profile: the engine it is for; else index.json is a layout's, with everything in it.
+        platforms: which one a manifest.json is about, where there are several.
     """
 
-    def __init__(self, path: str, *, durable: bool = True) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        durable: bool = True,
+        profile: Profile | None = None,
+        platforms: Sequence[Platform] = (),
+    ) -> None:
         beside = tempfile.gettempdir() if path == "-" else os.path.dirname(os.path.abspath(path))
         if path != "-" and os.path.lexists(path) and not os.path.isfile(path):
             raise UsageError(f"{path} is there, and no regular file")
@@ -145,24 +163,29 @@ class ArchiveWriter(Layout):
         self.path = path
         self.location = f"oci-archive:{path}"
         self._sync_archive = durable
+        self._profile = profile
+        self._platforms = platforms
 
-    def commit(self) -> None:
-        """Write the archive: oci-layout, index.json, then blobs in the order of their digests.
+    def commit(self, watch: Watch | None = None) -> None:
+        """Write the archive: the documents, then blobs in the order of their digests.
 
         Each blob passes its check once more on the way into the archive.
+
+        Args:
+            watch: told the number of bytes of each chunk; raises to stop.
         """
         if self.path == "-":
             try:
                 # (Not its buffer: what a full disk leaves there fails once more at exit.)
                 sys.stdout.flush()
-                self._pack(partial(OsLayer().write, sys.stdout.fileno()))
+                self._pack(TarWriter(partial(OsLayer().write, sys.stdout.fileno())), watch)
             except OSError as error:
                 raise storage_error(error, "cannot write standard output") from error
             return
         final = os.path.abspath(self.path)
         packed = os.path.join(self._staging.name, "archive.tar")
         with NewFile(OsLayer(), packed, final, durable=self._sync_archive) as file:
-            self._pack(file.write)
+            self._pack(TarWriter(file.write), watch)
             file.commit()
         if self._sync_archive:
             try:
@@ -170,16 +193,28 @@ class ArchiveWriter(Layout):
             except OSError as error:
                 raise storage_error(error, f"cannot sync the directory of {final}") from error
 
-    def _pack(self, write: Write) -> None:
-        tar = TarWriter(write)
-        tar.member(LAYOUT_FILE, self._read_small(LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES) or b"")
-        tar.member("index.json", self._read_small("index.json", layout_index.MAX_SIZE_BYTES) or b"")
+    def _pack(self, tar: TarWriter, watch: Watch | None) -> None:
+        for name, content in self._documents():
+            tar.member(name, content)
         for name, text in self.blob_files():
             digest = Digest.parse(text)
             descriptor = Descriptor(OCTET_STREAM, digest, self.size_of(digest) or 0)
-            with self.fetch(descriptor) as stream:
+            with self.fetch(descriptor, watch) as stream:
                 tar.stream(name, stream)
         tar.end()
+
+    def _documents(self) -> Iterator[tuple[str, bytes]]:
+        yield LAYOUT_FILE, self._read_small(LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES) or b""
+        if self._profile is None:
+            yield "index.json", self._read_small("index.json", layout_index.MAX_SIZE_BYTES) or b""
+            return
+        images = [
+            image_in(self, entry.name, entry.descriptor, self._platforms)
+            for entry in self.entries()
+        ]
+        yield "index.json", index_document(self._profile, images)
+        if has_docker_manifest(self._profile):
+            yield "manifest.json", docker_manifest(images)
 
     def close(self) -> None:
         """Remove the staged layout."""

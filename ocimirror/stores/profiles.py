@@ -15,13 +15,21 @@ touched: index.json and manifest.json are no part of an image.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform as this_machine
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from ocimirror.errors import InvalidReference, MissingContent, NotFound, UsageError
+from ocimirror.errors import (
+    InvalidReference,
+    MissingContent,
+    NotFound,
+    OciMirrorError,
+    Unsupported,
+    UsageError,
+)
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
@@ -212,12 +220,65 @@ def choose(manifests: Sequence[Manifest], platforms: Sequence[Platform]) -> list
     if not platforms and len(manifests) == 1:
         return list(manifests)
     wanted = platforms or (this_linux(),)
-    return [
-        manifest
-        for manifest in manifests
-        if manifest.descriptor.platform is None
-        or any(p.matches(manifest.descriptor.platform) for p in wanted)
-    ]
+    return [m for m in manifests if _matches(m.descriptor.platform, wanted)]
+
+
+def one_image(source: Source, root: Descriptor, platforms: Sequence[Platform] = ()) -> Manifest:
+    """Return the one image manifest below a root that an engine without indexes is to have.
+
+    Args:
+        source: the place that holds it, perhaps sparse.
+        root: an index or an image manifest.
+        platforms: what is wanted; else the only one that is there, else this machine's.
+
+    Raises:
+        UsageError: several, or none for this machine; the error lists what there is.
+        NotFound: nothing for a platform that was asked for.
+        Unsupported: it is no container image.
+    """
+    top = source.read_manifest(root)
+    offered = [child for child in _offered(source, top) if source.exists(child)]
+    found = offered
+    if platforms or len(offered) != 1:
+        wanted = platforms or (this_linux(),)
+        found = [c for c in offered if _matches(c.platform, wanted)]
+    if not mediatype.is_index(top.media_type):
+        manifest = top
+    elif len(found) == 1:
+        manifest = source.read_manifest(found[0])
+    else:
+        raise _not_one(root, offered, found, platforms)
+    if not is_container_image(manifest):
+        raise Unsupported(f"{manifest.digest} is no container image: engines cannot load it")
+    return manifest
+
+
+def _offered(source: Source, manifest: Manifest, depth: int = 1) -> Iterable[Descriptor]:
+    """Yield the descriptors of images below an index, but not attestations."""
+    for child in manifest.manifests if depth < MAX_DEPTH else ():
+        if mediatype.is_index(child.media_type):
+            with contextlib.suppress(NotFound, MissingContent):  # (a sparse image)
+                yield from _offered(source, source.read_manifest(child), depth + 1)
+        elif ATTESTATION_OF not in child.annotations:
+            yield child
+
+
+def _not_one(
+    root: Descriptor,
+    offered: Sequence[Descriptor],
+    found: Sequence[Descriptor],
+    platforms: Sequence[Platform],
+) -> OciMirrorError:
+    has = f"It has: {', '.join(dict.fromkeys(str(child.platform) for child in offered))}"
+    asked = ", ".join(map(str, platforms))
+    if platforms and not found:
+        return NotFound(f"image {root.digest} has nothing for {asked}", advice=has)
+    what = f"{asked or this_linux()} is {len(found)} images of {root.digest}, and one is wanted"
+    return UsageError(what, advice=f"Choose one with --platform. {has}")
+
+
+def _matches(offered: Platform | None, wanted: Sequence[Platform]) -> bool:
+    return offered is None or any(platform.matches(offered) for platform in wanted)
 
 
 def this_linux() -> Platform:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ocimirror.copy.copy import copy as copy_images
 from ocimirror.copy.outcome import Options, Outcome, Reporter, Request, Silent
-from ocimirror.errors import OciMirrorError, blamed_on
+from ocimirror.errors import Interrupted, OciMirrorError, UsageError, blamed_on
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location
 from ocimirror.stores.archive import ArchiveWriter
 from ocimirror.stores.index import LayoutSource
+from ocimirror.stores.profiles import (
+    Image,
+    Profile,
+    has_docker_manifest,
+    index_document,
+    one_image,
+)
+from ocimirror.stores.store import Source
 from ocimirror.workflows.places import Places, new_name
 
 
@@ -22,42 +31,68 @@ def copy(
     reporter: Reporter | None = None,
     *,
     platforms: tuple[Platform, ...] = (),
+    profile: Profile | None = None,
 ) -> list[Outcome]:
     """Copy an image; a destination without a name keeps the source's.
 
+    Args:
+        profile: the engine that an OCI archive is for; what refers to the image is left out.
+
     Raises:
-        UsageError: the image would have no name in a layout.
+        UsageError: the image would have no name in a layout, or does not suit the profile.
         NotFound: the source layout has no such image.
     """
+    reporter = reporter or Silent()
+    if profile is not None and destination.scheme != "oci-archive":
+        raise UsageError("--profile says what an oci-archive: is for; nothing else has one")
     origin = places.source(source)
     name = new_name(destination, origin, source)
-    store = places.destination(destination, dry_run=options.dry_run)
     if not platforms and isinstance(origin, LayoutSource) and source.digest is None:
         platforms = origin.index().find(source.name).platforms
+    manifest_for = platforms if len(platforms) == 1 else ()
+    if profile is not None:
+        _refuse_unsuited(profile, origin, source, name, manifest_for)
+        options = replace(options, referrers=False)
+    store = places.destination(
+        destination, dry_run=options.dry_run, profile=profile, platforms=manifest_for
+    )
     shown = str(source), str(_named(destination, name))
     request = Request(origin, source.read_name, store, name, *shown, platforms)
-    if isinstance(store, ArchiveWriter):
-        return _copy_into_archive(store, request, options, reporter or Silent())
-    return copy_images([request], options, reporter)
-
-
-def _copy_into_archive(
-    archive: ArchiveWriter, request: Request, options: Options, reporter: Reporter
-) -> list[Outcome]:
-    """Copy, then write the archive; the image is reported only after that."""
     (outcome,) = copy_images([request], options, _Unfinished(reporter))
-    if outcome.error is None:
-        try:
-            with blamed_on("destination"):
-                archive.commit()
-        except OciMirrorError as error:
-            outcome.status, outcome.error = "failed", error
+    if profile is not None:
+        outcome.notes.append(f"for {profile}: without signatures, SBOMs and attestations beside it")
+    if isinstance(store, ArchiveWriter) and outcome.error is None:
+        _commit(store, outcome, options)
     reporter.finished(outcome)
     return [outcome]
 
 
+def _refuse_unsuited(
+    profile: Profile, origin: Source, source: Location, name: str, platforms: Sequence[Platform]
+) -> None:
+    """Find out before anything moves what the archive could not be."""
+    root = origin.resolve(source.read_name)
+    index_document(profile, [Image(name, root)])
+    if has_docker_manifest(profile):
+        one_image(origin, root, platforms)
+
+
+def _commit(archive: ArchiveWriter, outcome: Outcome, options: Options) -> None:
+    """Write the archive; the image is reported only after that."""
+
+    def watch(_: int) -> None:
+        if options.stop.is_set():
+            raise Interrupted("stopped before the archive was written")
+
+    try:
+        with blamed_on("destination"):
+            archive.commit(watch)
+    except OciMirrorError as error:
+        outcome.status, outcome.error = "failed", error
+
+
 class _Unfinished:
-    """Passes everything on but the end."""
+    """Passes everything on but the end, which the caller reports."""
 
     def __init__(self, reporter: Reporter) -> None:
         self.planned = reporter.planned

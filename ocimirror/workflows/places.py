@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os.path
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from ocimirror.errors import UsageError
+from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location, Reference, is_tag
 from ocimirror.stores.archive import Archive, ArchiveWriter
 from ocimirror.stores.exclusive import ExclusiveLayout
 from ocimirror.stores.index import LayoutSource
 from ocimirror.stores.layout import Layout
 from ocimirror.stores.memory import MemoryStore
+from ocimirror.stores.profiles import Profile
 from ocimirror.stores.store import Source, Store
 
 if TYPE_CHECKING:
@@ -124,14 +126,28 @@ class Places:
             return self._stack.enter_context(Archive(location.path))
         return self.layout(location.path)
 
-    def destination(self, location: Location, *, dry_run: bool = False) -> Store:
-        """Open a location for writing; an archive appears when it is committed."""
+    def destination(
+        self,
+        location: Location,
+        *,
+        dry_run: bool = False,
+        profile: Profile | None = None,
+        platforms: Sequence[Platform] = (),
+    ) -> Store:
+        """Open a location for writing; an archive appears when it is committed.
+
+        `profile` and `platforms` are an OCI archive's, as ArchiveWriter takes them.
+        """
         if location.reference is not None:
             return self.repository(location.reference)
         if location.scheme == "oci-archive":
             if dry_run:
                 return MemoryStore(f"oci-archive:{location.path}")
-            return self._stack.enter_context(ArchiveWriter(location.path, durable=self._durable))
+            return self._stack.enter_context(
+                ArchiveWriter(
+                    location.path, durable=self._durable, profile=profile, platforms=platforms
+                )
+            )
         return self.layout(location.path, write=True, dry_run=dry_run)
 
 
