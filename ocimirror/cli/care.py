@@ -14,6 +14,7 @@ from ocimirror.cli.options import (
     Settings,
     dry_run,
     durable,
+    layout_argument,
     option,
     settings_from,
     shared,
@@ -63,7 +64,7 @@ def tag_command(layout: str, name: str, new: str, **options: Any) -> int:
 
     settings = settings_from(options, writes=False)
     with settings.places() as places:
-        tagged = tag(_directory(layout), name, new, places)
+        tagged = tag(layout_argument(layout), name, new, places)
     if settings.json:
         output.document("tag", 0, _tagged_document(tagged))
     elif not settings.quiet:
@@ -102,7 +103,7 @@ def remove_command(layout: str, name: str, **options: Any) -> int:
 
     settings = settings_from(options, writes=False)
     with settings.places() as places:
-        removed = remove(_directory(layout), name, places)
+        removed = remove(layout_argument(layout), name, places)
     if settings.json:
         output.document("remove", 0, _removed_document(removed))
     elif not settings.quiet:
@@ -185,7 +186,7 @@ def repair_command(layout: str, origin: str, rebuild_index: bool, **options: Any
     with settings.places() as places, progress:
         try:
             repaired = repair(
-                _directory(layout),
+                layout_argument(layout),
                 origin,
                 places,
                 copy_options,
@@ -279,7 +280,7 @@ def gc_command(layout: str, grace: float, **options: Any) -> int:
     planned = options.pop("dry_run")
     settings = settings_from(options, writes=False)
     with settings.places() as places:
-        collected = gc(_directory(layout), grace, places, dry_run=planned)
+        collected = gc(layout_argument(layout), grace, places, dry_run=planned)
     if settings.json:
         output.document("gc", 0, {"dry_run": planned, **_collected_document(collected)})
     elif not settings.quiet:
@@ -314,7 +315,3 @@ def _collected_lines(collected: Collected, planned: bool) -> None:
         if files or what == "kept"
     ]
     output.line(("would be: " if planned else "") + ", ".join(parts))
-
-
-def _directory(layout: str) -> str:
-    return layout.removeprefix("oci:")

@@ -49,6 +49,7 @@ class Settings:
     limit_rate: int
     fsync: bool = True
     wait: bool = False
+    link_from: tuple[str, ...] = ()
     stop: threading.Event = field(default_factory=threading.Event)
     signal: int = 0
 
@@ -83,7 +84,12 @@ class Settings:
         """Return the stores of this run; the network library loads only where it is needed."""
         from ocimirror.workflows.places import Places
 
-        return Places(self.network, durable=self.fsync, wait=self.wait)
+        return Places(
+            self.network,
+            durable=self.fsync,
+            wait=self.wait,
+            link_from=[layout_argument(layout) for layout in self.link_from],
+        )
 
     def install_signals(self, *, writes: bool) -> None:
         """Let SIGINT, SIGTERM and SIGHUP stop the run; a second one ends the process.
@@ -247,7 +253,27 @@ durable = option(
     default=True,
     help="Survive power loss (default), or only a killed process.",
 )
+linking = option(
+    "--link-from",
+    metavar="LAYOUT",
+    multiple=True,
+    help="Hard-link blobs that this other layout has, instead of fetching them (repeatable).",
+)
 dry_run = option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
+
+
+def layout_argument(text: str) -> str:
+    """Return the directory that a LAYOUT argument names: a path, or oci:PATH."""
+    from ocimirror.errors import UsageError
+
+    path = text.removeprefix("oci:")
+    if (":" in path or "@" in path) and not Path(path).exists():
+        raise UsageError(
+            f"{path} looks like an image, and there is no directory of that name",
+            advice="LAYOUT is a whole directory, without the NAME of an image; it comes last in"
+            " ocimirror pull IMAGE... LAYOUT.",
+        )
+    return path
 
 
 def copying(command: F) -> F:

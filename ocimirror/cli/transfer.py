@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ocimirror.cli import output
-from ocimirror.cli.options import Settings, copying, option, settings_from, shared
+from ocimirror.cli.options import (
+    Settings,
+    copying,
+    layout_argument,
+    linking,
+    option,
+    settings_from,
+    shared,
+)
 
 if TYPE_CHECKING:
     from ocimirror.copy.outcome import Options, Outcome, Reporter
@@ -25,6 +33,7 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="One reference a line, # begins a comment; - is standard input.",
 )
+@linking
 @copying
 @shared
 def pull_command(images: tuple[str, ...], images_file: str | None, **options: Any) -> int:
@@ -49,7 +58,7 @@ def pull_command(images: tuple[str, ...], images_file: str | None, **options: An
     if not texts:
         raise click.UsageError("no image given: pull IMAGE... LAYOUT, or --images-file FILE")
     references = [Reference.parse(text.removeprefix("docker://")) for text in texts]
-    directory = _layout_argument(layout)
+    directory = layout_argument(layout)
     settings, copy_options, platforms = _prepare(options)
     return _run(
         "pull",
@@ -89,7 +98,7 @@ def push_command(
     """
     from ocimirror.workflows.push import push
 
-    directory = _layout_argument(layout)
+    directory = layout_argument(layout)
     settings, copy_options, platforms = _prepare(options)
     return _run(
         "push",
@@ -116,6 +125,7 @@ def push_command(
     type=click.Choice(["any", "docker", "containerd", "podman"]),
     help="The engine that an oci-archive: is for: which names are in it, and a manifest.json.",
 )
+@linking
 @copying
 @shared
 def copy_command(source: str, destination: str, profile: Profile | None, **options: Any) -> int:
@@ -139,6 +149,8 @@ def copy_command(source: str, destination: str, profile: Profile | None, **optio
     to_stdout = ends[1].scheme == "oci-archive" and ends[1].path == "-"
     if to_stdout and options["json"]:
         raise UsageError("an archive on standard output leaves no room there for --json")
+    if options["link_from"] and ends[1].scheme != "oci":
+        raise UsageError(f"--link-from: {ends[1]} is no layout directory to make links in")
     settings, copy_options, platforms = _prepare(options)
     return _run(
         "copy",
@@ -201,10 +213,6 @@ def _run(
     elif len(outcomes) > 1 and (errors or not settings.quiet):
         output.summary(outcomes, seconds)
     return code
-
-
-def _layout_argument(text: str) -> str:
-    return text.removeprefix("oci:")
 
 
 def _lines(path: str) -> list[str]:

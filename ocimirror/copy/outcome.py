@@ -40,8 +40,9 @@ class Request:
 class Outcome:
     """What came of one request; counts say how content came to be at the destination.
 
-    `copied` went through our hash in this run; `present` and `mounted` did not and are never
-    called verified; `skipped` are foreign layers.
+    `copied` went through our hash in this run, and so did `linked`, which is a file of another
+    layout; `present` and `mounted` did not and are never called verified; `skipped` are foreign
+    layers.
     """
 
     request: Request
@@ -49,7 +50,9 @@ class Outcome:
     root: Descriptor | None = None
     manifests: dict[str, int] = field(default_factory=lambda: {"copied": 0, "present": 0})
     blobs: dict[str, int] = field(
-        default_factory=lambda: {"copied": 0, "present": 0, "mounted": 0, "skipped": 0}
+        default_factory=lambda: dict.fromkeys(
+            ("copied", "present", "mounted", "linked", "skipped"), 0
+        )
     )
     bytes_total: int = 0
     bytes_copied: int = 0

@@ -80,6 +80,10 @@ class OsLayer:
         """Rename over whatever has the new name, atomically."""
         os.replace(old, new)
 
+    def link(self, path: str, new: str) -> None:
+        """Give a file one more name, on the same file system; a symbolic link is not followed."""
+        os.link(path, new, follow_symlinks=False)
+
     def touch(self, path: str) -> None:
         """Say of a file that it was modified now."""
         os.utime(path, follow_symlinks=False)

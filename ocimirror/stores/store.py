@@ -28,6 +28,8 @@ class Stored(Enum):
     """The destination had it; it was not hashed in this run."""
     MOUNTED = "mounted"
     """The registry took it from another of its repositories; it was not hashed in this run."""
+    LINKED = "linked"
+    """It is a file of another layout, which went through our hash and was not copied."""
 
 
 class Referrer(NamedTuple):

@@ -16,6 +16,7 @@ from ocimirror.stores.archive import Archive, ArchiveWriter
 from ocimirror.stores.exclusive import ExclusiveLayout
 from ocimirror.stores.index import LayoutSource
 from ocimirror.stores.layout import Layout
+from ocimirror.stores.links import LinkingLayout
 from ocimirror.stores.memory import MemoryStore
 from ocimirror.stores.profiles import Profile
 from ocimirror.stores.store import Source, Store
@@ -50,14 +51,21 @@ class Places:
         network: says how registries are reached; asked when the first one is.
         durable: layouts and archives survive power loss.
         wait: wait for a lock instead of failing.
+        link_from: directories of layouts; what they have is linked into those that are written.
     """
 
     def __init__(
-        self, network: Callable[[], NetworkOptions], *, durable: bool = True, wait: bool = False
+        self,
+        network: Callable[[], NetworkOptions],
+        *,
+        durable: bool = True,
+        wait: bool = False,
+        link_from: Sequence[str] = (),
     ) -> None:
         self._network = network
         self._durable = durable
         self.wait = wait
+        self._link_from = link_from
         self._transport: Transport | None = None
         self._hosts: dict[str, RegistryHost] = {}
         self._repositories: dict[tuple[str, str], RegistryRepository] = {}
@@ -94,10 +102,11 @@ class Places:
         """Return a layout directory; a dry run into one that is not there gets an empty store."""
         if write and dry_run and not os.path.exists(path):
             return MemoryStore(f"oci:{path}")
-        mode = "write" if write and not dry_run else "read"
-        return self._stack.enter_context(
-            Layout(path, mode, durable=self._durable, wait=self.wait)  # type: ignore[arg-type]
-        )
+        if not write or dry_run:
+            layout = Layout(path, wait=self.wait)
+        else:
+            layout = LinkingLayout(path, self._link_from, durable=self._durable, wait=self.wait)
+        return self._stack.enter_context(layout)
 
     def present_layout(self, path: str) -> Layout:
         """Return a layout for writing that is there already; none is made.

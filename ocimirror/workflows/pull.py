@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os.path
 from collections.abc import Sequence
 
 from ocimirror.copy.copy import copy
 from ocimirror.copy.outcome import Options, Outcome, Reporter, Request
-from ocimirror.errors import UsageError
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location, Reference
 from ocimirror.workflows.places import Places, name_in_a_layout
@@ -28,14 +26,8 @@ def pull(
     again with another platform adds it.
 
     Raises:
-        UsageError: a layout that does not exist and looks like a reference, or a directory that
-            holds something else.
+        UsageError: a directory that holds something else.
     """
-    if not os.path.exists(layout) and (":" in layout or "@" in layout):
-        raise UsageError(
-            f"{layout} looks like an image, and the last argument is the LAYOUT directory",
-            advice="ocimirror pull IMAGE... LAYOUT; write ./DIRECTORY if that is its name.",
-        )
     destination = places.layout(layout, write=True, dry_run=options.dry_run)
     requests = []
     for image in images:

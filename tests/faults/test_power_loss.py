@@ -10,6 +10,7 @@ import pytest
 from ocimirror.copy.copy import copy
 from ocimirror.copy.outcome import Options, Outcome, Silent
 from ocimirror.stores.layout import Layout
+from ocimirror.stores.links import LinkingLayout
 from tests.support import images
 from tests.support.images import Graph
 from tests.support.judge import faults_in, names_in
@@ -38,9 +39,15 @@ class Reporting(Silent):
         self._recorder.mark(outcome.request.new_name)
 
 
-def recorded(directory: Path, recorder: Recorder, *, durable: bool = True) -> Recorder:
+def recorded(
+    directory: Path,
+    recorder: Recorder,
+    *,
+    durable: bool = True,
+    link_from: Sequence[str] = (),
+) -> Recorder:
     """Copy all images into a layout while each change of the disk is recorded."""
-    with Layout(str(directory), "write", durable=durable, os_layer=recorder) as layout:
+    with LinkingLayout(str(directory), link_from, durable=durable, os_layer=recorder) as layout:
         for run in RUNS:
             requests = [request(memory(run), name, layout) for name in run]
             assert failures(copy(requests, Options(jobs=2), Reporting(recorder))) == []
@@ -122,6 +129,29 @@ def test_power_loss_right_after_a_report_finds_what_was_reported(old_layout: Pat
         assert names_in(below) == {STAYING: OLD[STAYING].root} | {
             name: graph.root for name, graph in NEW.items()
         }
+
+
+class UnsyncedLinks(Recorder):
+    """A disk that says it synced what it only linked, and did not."""
+
+    def sync_file(self, path: str) -> None:
+        pass
+
+
+@pytest.mark.parametrize("kind", [Recorder, UnsyncedLinks])
+def test_what_is_linked_from_a_layout_that_was_never_synced_survives_power_loss(
+    old_layout: Path, kind: type[Recorder]
+) -> None:
+    other = old_layout.parent / "other"
+    images.write_layout(other, NEW)
+    disk = disk_of(old_layout.parent)
+    for path, number in disk.certain.items():
+        if path.startswith(f"{other}/") and number >= 0:
+            disk.synced[number] = b""
+    recorder = recorded(old_layout, kind(), link_from=[str(other)])
+    states = found_after_each_step(disk, recorder, old_layout)
+    assert any(path.stat().st_nlink > 1 for path in old_layout.glob("blobs/*/*"))
+    assert (complaints(states, recorder, OLD) == []) is (kind is Recorder)
 
 
 class Unsynced(Recorder):

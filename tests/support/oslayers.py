@@ -44,6 +44,10 @@ class Step(OsLayer):
         self.before("rename", new)
         super().rename(old, new)
 
+    def link(self, path: str, new: str) -> None:
+        self.before("link", new)
+        super().link(path, new)
+
     def unlink(self, path: str) -> None:
         self.before("unlink", path)
         super().unlink(path)
@@ -51,6 +55,10 @@ class Step(OsLayer):
     def make_directory(self, path: str) -> None:
         self.before("make_directory", path)
         super().make_directory(path)
+
+    def sync_file(self, path: str) -> None:
+        self.before("sync_file", path)
+        super().sync_file(path)
 
     def sync_directory(self, path: str) -> None:
         self.before("sync_directory", path)

@@ -163,6 +163,10 @@ class Recorder(OsLayer):
 
         self._record(step)
 
+    def link(self, path: str, new: str) -> None:
+        super().link(path, new)
+        self._record(lambda disk: disk.change(new, disk.live[path]))
+
     def unlink(self, path: str) -> None:
         super().unlink(path)
         self._record(lambda disk: disk.change(path, None))
@@ -172,6 +176,13 @@ class Recorder(OsLayer):
         super().make_directory(path)
         if not existed:
             self._record(lambda disk: disk.change(path, DIRECTORY))
+
+    def sync_file(self, path: str) -> None:
+        def step(disk: Disk) -> None:
+            number = disk.live[path]
+            disk.synced[number] = disk.written[number]
+
+        self._record(step)
 
     def sync_directory(self, path: str) -> None:
         self._record(lambda disk: disk.sync_directory(path))
