@@ -14,7 +14,8 @@ def require_program(name: str, package: str) -> str:
     With `CI` set in the environment a missing program fails the test: there, nothing may be
     skipped unseen.
     """
-    path = shutil.which(name)
+    # (Servers are where an ordinary user's PATH does not lead.)
+    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
     if path is not None:
         return path
     message = f"{name} is not installed (Debian package: {package})"

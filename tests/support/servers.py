@@ -89,7 +89,7 @@ def run_docker_registry(
                 pid=process.pid,
             )
         finally:
-            _stop(process)
+            stop(process)
     finally:
         if made:
             shutil.rmtree(directory, ignore_errors=True)
@@ -147,26 +147,33 @@ def _start(
         configuration["http"]["addr"] = host = f"127.0.0.1:{chosen}"
         file = directory / "config.yml"
         file.write_text(json.dumps(configuration))  # JSON is YAML
-        command = [program, "serve", str(file)]
-        setpriv = shutil.which("setpriv")
-        if setpriv and threading.current_thread() is threading.main_thread():
-            # Even where atexit does not come to it, the registry ends with the interpreter.
-            command = [setpriv, "--pdeathsig", "KILL", *command]
-        with (
-            (directory / "access.log").open("ab") as out,
-            (directory / "error.log").open("ab") as err,
-        ):
-            process = subprocess.Popen(
-                command, stdout=out, stderr=err, stdin=subprocess.DEVNULL, env={"PATH": os.defpath}
-            )
-        _running.add(process)
-        if _wait_until_ready(process, chosen):
+        process = launch([program, "serve", str(file)], directory, chosen)
+        if process is not None:
             return process, host
-        _stop(process)
         if port is not None or attempt == 2:
             break
     errors = (directory / "error.log").read_text(errors="replace")[-2000:]
     raise RuntimeError(f"docker-registry did not start on {host}: {errors}")
+
+
+def launch(command: list[str], directory: Path, port: int) -> subprocess.Popen[bytes] | None:
+    """Start a server, its output in access.log and error.log; None where it ends at once."""
+    setpriv = shutil.which("setpriv")
+    if setpriv and threading.current_thread() is threading.main_thread():
+        # Even where atexit does not come to it, the server ends with the interpreter.
+        command = [setpriv, "--pdeathsig", "KILL", *command]
+    with (
+        (directory / "access.log").open("ab") as out,
+        (directory / "error.log").open("ab") as err,
+    ):
+        process = subprocess.Popen(
+            command, stdout=out, stderr=err, stdin=subprocess.DEVNULL, env={"PATH": os.defpath}
+        )
+    _running.add(process)
+    if _wait_until_ready(process, port):
+        return process
+    stop(process)
+    return None
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], port: int) -> bool:
@@ -183,7 +190,8 @@ def _wait_until_ready(process: subprocess.Popen[bytes], port: int) -> bool:
     return False
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a server that was launched."""
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(STOP_TIMEOUT_S)
