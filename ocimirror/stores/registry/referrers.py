@@ -48,6 +48,11 @@ class Referrers:
         self._tags_known = False
         self._has_api: bool | None = None
 
+    @property
+    def has_api(self) -> bool:
+        """Whether the registry was seen to list referrers by itself."""
+        return self._has_api is True
+
     def of(self, subject: Descriptor) -> list[Referrer]:
         """Return what is said to refer to a manifest; whoever reads one checks its subject.
 
@@ -155,11 +160,13 @@ class Referrers:
         assert manifest.subject is not None  # noqa: S101 - a programming error, not input
         tag = attachment_tag(manifest.subject.digest)
         with self._lock:
-            for _ in range(MAX_ROUNDS):
+            for written in range(MAX_ROUNDS + 1):
                 document = self._fallback_document(tag)
                 entries = document["manifests"]
                 if any(entry.get("digest") == str(manifest.digest) for entry in entries):
                     return
+                if written == MAX_ROUNDS:
+                    break
                 entries.append(_entry_of(manifest))
                 raw = json.dumps(document, separators=(",", ":")).encode()
                 size = len(raw)

@@ -21,7 +21,7 @@ from ocimirror.errors import (
     SizeMismatch,
     Unsupported,
 )
-from ocimirror.model import mediatype, strictjson
+from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor, Kind
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import MAX_SIZE_BYTES, Manifest, sniff_media_type
@@ -30,16 +30,13 @@ from ocimirror.stores.registry import answers
 from ocimirror.stores.registry.messages import Access, Response
 from ocimirror.stores.registry.referrers import Referrers
 from ocimirror.stores.registry.resume import ResumedBody
+from ocimirror.stores.registry.tags import list_tags
 from ocimirror.stores.registry.uploads import STORED, check_stored, push_blob, rejection
 from ocimirror.stores.store import Referrer, Store, Stored, verified
 from ocimirror.stores.stream import Reader, VerifiedStream
 
 if TYPE_CHECKING:
     from ocimirror.stores.registry.registry import RegistryHost
-
-MAX_PAGE_BYTES = 16 * 1024 * 1024
-MAX_PAGES = 20_000
-PAGE_SIZE = 1000
 
 # Without the right Accept registries answer 404 or schema 1; the last is for types unknown to us.
 _ACCEPT = ", ".join((*mediatype.ACCEPTED, "*/*"))
@@ -64,6 +61,7 @@ class RegistryRepository(Store):
         self._by_head: set[Digest] = set()
         self._heads_lie = False
         self._pushes = False
+        self._put: set[Digest] = set()
         self._referring = Referrers(self)
 
     @property
@@ -73,7 +71,6 @@ class RegistryRepository(Store):
 
     @refuses_sparse.setter
     def refuses_sparse(self, refuses: bool) -> None:
-        """Remember it for the whole registry."""
         """Remember it for all repositories of the registry."""
         self.host.refuses_sparse = refuses
 
@@ -232,45 +229,12 @@ class RegistryRepository(Store):
     def _referrers(self, descriptor: Descriptor) -> list[Referrer]:
         return self._referring.of(descriptor)
 
-    def send(self, method: str, target: str, *, accept: str) -> Response:
+    def send(self, method: str, target: str, *, accept: str = "") -> Response:
         """Send a request without a body to a path below the repository; any status is an answer."""
-        return self._send(method, target, headers={"Accept": accept})
+        return self._send(method, target, headers={"Accept": accept} if accept else None)
 
     def _names(self) -> list[str]:
-        tags: dict[str, None] = {}
-        seen: set[str] = set()
-        page, size = f"tags/list?n={PAGE_SIZE}", PAGE_SIZE
-        for _ in range(MAX_PAGES):
-            response = self._send("GET", page)
-            if response.status in (400, 413) and not seen and size > 50:
-                # Quay and distribution 3 refuse a page that is longer than they like.
-                response.drain()
-                size //= 2
-                page = f"tags/list?n={size}"
-                continue
-            if response.status != 200:
-                raise response.failure()
-            tags.update(dict.fromkeys(self._tags_of(response)))
-            target = answers.next_page(response.headers)
-            if not target:
-                return list(tags)
-            page = self.host.policy.follow(response.url, target, "next page")
-            if page in seen:
-                raise RegistryUnavailable(f"{response}: its pages of tags go round in a circle")
-            seen.add(page)
-        raise RegistryUnavailable(f"{self.location}: more than {MAX_PAGES} pages of tags")
-
-    def _tags_of(self, response: Response) -> list[str]:
-        raw = response.read_all(MAX_PAGE_BYTES)
-        try:
-            listed = strictjson.loads(raw, f"{response}").get("tags")
-        except MalformedManifest as error:
-            raise RegistryUnavailable(error) from error
-        if listed is None:  # distribution answers null for a repository without tags
-            return []
-        if not isinstance(listed, list):
-            raise RegistryUnavailable(f"{response}: it holds no list of tags")
-        return [tag for tag in listed if isinstance(tag, str) and is_tag(tag)]
+        return list_tags(self)
 
     # --- writing -------------------------------------------------------------------------------
 
@@ -334,6 +298,7 @@ class RegistryRepository(Store):
         if response.status not in STORED:
             raise rejection(response)
         response.drain()
+        self._put.add(descriptor.digest)
         if keeps_referrers and b'"subject"' in raw and "OCI-Subject" not in response.headers:
             manifest = Manifest.parse(raw, descriptor)
             if manifest.subject is not None:
@@ -351,11 +316,16 @@ class RegistryRepository(Store):
     def _tag(self, names: Sequence[tuple[str, Manifest]]) -> None:
         self._pushes = True
         for name, manifest in names:
-            if not name or _checked(name):
-                self._ingest(manifest.descriptor, verified(manifest), replace=False)
+            descriptor = manifest.descriptor
+            if name and not _checked(name):
+                self.put_manifest(name, manifest.raw, descriptor)
+                self._saw(descriptor, True)
+            elif not name and descriptor.digest not in self._put and not self._referring.has_api:
+                # It was there already. Whether its subject's list has it is not known: another
+                # writer of the fallback tag may have won.
+                self._put_child(manifest.raw, descriptor)
             else:
-                self.put_manifest(name, manifest.raw, manifest.descriptor)
-                self._saw(manifest.descriptor, True)
+                self._ingest(descriptor, verified(manifest), replace=False)
 
     # --- one request ---------------------------------------------------------------------------
 
