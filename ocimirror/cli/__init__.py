@@ -4,6 +4,8 @@
 cost nothing: `transfer` holds pull, push and copy, `look` verify, inspect and list, `care` tag,
 remove, repair and gc, `engines` load, `login` login and logout, `options` what all of them share,
 `output` every line and document that is printed, `receipts` those of engines, `progress` the bars.
+remove, repair and gc, `serve` serve, `login` login and logout, `options` what all of them share,
+`output` every line and document that is printed, `progress` the bars.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ _COMMANDS = {
     "repair": "ocimirror.cli.care",
     "gc": "ocimirror.cli.care",
     "load": "ocimirror.cli.engines",
+    "serve": "ocimirror.cli.serve",
     "login": "ocimirror.cli.login",
     "logout": "ocimirror.cli.login",
     "completion": "ocimirror.cli.completion",

@@ -25,6 +25,7 @@ IMPORTED_ONLY_IN = {
     "tarfile": {"stores/tar.py", "stores/tarmembers.py"},
     "click": CLI,
     "rich": CLI,
+    "aiohttp": {"serve/server.py"},
     "pickle": set[str](),
     "yaml": set[str](),
 }
@@ -36,6 +37,7 @@ CALLED_ONLY_IN = {
         "stores/profiles.py",
         "stores/registry/credential_store.py",
         "stores/registry/referrers.py",
+        "serve/answers.py",
         "cli/output.py",
     },
     "json.dump": set[str](),

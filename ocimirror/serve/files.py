@@ -1,0 +1,160 @@
+"""Content out of layouts: opened without following links, hashed before it leaves.
+
+A file is hashed once for each (inode, size, times) and may then be sent by the kernel: the one
+exception to the one door. The hash itself goes through that door.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import OrderedDict
+from types import TracebackType
+from typing import NamedTuple
+
+from ocimirror.errors import DamagedLayout, IntegrityError
+from ocimirror.model.descriptor import Descriptor
+from ocimirror.model.digest import Digest
+from ocimirror.model.mediatype import OCTET_STREAM
+from ocimirror.stores.files import FileReader, open_regular
+from ocimirror.stores.stream import VerifiedStream
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_MOST_PROOFS = 100_000
+# A file that changed this shortly ago may change once more within one tick of the kernel's clock
+# (git calls such files racily clean); what was found is not remembered then.
+_SETTLED_S = 0.05
+
+
+class Identity(NamedTuple):
+    """What changes when a file's content may have changed."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+def identity_of(status: os.stat_result) -> Identity:
+    """Return the identity that a status shows."""
+    return Identity(
+        status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    )
+
+
+class BlobFile:
+    """An open regular file under blobs/; a context manager. Its content is not checked yet."""
+
+    def __init__(self, fd: int, digest: Digest, layout: str) -> None:
+        self.fd = fd
+        self.digest = digest
+        self.layout = layout
+        self.identity = identity_of(os.fstat(fd))
+
+    @property
+    def size(self) -> int:
+        """Its size in bytes, when it was opened."""
+        return self.identity.size
+
+    def close(self) -> None:
+        """Close it; idempotent."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def __enter__(self) -> BlobFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_blob(layout: str, digest: Digest) -> BlobFile | None:
+    """Open the blob of a layout directory; None where it has none of that digest.
+
+    Only the layout's own path may lead through links.
+
+    Raises:
+        DamagedLayout: it is there, and a link, no regular file or not readable.
+    """
+    opened: list[int] = []
+    try:
+        opened.append(os.open(os.path.join(layout, "blobs"), _DIRECTORY))
+        opened.append(os.open(digest.algorithm, _DIRECTORY, dir_fd=opened[0]))
+        return BlobFile(open_regular(digest.encoded, opened[1]), digest, layout)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise DamagedLayout(f"{layout}: {digest} cannot be read: {error.strerror}") from error
+    finally:
+        for fd in opened:
+            os.close(fd)
+
+
+class Proofs:
+    """Which files were hashed, and with what result. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._found: OrderedDict[tuple[Identity, Digest], str] = OrderedDict()
+        self._guard = threading.Lock()
+
+    def known(self, file: BlobFile) -> bool:
+        """Whether the file was found right before and has not changed since.
+
+        Raises:
+            IntegrityError: it was found damaged.
+        """
+        found = self._found.get((file.identity, file.digest))
+        if found:
+            raise DamagedLayout(found)
+        return found is not None
+
+    def read(self, file: BlobFile, limit: int) -> bytes:
+        """Return the whole content of a small file, verified.
+
+        Raises:
+            IntegrityError: it is not what its name says, or larger than the limit.
+        """
+        with self._stream(file) as stream:
+            return stream.read_all(limit)
+
+    def prove(self, file: BlobFile) -> None:
+        """Hash a file where that was not done yet; takes as long as reading it.
+
+        Raises:
+            IntegrityError: it is not what its name says.
+        """
+        if self.known(file):
+            return
+        message = ""
+        try:
+            with self._stream(file) as stream:
+                while stream.read():
+                    pass
+        except IntegrityError as error:
+            message = f"{file.layout}: {error.message}"
+        after = os.fstat(file.fd)
+        settled = time.time() - after.st_ctime > _SETTLED_S
+        if identity_of(after) != file.identity:
+            message = f"{file.layout}: {file.digest} changed while it was read"
+        elif settled or message:
+            with self._guard:
+                self._found[file.identity, file.digest] = message
+                while len(self._found) > _MOST_PROOFS:
+                    self._found.popitem(last=False)
+        if message:
+            raise DamagedLayout(message)
+
+    def _stream(self, file: BlobFile) -> VerifiedStream:
+        descriptor = Descriptor(OCTET_STREAM, file.digest, file.size)
+        return VerifiedStream(
+            descriptor,
+            lambda at: FileReader(file.fd, str(file.digest), at, file.size + 1, closes=False),
+        )

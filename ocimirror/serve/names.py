@@ -1,0 +1,68 @@
+"""Which repository a client means.
+
+1. With `ns=HOST`, as containerd sends it: that host's, and no other's.
+2. With the host in front, as `push --keep-host` writes it (`host_5000` for `host:5000`): that
+   host's.
+3. With the repository alone: the only one of that name, else that of the first layout.
+"""
+
+from __future__ import annotations
+
+from ocimirror.errors import InvalidReference
+from ocimirror.model.reference import check_registry, check_repository
+from ocimirror.serve.answers import Refused
+from ocimirror.serve.shelf import Repository, Snapshot
+
+
+def folder_of(registry: str) -> str:
+    """Return a host as it is written in a path."""
+    return registry.replace(":", "_")
+
+
+def find_repository(snapshot: Snapshot, name: str, ns: str = "") -> Repository:
+    """Return the repository of that name.
+
+    Args:
+        name: as it is in the path of the request.
+        ns: the host that the client asks for; empty for none.
+
+    Raises:
+        Refused: no name, or not one of ours.
+    """
+    try:
+        check_repository(name)
+        registry = check_registry(ns) if ns else ""
+    except InvalidReference as error:
+        raise Refused(400, "NAME_INVALID", error.message) from error
+    found: Repository | None
+    first, _, rest = name.partition("/")
+    if registry:
+        found = snapshot.repositories.get((registry, name))
+        if found is None and first == folder_of(registry):
+            found = snapshot.repositories.get((registry, rest))
+    else:
+        host = snapshot.folders.get(first, "")
+        found = snapshot.repositories.get((host, rest)) if host else None
+        found = found or next(iter(snapshot.by_name.get(name, ())), None)
+    if found is None:
+        raise Refused(404, "NAME_UNKNOWN", f"no repository {name}" + (f" of {ns}" if ns else ""))
+    return found
+
+
+def listed_names(snapshot: Snapshot, ns: str = "") -> list[str]:
+    """Return the names of all repositories, sorted; of two with one path both are found by theirs.
+
+    Raises:
+        Refused: `ns` is no host.
+    """
+    try:
+        registry = check_registry(ns) if ns else ""
+    except InvalidReference as error:
+        raise Refused(400, "NAME_INVALID", error.message) from error
+    if registry:
+        return sorted(name for host, name in snapshot.repositories if host == registry)
+    names = set(snapshot.by_name)
+    for repository in snapshot.repositories.values():
+        if repository is not snapshot.by_name[repository.name][0] and repository.registry:
+            names.add(f"{folder_of(repository.registry)}/{repository.name}")
+    return sorted(names)

@@ -1,0 +1,236 @@
+"""What is on offer: the layouts, as they were when they were last looked at."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from ocimirror.errors import (
+    DamagedLayout,
+    InvalidReference,
+    NotFound,
+    OciMirrorError,
+    storage_error,
+)
+from ocimirror.model.descriptor import Descriptor
+from ocimirror.model.digest import Digest
+from ocimirror.model.reference import Reference
+from ocimirror.serve.files import Identity, identity_of
+from ocimirror.stores.files import open_regular
+from ocimirror.stores.index import MAX_SIZE_BYTES, Entry, LayoutIndex
+from ocimirror.stores.layoutfile import LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES, check_layout_file
+
+logger = logging.getLogger(__name__)
+MAX_DEPTH = 8
+_MOST_DIRECTORIES = 100_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServedLayout:
+    """One layout as its index.json had it.
+
+    Attributes:
+        path: the directory.
+        called: the repository of entries that have a tag and name none; empty for none.
+        modified_s: when index.json was written, as its file says.
+        media_types: what index.json says of its roots.
+    """
+
+    path: str
+    called: str
+    modified_s: float
+    entries: tuple[Entry, ...]
+    media_types: Mapping[Digest, str]
+
+
+@dataclass(slots=True)
+class Repository:
+    """One repository of one registry; `registry` is empty for tags that name none.
+
+    Attributes:
+        tags: the root of each tag, with the layout that has it, sorted by tag.
+        layouts: those that hold it, in their order.
+    """
+
+    registry: str
+    name: str
+    tags: dict[str, tuple[ServedLayout, Descriptor]] = field(default_factory=dict)
+    layouts: list[ServedLayout] = field(default_factory=list)
+
+
+class Snapshot:
+    """All layouts at one moment; nothing in it changes.
+
+    Where two layouts have a tag, the first one's is served.
+    """
+
+    def __init__(self, layouts: Sequence[ServedLayout]) -> None:
+        self.layouts = tuple(layouts)
+        self.conflicts: list[str] = []
+        found: dict[tuple[str, str], Repository] = {}
+        for layout in layouts:
+            for entry in layout.entries:
+                self._add(found, layout, entry)
+        for repository in found.values():
+            repository.tags = dict(sorted(repository.tags.items()))
+        self.repositories: Mapping[tuple[str, str], Repository] = MappingProxyType(found)
+        """By (registry, name), in the order of the layouts."""
+        by_name: dict[str, list[Repository]] = {}
+        for repository in found.values():
+            by_name.setdefault(repository.name, []).append(repository)
+        self.by_name: Mapping[str, Sequence[Repository]] = MappingProxyType(by_name)
+        hosts = dict.fromkeys(registry for registry, _ in found if registry)
+        self.folders: Mapping[str, str] = {host.replace(":", "_"): host for host in hosts}
+        """Hosts by their form in a path."""
+
+    def _add(
+        self, found: dict[tuple[str, str], Repository], layout: ServedLayout, entry: Entry
+    ) -> None:
+        reference = entry.reference()
+        if reference is None and layout.called and entry.tag:
+            with contextlib.suppress(InvalidReference):
+                reference = Reference("", layout.called, entry.tag)
+        if reference is None:
+            return
+        key = reference.registry, reference.repository
+        repository = found.setdefault(key, Repository(*key))
+        if layout not in repository.layouts[-1:]:
+            repository.layouts.append(layout)
+        if reference.tag:
+            kept = repository.tags.setdefault(reference.tag, (layout, entry.descriptor))
+            if kept[1].digest != entry.descriptor.digest:
+                self.conflicts.append(
+                    f"{reference} is {kept[1].digest} in {kept[0].path}, which is served, and"
+                    f" {entry.descriptor.digest} in {layout.path}"
+                )
+
+
+class Shelf:
+    """Layouts, and trees of layouts, that are looked at again when they may have changed.
+
+    Args:
+        paths: layout directories; one without an oci-layout file is searched for layouts below.
+
+    Raises:
+        NotFound: there is no such directory.
+        DamagedLayout: a layout that was named cannot be read. (One in a tree is left out, with a
+            warning.)
+    """
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._paths = [os.path.abspath(path) for path in paths]
+        self._kept: dict[str, tuple[Identity, ServedLayout]] = {}
+        self._refused: dict[str, Identity | None] = {}
+        for path in self._paths:
+            if not os.path.isdir(path):
+                raise NotFound(f"there is no directory {path}")
+            if _is_layout(path):
+                self._kept[path] = _read(path, os.path.basename(path))
+        self.snapshot = Snapshot(())
+        self.refresh()
+
+    def refresh(self) -> bool:
+        """Look at every layout again; return whether something changed.
+
+        `snapshot` is replaced as a whole. What is torn or damaged stays as it was served before,
+        with one warning. Not to be called by two threads at once.
+        """
+        kept: dict[str, tuple[Identity, ServedLayout]] = {}
+        for path, called in self._found():
+            if path not in kept:
+                current = self._looked_at(path, called)
+                if current is not None:
+                    kept[path] = current
+        layouts = [layout for _, layout in kept.values()]
+        changed = layouts != [*self.snapshot.layouts]
+        self._kept = kept
+        if changed:
+            snapshot = Snapshot(layouts)
+            for conflict in snapshot.conflicts[:20]:
+                logger.warning("%s", conflict)
+            self.snapshot = snapshot
+        return changed
+
+    def _found(self) -> Iterator[tuple[str, str]]:
+        """Yield (path, repository of bare tags) of each layout, also of one that was named once."""
+        for path in self._paths:
+            if path in self._kept or _is_layout(path):
+                yield path, os.path.basename(path)
+            else:
+                yield from _below(path)
+
+    def _looked_at(self, path: str, called: str) -> tuple[Identity, ServedLayout] | None:
+        before = self._kept.get(path)
+        version: Identity | None = None
+        try:
+            version = _version(path)
+            if before is not None and version == before[0]:
+                self._refused.pop(path, None)
+                return before
+            if version == self._refused.get(path):
+                return before
+            read = _read(path, called)
+        except OciMirrorError as error:
+            if path not in self._refused or self._refused[path] != version:
+                kept = "what it held before is served" if before else "it is not served"
+                logger.warning("%s; %s", error.message, kept)
+            self._refused[path] = version
+            return before
+        self._refused.pop(path, None)
+        return read
+
+
+def _is_layout(path: str) -> bool:
+    return os.path.isfile(os.path.join(path, LAYOUT_FILE))
+
+
+def _below(top: str) -> Iterator[tuple[str, str]]:
+    """Yield the layouts below a directory, sorted; links are not followed."""
+    for seen, (path, directories, files) in enumerate(os.walk(top)):
+        inside = os.path.relpath(path, top)
+        if LAYOUT_FILE in files:
+            directories.clear()
+            yield path, inside
+        elif inside.count(os.sep) + 1 >= MAX_DEPTH or seen > _MOST_DIRECTORIES:
+            directories.clear()
+        else:
+            directories.sort()
+
+
+def _version(path: str) -> Identity:
+    try:
+        return identity_of(os.stat(os.path.join(path, "index.json"), follow_symlinks=False))
+    except FileNotFoundError as error:
+        raise DamagedLayout(f"{path}: no index.json") from error
+    except OSError as error:
+        raise storage_error(error, f"cannot read {path}") from error
+
+
+def _read(path: str, called: str) -> tuple[Identity, ServedLayout]:
+    layout_file, _ = _document(path, LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES)
+    check_layout_file(layout_file, path)
+    raw, version = _document(path, "index.json", MAX_SIZE_BYTES)
+    entries = LayoutIndex.parse(raw, path).entries
+    types = {entry.descriptor.digest: entry.descriptor.media_type for entry in reversed(entries)}
+    layout = ServedLayout(path, called, version.mtime_ns / 1e9, entries, types)
+    return version, layout
+
+
+def _document(path: str, name: str, limit: int) -> tuple[bytes, Identity]:
+    """Read a whole document, and which version of it that was."""
+    try:
+        fd = open_regular(os.path.join(path, name))
+    except FileNotFoundError as error:
+        raise DamagedLayout(f"{path}: no {name}") from error
+    except OSError as error:
+        raise DamagedLayout(f"{path}: {name} cannot be read: {error.strerror}") from error
+    with os.fdopen(fd, "rb") as file:
+        version = identity_of(os.fstat(fd))  # (before it is read: what changes now is seen later)
+        raw = file.read(limit + 1)
+    if len(raw) > limit:
+        raise DamagedLayout(f"{path}: {name} is larger than {limit} bytes")
+    return raw, version
