@@ -2,10 +2,9 @@
 
 `main` is the console script. Commands load when they are used, so that `--version` and a typo
 cost nothing: `transfer` holds pull, push and copy, `look` verify, inspect and list, `care` tag,
-remove, repair and gc, `engines` load, `login` login and logout, `options` what all of them share,
-`output` every line and document that is printed, `receipts` those of engines, `progress` the bars.
-remove, repair and gc, `serve` serve, `login` login and logout, `options` what all of them share,
-`output` every line and document that is printed, `progress` the bars.
+remove, repair and gc, `engines` load, `serve` serve, `login` login and logout, `options` what all
+of them share, `output` every line and document that is printed, `receipts` those of engines,
+`progress` the bars.
 """
 
 from __future__ import annotations
