@@ -22,8 +22,6 @@ from ocimirror.stores.stream import VerifiedStream
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST_PROOFS = 100_000
-# A file that changed this shortly ago may change once more within one tick of the kernel's clock
-# (git calls such files racily clean); what was found is not remembered then.
 _SETTLED_S = 0.05
 
 
@@ -57,6 +55,19 @@ class BlobFile:
     def size(self) -> int:
         """Its size in bytes, when it was opened."""
         return self.identity.size
+
+    @property
+    def settled(self) -> bool:
+        """Whether its identity tells the next change of its content.
+
+        A file that changed just now may change once more within one tick of the clock that the
+        file system reads (git calls such files racily clean).
+        """
+        return time.time() - self.identity.ctime_ns / 1e9 > _SETTLED_S
+
+    def duplicate(self) -> BlobFile:
+        """Return the same open file, to be closed on its own."""
+        return BlobFile(os.dup(self.fd), self.digest, self.layout)
 
     def close(self) -> None:
         """Close it; idempotent."""
@@ -117,34 +128,33 @@ class Proofs:
         return found is not None
 
     def read(self, file: BlobFile, limit: int) -> bytes:
-        """Return the whole content of a small file, verified.
+        """Return the whole content of a small file, verified; the file is closed.
 
         Raises:
             IntegrityError: it is not what its name says, or larger than the limit.
         """
-        with self._stream(file) as stream:
+        with file, _stream_of(file) as stream:
             return stream.read_all(limit)
 
     def prove(self, file: BlobFile) -> None:
-        """Hash a file where that was not done yet; takes as long as reading it.
+        """Hash a file, which is closed then; takes as long as reading it.
 
         Raises:
             IntegrityError: it is not what its name says.
         """
-        if self.known(file):
-            return
         message = ""
-        try:
-            with self._stream(file) as stream:
-                while stream.read():
-                    pass
-        except IntegrityError as error:
-            message = f"{file.layout}: {error.message}"
-        after = os.fstat(file.fd)
-        settled = time.time() - after.st_ctime > _SETTLED_S
-        if identity_of(after) != file.identity:
+        with file:
+            settled = file.settled
+            try:
+                with _stream_of(file) as stream:
+                    while stream.read():
+                        pass
+            except IntegrityError as error:
+                message = f"{file.layout}: {error.message}"
+            changed = identity_of(os.fstat(file.fd)) != file.identity
+        if changed:
             message = f"{file.layout}: {file.digest} changed while it was read"
-        elif settled or message:
+        elif settled:
             with self._guard:
                 self._found[file.identity, file.digest] = message
                 while len(self._found) > _MOST_PROOFS:
@@ -152,9 +162,10 @@ class Proofs:
         if message:
             raise DamagedLayout(message)
 
-    def _stream(self, file: BlobFile) -> VerifiedStream:
-        descriptor = Descriptor(OCTET_STREAM, file.digest, file.size)
-        return VerifiedStream(
-            descriptor,
-            lambda at: FileReader(file.fd, str(file.digest), at, file.size + 1, closes=False),
-        )
+
+def _stream_of(file: BlobFile) -> VerifiedStream:
+    descriptor = Descriptor(OCTET_STREAM, file.digest, file.size)
+    return VerifiedStream(
+        descriptor,
+        lambda at: FileReader(file.fd, str(file.digest), at, file.size + 1, closes=False),
+    )

@@ -19,19 +19,20 @@ def folder_of(registry: str) -> str:
     return registry.replace(":", "_")
 
 
-def find_repository(snapshot: Snapshot, name: str, ns: str = "") -> Repository:
+def find_repository(snapshot: Snapshot, name: str, ns: str = "", only: str = "") -> Repository:
     """Return the repository of that name.
 
     Args:
         name: as it is in the path of the request.
         ns: the host that the client asks for; empty for none.
+        only: the one host that is served; empty for all.
 
     Raises:
         Refused: no name, or not one of ours.
     """
     try:
         check_repository(name)
-        registry = check_registry(ns) if ns else ""
+        registry = _host(ns, only)
     except InvalidReference as error:
         raise Refused(400, "NAME_INVALID", error.message) from error
     found: Repository | None
@@ -41,6 +42,7 @@ def find_repository(snapshot: Snapshot, name: str, ns: str = "") -> Repository:
         if found is None and first == folder_of(registry):
             found = snapshot.repositories.get((registry, rest))
     else:
+        # (The host in front first: a repository of another may be called like it.)
         host = snapshot.folders.get(first, "")
         found = snapshot.repositories.get((host, rest)) if host else None
         found = found or next(iter(snapshot.by_name.get(name, ())), None)
@@ -49,14 +51,14 @@ def find_repository(snapshot: Snapshot, name: str, ns: str = "") -> Repository:
     return found
 
 
-def listed_names(snapshot: Snapshot, ns: str = "") -> list[str]:
+def listed_names(snapshot: Snapshot, ns: str = "", only: str = "") -> list[str]:
     """Return the names of all repositories, sorted; of two with one path both are found by theirs.
 
     Raises:
         Refused: `ns` is no host.
     """
     try:
-        registry = check_registry(ns) if ns else ""
+        registry = _host(ns, only)
     except InvalidReference as error:
         raise Refused(400, "NAME_INVALID", error.message) from error
     if registry:
@@ -66,3 +68,11 @@ def listed_names(snapshot: Snapshot, ns: str = "") -> list[str]:
         if repository is not snapshot.by_name[repository.name][0] and repository.registry:
             names.add(f"{folder_of(repository.registry)}/{repository.name}")
     return sorted(names)
+
+
+def _host(ns: str, only: str) -> str:
+    """Return the host whose repositories are meant, empty for any."""
+    registry = check_registry(ns) if ns else only
+    if only and registry != only:
+        raise Refused(404, "NAME_UNKNOWN", f"nothing of {registry} is served here")
+    return registry

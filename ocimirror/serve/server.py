@@ -1,30 +1,31 @@
-"""The wire: an HTTP server in an event loop of its own."""
+"""The server: listens, runs its event loop, reloads, and ends."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
+import contextlib
 import os
+import resource
 import signal
 import socket
 import threading
-import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
-from urllib.parse import unquote
 
 from aiohttp import web
 
 from ocimirror.errors import UsageError
-from ocimirror.serve.answers import Answer, Refused, Request
+from ocimirror.serve.certificates import CertificateFiles, ServerCertificate
+from ocimirror.serve.content import Content
 from ocimirror.serve.registry import Registry
 from ocimirror.serve.shelf import Shelf
+from ocimirror.serve.watch import Watch
+from ocimirror.serve.wire import Wire
 
-logger = logging.getLogger(__name__)
-_PIECE_BYTES = 4 * 1024 * 1024
-# The slowest reader that is waited for: one piece in this time, 17 KiB a second.
-_PIECE_TIMEOUT_S = 240.0
+# What is being sent when the server is told to stop has this long to arrive.
+_GRACE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +34,14 @@ class Options:
 
     Attributes:
         host, port: where to listen; port 0 takes a free one.
+        certificate: serve TLS with it; None serves plain HTTP.
+        only: serve as this registry: its repositories and no others; empty for all.
     """
 
     host: str = "127.0.0.1"
     port: int = 0
+    certificate: CertificateFiles | None = None
+    only: str = ""
 
 
 class Server:
@@ -45,12 +50,13 @@ class Server:
     It listens once it is made, and answers between `__enter__` and `__exit__`, or while `run` runs.
 
     Raises:
-        UsageError: the address cannot be listened on.
+        UsageError: the address cannot be listened on, or the certificate is none.
     """
 
     def __init__(self, shelf: Shelf, options: Options = Options()) -> None:
         self._shelf = shelf
         self._options = options
+        self._certificate = ServerCertificate(options.certificate) if options.certificate else None
         self._socket = _listening(options.host, options.port)
         self.port: int = self._socket.getsockname()[1]
         self._thread: threading.Thread | None = None
@@ -66,34 +72,42 @@ class Server:
     @property
     def url(self) -> str:
         """Scheme and address, without a slash at the end."""
-        return f"http://{self.address}"
+        return f"{'https' if self._certificate else 'http'}://{self.address}"
 
     def run(self) -> int:
-        """Serve from this, the main, thread until SIGINT or SIGTERM; return the signal's number."""
-        return asyncio.run(self._until_a_signal())
+        """Serve from this, the main, thread until SIGINT or SIGTERM; return the signal's number.
 
-    async def _until_a_signal(self) -> int:
-        loop = asyncio.get_running_loop()
+        SIGHUP looks at all files again at once. A second signal to stop ends the process.
+        """
         received: list[int] = []
 
         def stop(number: int) -> None:
             if received:
                 os._exit(128 + number)
             received.append(number)
-            if self._stopping is not None:
-                self._stopping.set()
+            self._stop()
 
-        self._stopping = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop, number)
-        await self._serve(threading.Event())
+        def listen_to_signals(watch: Watch) -> None:
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, stop, number)
+            loop.add_signal_handler(signal.SIGHUP, lambda: asyncio.ensure_future(watch.look()))
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        asyncio.run(self._serve(listen_to_signals))
         return received[0]
 
     def __enter__(self) -> Server:
         ready = threading.Event()
-        self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._serve(ready)), name="ocimirror-serve", daemon=True
-        )
+
+        def serve() -> None:
+            try:
+                asyncio.run(self._serve(lambda _: ready.set()))
+            finally:
+                ready.set()
+
+        self._thread = threading.Thread(target=serve, name="ocimirror-serve", daemon=True)
         self._thread.start()
         ready.wait()
         return self
@@ -104,60 +118,37 @@ class Server:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._loop is not None and self._stopping is not None:
-            self._loop.call_soon_threadsafe(self._stopping.set)
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # (it has ended)
+                self._loop.call_soon_threadsafe(self._stop)
         if self._thread is not None:
             self._thread.join()
 
-    async def _serve(self, ready: threading.Event) -> None:
+    def _stop(self) -> None:
+        if self._stopping is not None:
+            self._stopping.set()
+
+    async def _serve(self, started: Callable[[Watch], None]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._stopping = self._stopping or asyncio.Event()
+        self._stopping = asyncio.Event()
+        context = None
+        refreshes = [self._shelf.refresh]
+        if self._certificate is not None:
+            context = self._certificate.context
+            refreshes.append(self._certificate.refresh)
         with ThreadPoolExecutor(os.cpu_count() or 1, "ocimirror-serve-read") as executor:
-            self._registry = Registry(self._shelf, executor)
-            server = web.Server(self._respond, access_log=None)
-            runner = web.ServerRunner(server)
+            watch = Watch(refreshes, executor)
+            registry = Registry(self._shelf, Content(executor), watch.look, self._options.only)
+            wire = Wire(registry.answer)
+            runner = web.ServerRunner(wire.server, shutdown_timeout=_GRACE_S)
             await runner.setup()
-            site = web.SockSite(runner, self._socket)
-            await site.start()
-            ready.set()
+            await web.SockSite(runner, self._socket, ssl_context=context).start()
+            beside = [asyncio.create_task(watch.run()), asyncio.create_task(wire.sweep())]
+            started(watch)
             await self._stopping.wait()
+            for task in beside:
+                task.cancel()
             await runner.cleanup()
-
-    async def _respond(self, received: web.BaseRequest) -> web.StreamResponse:
-        began = time.monotonic()
-        url = received.rel_url
-        request = Request(received.method, unquote(url.raw_path), url.query, received.headers)
-        try:
-            answer = await self._registry.answer(request)
-        except Refused as refused:
-            answer = refused.answer
-        response = await _send(received, answer)
-        if logger.isEnabledFor(logging.DEBUG):
-            took_ms = (time.monotonic() - began) * 1000
-            logger.debug("%s %s %d %.1f ms", request.method, url.raw_path, answer.status, took_ms)
-        return response
-
-
-async def _send(received: web.BaseRequest, answer: Answer) -> web.StreamResponse:
-    if answer.file is None:
-        response = web.Response(status=answer.status, headers=answer.headers, body=answer.body)
-        if received.method == "HEAD" and answer.length:
-            response.content_length = answer.length
-        return response
-    with answer.file as opened:
-        streamed = web.StreamResponse(status=answer.status, headers=answer.headers)
-        streamed.content_length = answer.length
-        await streamed.prepare(received)
-        loop = asyncio.get_running_loop()
-        with os.fdopen(os.dup(opened.fd), "rb") as file:
-            position, end = answer.start, answer.start + answer.length
-            while position < end and received.transport is not None:
-                piece = min(_PIECE_BYTES, end - position)
-                async with asyncio.timeout(_PIECE_TIMEOUT_S):
-                    await loop.sendfile(received.transport, file, position, piece)
-                position += piece
-        await streamed.write_eof()
-        return streamed
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -27,22 +27,23 @@ from ocimirror.stores.layoutfile import LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES, chec
 logger = logging.getLogger(__name__)
 MAX_DEPTH = 8
 _MOST_DIRECTORIES = 100_000
+_MOST_SAID = 20
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class ServedLayout:
     """One layout as its index.json had it.
 
     Attributes:
         path: the directory.
         called: the repository of entries that have a tag and name none; empty for none.
-        modified_s: when index.json was written, as its file says.
+        version: which index.json it was.
         media_types: what index.json says of its roots.
     """
 
     path: str
     called: str
-    modified_s: float
+    version: Identity
     entries: tuple[Entry, ...]
     media_types: Mapping[Digest, str]
 
@@ -83,6 +84,12 @@ class Snapshot:
         for repository in found.values():
             by_name.setdefault(repository.name, []).append(repository)
         self.by_name: Mapping[str, Sequence[Repository]] = MappingProxyType(by_name)
+        for name, several in by_name.items():
+            if len(several) > 1:
+                hosts_of = " and ".join(repository.registry or "no host" for repository in several)
+                self.conflicts.append(
+                    f"{name} is in {hosts_of}; without a host, that of the first is served"
+                )
         hosts = dict.fromkeys(registry for registry, _ in found if registry)
         self.folders: Mapping[str, str] = {host.replace(":", "_"): host for host in hosts}
         """Hosts by their form in a path."""
@@ -123,7 +130,7 @@ class Shelf:
 
     def __init__(self, paths: Sequence[str]) -> None:
         self._paths = [os.path.abspath(path) for path in paths]
-        self._kept: dict[str, tuple[Identity, ServedLayout]] = {}
+        self._kept: dict[str, ServedLayout] = {}
         self._refused: dict[str, Identity | None] = {}
         for path in self._paths:
             if not os.path.isdir(path):
@@ -139,19 +146,20 @@ class Shelf:
         `snapshot` is replaced as a whole. What is torn or damaged stays as it was served before,
         with one warning. Not to be called by two threads at once.
         """
-        kept: dict[str, tuple[Identity, ServedLayout]] = {}
+        kept: dict[str, ServedLayout] = {}
         for path, called in self._found():
             if path not in kept:
                 current = self._looked_at(path, called)
                 if current is not None:
                     kept[path] = current
-        layouts = [layout for _, layout in kept.values()]
+        layouts = [*kept.values()]
         changed = layouts != [*self.snapshot.layouts]
         self._kept = kept
         if changed:
             snapshot = Snapshot(layouts)
-            for conflict in snapshot.conflicts[:20]:
-                logger.warning("%s", conflict)
+            for conflict in snapshot.conflicts[:_MOST_SAID]:
+                if conflict not in self.snapshot.conflicts:
+                    logger.warning("%s", conflict)
             self.snapshot = snapshot
         return changed
 
@@ -163,12 +171,12 @@ class Shelf:
             else:
                 yield from _below(path)
 
-    def _looked_at(self, path: str, called: str) -> tuple[Identity, ServedLayout] | None:
+    def _looked_at(self, path: str, called: str) -> ServedLayout | None:
         before = self._kept.get(path)
         version: Identity | None = None
         try:
             version = _version(path)
-            if before is not None and version == before[0]:
+            if before is not None and version == before.version:
                 self._refused.pop(path, None)
                 return before
             if version == self._refused.get(path):
@@ -210,14 +218,13 @@ def _version(path: str) -> Identity:
         raise storage_error(error, f"cannot read {path}") from error
 
 
-def _read(path: str, called: str) -> tuple[Identity, ServedLayout]:
+def _read(path: str, called: str) -> ServedLayout:
     layout_file, _ = _document(path, LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES)
     check_layout_file(layout_file, path)
     raw, version = _document(path, "index.json", MAX_SIZE_BYTES)
     entries = LayoutIndex.parse(raw, path).entries
     types = {entry.descriptor.digest: entry.descriptor.media_type for entry in reversed(entries)}
-    layout = ServedLayout(path, called, version.mtime_ns / 1e9, entries, types)
-    return version, layout
+    return ServedLayout(path, called, version, entries, types)
 
 
 def _document(path: str, name: str, limit: int) -> tuple[bytes, Identity]:

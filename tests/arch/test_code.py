@@ -25,7 +25,7 @@ IMPORTED_ONLY_IN = {
     "tarfile": {"stores/tar.py", "stores/tarmembers.py"},
     "click": CLI,
     "rich": CLI,
-    "aiohttp": {"serve/server.py"},
+    "aiohttp": {"serve/server.py", "serve/wire.py"},
     "pickle": set[str](),
     "yaml": set[str](),
 }

@@ -76,7 +76,9 @@ def serve_command() -> Iterator[Callable[..., Command]]:
             if line == "}\n":
                 break
         assert text, process.communicate()[1]
-        return Command(process, json.loads(text))
+        document = json.loads(text)
+        assert "error" not in document, document["error"]["message"]
+        return Command(process, document)
 
     yield start
     for process in running:

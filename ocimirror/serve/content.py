@@ -1,0 +1,146 @@
+"""Content for whoever answers: looked for in all layouts, read and hashed beside the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
+from typing import TypeVar
+
+from ocimirror.errors import OciMirrorError
+from ocimirror.model.digest import Digest
+from ocimirror.model.manifest import MAX_SIZE_BYTES, sniff_media_type
+from ocimirror.serve.answers import Refused
+from ocimirror.serve.files import BlobFile, Identity, Proofs, open_blob
+from ocimirror.serve.relations import Relations
+from ocimirror.serve.shelf import Repository, ServedLayout, Snapshot
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+_CACHE_BYTES = 64 * 1024 * 1024
+
+
+class Content:
+    """What the layouts hold, verified. Used from one event loop.
+
+    Args:
+        executor: where files are read and hashed.
+    """
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self._proofs = Proofs()
+        self._manifests = _ManifestCache()
+        self._hashing: dict[tuple[Identity, Digest], asyncio.Future[None]] = {}
+        self._relations = Relations(self._proofs)
+
+    async def manifest(
+        self, snapshot: Snapshot, repository: Repository, digest: Digest
+    ) -> tuple[str, bytes] | None:
+        """Return media type and bytes of a manifest; None where no layout holds it as one.
+
+        Raises:
+            Refused: it is damaged.
+        """
+        file = self.open(snapshot, repository, digest)
+        if file is None:
+            return None
+        with file:
+            raw = self._manifests.find(file)
+            if raw is None:
+                if file.size > MAX_SIZE_BYTES:
+                    return None
+                copy = file.duplicate()
+                raw = await self._run(lambda: self._proofs.read(copy, MAX_SIZE_BYTES))
+                self._manifests.keep(file, raw)
+        media_type = await self._media_type(snapshot, repository, digest, raw)
+        return (media_type, raw) if media_type else None
+
+    def open(self, snapshot: Snapshot, repository: Repository, digest: Digest) -> BlobFile | None:
+        """Open a file, not verified yet: of the repository's layouts, then of all others."""
+        for layout in _layouts(snapshot, repository):
+            try:
+                file = open_blob(layout.path, digest)
+            except OciMirrorError as error:
+                logger.warning("%s", error.message)
+                continue
+            if file is not None:
+                return file
+        return None
+
+    async def prove(self, file: BlobFile) -> None:
+        """Hash a file where that was not done yet, once for all who wait for it.
+
+        Raises:
+            Refused: it is damaged.
+        """
+        key = file.identity, file.digest
+        try:
+            if self._proofs.known(file):
+                return
+        except OciMirrorError as error:
+            raise _damaged(error) from error
+        running = self._hashing.get(key)
+        if running is None:
+            copy = file.duplicate()
+            running = asyncio.ensure_future(self._run(lambda: self._proofs.prove(copy)))
+            self._hashing[key] = running
+            running.add_done_callback(lambda _: self._hashing.pop(key, None))
+        await asyncio.shield(running)
+
+    async def referrers(self, repository: Repository, subject: Digest) -> list[dict[str, object]]:
+        """Return the descriptors, as documents, of what refers to a manifest; sorted by digest."""
+        return await self._run(lambda: self._relations.referrers(repository.layouts, subject))
+
+    async def _media_type(
+        self, snapshot: Snapshot, repository: Repository, digest: Digest, raw: bytes
+    ) -> str:
+        """What index.json says, else the document of itself, else the index that names it."""
+        for layout in _layouts(snapshot, repository):
+            if digest in layout.media_types:
+                return layout.media_types[digest]
+        try:
+            stated = sniff_media_type(raw, str(digest))
+        except OciMirrorError:
+            stated = ""
+        if stated:
+            return stated
+        return await self._run(lambda: self._relations.media_type(repository.layouts, digest))
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        except OciMirrorError as error:
+            raise _damaged(error) from error
+
+
+class _ManifestCache:
+    """Verified manifests by the identity of their files; bounded."""
+
+    def __init__(self) -> None:
+        self._raw: OrderedDict[tuple[Identity, Digest], bytes] = OrderedDict()
+        self._bytes = 0
+
+    def find(self, file: BlobFile) -> bytes | None:
+        return self._raw.get((file.identity, file.digest))
+
+    def keep(self, file: BlobFile, raw: bytes) -> None:
+        if not file.settled or (file.identity, file.digest) in self._raw:
+            return
+        self._raw[file.identity, file.digest] = raw
+        self._bytes += len(raw)
+        while self._bytes > _CACHE_BYTES:
+            self._bytes -= len(self._raw.popitem(last=False)[1])
+
+
+def _layouts(snapshot: Snapshot, repository: Repository) -> Iterator[ServedLayout]:
+    held: Iterable[ServedLayout] = repository.layouts
+    yield from held
+    yield from (layout for layout in snapshot.layouts if layout not in held)
+
+
+def _damaged(error: OciMirrorError) -> Refused:
+    logger.warning("not served: %s", error.message)
+    return Refused(500, "UNKNOWN", error.message)
