@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ocimirror.cli import output, receipts
-from ocimirror.cli.options import dry_run, option, settings_from, shared
+from ocimirror.cli.options import Settings, dry_run, option, settings_from, shared
+from ocimirror.errors import Interrupted
 
 if TYPE_CHECKING:
     from ocimirror.engines.receipt import Part
+    from ocimirror.workflows.load import Loaded
 
 _ENGINES = click.Choice(["docker", "containerd", "podman"])
 
@@ -18,27 +20,29 @@ _ENGINES = click.Choice(["docker", "containerd", "podman"])
 @click.command(
     "load", short_help="Load images into an engine, with a receipt.", no_args_is_help=True
 )
-@click.argument("layout")
+@click.argument("layout", required=False)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@option("--into", "engine", type=_ENGINES, required=True, help="The engine.")
+@option("--into", "engine", type=_ENGINES, default="docker", help="The engine.")
 @receipts.engine_options
 @option(
     "--route",
     type=click.Choice(["auto", "archive", "registry", "alias"]),
     default="auto",
-    help="How: by an archive, or by letting docker pull from this machine.",
+    help="How: an archive, or docker pulls from this machine, from a registry or by an alias.",
 )
+@option("--undo", is_flag=True, help="Put back what a killed --route alias left changed.")
 @option("--replace", is_flag=True, help="Move names that the engine has for other images.")
 @dry_run
 @shared
 def load_command(
-    layout: str,
+    layout: str | None,
     names: tuple[str, ...],
     engine: Any,
     host: str,
     namespace: str,
     platforms: tuple[str, ...],
     route: Any,
+    undo: bool,
     replace: bool,
     require: tuple[Part, ...],
     **options: Any,
@@ -48,40 +52,68 @@ def load_command(
     All content is hashed before any of it is sent. Afterwards the engine is asked what it has;
     one line says what became of each identity. Without a NAME, every named image is loaded.
 
+    Docker's older store learns no digest from an archive. With --route alias, dockerd on this
+    machine pulls from the layout under the original names: for that moment a line in /etc/hosts, a
+    CA in /etc/docker/certs.d, or for docker.io a mirror in daemon.json say so, and all of it is
+    put back. With --route registry it pulls under a name of this machine.
+
     \b
     Examples:
       ocimirror load ./layout --into containerd --namespace k8s.io
       ocimirror load ./layout alpine:3.19 --into docker
+      ocimirror load ./layout alpine:3.19 --into docker --route alias --require index
       ocimirror load ./layout alpine:3.19 --into podman --require index
     """
     from ocimirror.workflows.engines import EngineOptions, open_engine
     from ocimirror.workflows.load import LoadOptions, chosen_entries, load
     from ocimirror.workflows.places import layout_location
+    from ocimirror.workflows.routes import opened
 
     planned = options.pop("dry_run")
     settings = settings_from(options, writes=True)
+    if undo:
+        return _undo(host, settings)
+    if not layout:
+        raise click.UsageError("Missing argument 'LAYOUT'.")
     where = layout_location(layout)
-    how = LoadOptions(
-        receipts.platforms_from(platforms), route, replace, planned, settings.jobs, settings.stop
-    )
+    chosen = receipts.platforms_from(platforms)
+    how = LoadOptions(chosen, replace, planned, settings.jobs, settings.stop)
+
+    def told(item: Loaded) -> None:
+        if not settings.json:
+            verbose = bool(settings.verbose)
+            receipts.print_loaded(item, require, verbose=verbose, quiet=settings.quiet)
+
     with settings.places() as places:
         source = places.source(where)
         entries = chosen_entries(source, where, names)
         target = open_engine(EngineOptions(engine, host, namespace), settings.stop)
-        loaded = load(
-            source,
-            entries,
-            target,
-            how,
-            lambda item: (
-                None
-                if settings.json
-                else receipts.print_loaded(
-                    item, require, verbose=bool(settings.verbose), quiet=settings.quiet
-                )
-            ),
-        )
-    code = receipts.exit_code(loaded, require)
+        loaded: list[Loaded] = []
+        try:
+            with opened(route, target, source, where, entries, how) as way:
+                for item in load(source, entries, target, way, how):
+                    loaded.append(item)
+                    told(item)
+        except Interrupted as error:
+            output.complain(error)
+    code = 128 + settings.signal if settings.signal else receipts.exit_code(loaded, require)
     if settings.json:
         output.document("load", code, receipts.documents(loaded))
     return code
+
+
+def _undo(host: str, settings: Settings) -> int:
+    """Put back what a killed `load --route alias` left changed."""
+    from ocimirror.workflows.alias import undo
+    from ocimirror.workflows.engines import EngineOptions, open_engine
+
+    left = undo(lambda: open_engine(EngineOptions("docker", host), settings.stop))
+    if settings.json:
+        output.document("load", 4 if left else 0, {"undone": left is not None, "left": left or []})
+    elif left is None:
+        output.line("nothing to undo: no load was interrupted here")
+    else:
+        output.line("everything else is as it was" if left else "everything is as it was")
+        for what in left:
+            output.line(f"  not put back: {what}")
+    return 4 if left else 0

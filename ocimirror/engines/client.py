@@ -83,6 +83,12 @@ class Client:
             run.wait(None)
             return run.output()
 
+    def run(self, *arguments: str) -> bytes:
+        """Let the client work as long as it takes; return what it prints."""
+        with self._started(arguments) as run:
+            run.wait(None)
+            return run.output()
+
     def save(self, file: IO[bytes], *arguments: str) -> None:
         """Run the client with its standard output into a file."""
         with self._started(arguments, stdout=file) as run:

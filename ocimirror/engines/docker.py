@@ -47,12 +47,22 @@ def docker(client: Client) -> Docker:
     Raises:
         EngineUnavailable: no client, or no daemon behind it.
     """
+    info = info_of(client)
+    kind = DockerContainerd if store_of(info) == "containerd" else DockerGraphdriver
+    return kind(client, info)
+
+
+def info_of(client: Client) -> Mapping[str, Any]:
+    """Return what `docker info` says.
+
+    Raises:
+        EngineUnavailable: no client, or no daemon behind it.
+    """
     info = answer(client.ask("info", "--format", "{{json .}}"), "docker info")
     if not isinstance(info, dict) or not info.get("ServerVersion"):
         said = "; ".join(words(info, "ServerErrors")) if isinstance(info, dict) else ""
         raise EngineUnavailable(f"docker does not answer ({client.where}): {said}")
-    kind = DockerContainerd if store_of(info) == "containerd" else DockerGraphdriver
-    return kind(client, info)
+    return info
 
 
 class Docker(Engine):
@@ -76,6 +86,10 @@ class Docker(Engine):
         system = str(self.info.get("OSType") or "linux")
         parts = {"armv7l": "arm/v7", "armv6l": "arm/v6"}
         return Platform.parse(f"{system}/{parts.get(architecture, architecture)}")
+
+    def current_info(self) -> Mapping[str, Any]:
+        """Ask for the information again, also in a run that was told to stop."""
+        return info_of(Client(self.client.argv, self.client.where))
 
     def inspect(self, name: str) -> Mapping[str, Any] | None:
         """Return what docker knows of an image, None where it has no such image."""

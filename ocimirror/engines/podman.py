@@ -83,6 +83,4 @@ class Podman(Engine):
                 file.flush()
                 # (Podman looks for its own platform unless it is told.)
                 platform = str(image.platform)
-                self.client.feed(
-                    lambda _: None, "pull", "--platform", platform, f"oci-archive:{file.name}"
-                )
+                self.client.run("pull", "--platform", platform, f"oci-archive:{file.name}")

@@ -307,6 +307,15 @@ class FileLock:
         except OSError as error:
             raise storage_error(error, f"cannot lock {self._path}") from error
 
+    def in_place(self) -> bool:
+        """Whether the file that is locked is still the one that has the path."""
+        try:
+            found = os.stat(self._path, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        locked = os.fstat(self._fd)
+        return (found.st_dev, found.st_ino) == (locked.st_dev, locked.st_ino)
+
     def release(self) -> None:
         """Give the lock back; the file stays."""
         if self._fd >= 0:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from ocimirror.engines.engine import Auditor, Engine
-from ocimirror.engines.receipt import Receipt
+from ocimirror.engines.receipt import Part, Receipt
 from ocimirror.engines.wanted import Wanted, examine, full_reference, prove
 from ocimirror.errors import (
     DigestNotPreserved,
@@ -27,8 +26,42 @@ from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location, is_attachment_tag
 from ocimirror.stores.index import Entry, LayoutSource
 from ocimirror.stores.store import Source
+from ocimirror.stores.stream import Watch
 
-Route = Literal["auto", "archive", "registry", "alias"]
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """How an image comes into an engine.
+
+    Attributes:
+        name: archive, registry or alias.
+        keeps: the parts of the identity that it can bring there.
+        send: brings one image, which was proved; returns what the reader should know.
+    """
+
+    name: str
+    keeps: frozenset[Part]
+    send: Callable[[Wanted], Sequence[str]]
+
+
+def by_archive(engine: Engine, source: Source, stop: threading.Event) -> Route:
+    """Return the route that every engine has; it touches no file outside layout and engine."""
+
+    def send(wanted: Wanted) -> Sequence[str]:
+        engine.load(source, wanted, watching(stop))
+        return ()
+
+    return Route("archive", engine.keeps, send)
+
+
+def watching(stop: threading.Event) -> Watch:
+    """Return what ends the reading of content once a run is to stop."""
+
+    def watch(_: int) -> None:
+        if stop.is_set():
+            raise Interrupted("stopped before everything was loaded")
+
+    return watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +70,6 @@ class LoadOptions:
 
     Attributes:
         platforms: those wanted; empty for all that the engine keeps.
-        route: how; auto never touches a file outside the layout and the engine.
         replace: move a name that the engine has for another image.
         dry_run: ask only.
         jobs: threads that hash.
@@ -45,7 +77,6 @@ class LoadOptions:
     """
 
     platforms: tuple[Platform, ...]
-    route: Route
     replace: bool
     dry_run: bool
     jobs: int
@@ -85,44 +116,39 @@ def load(
     source: Source,
     entries: Sequence[Entry],
     engine: Engine,
+    route: Route,
     options: LoadOptions,
-    done: Callable[[Loaded], None],
-) -> list[Loaded]:
-    """Load images one after the other; a failed one does not keep the others back.
+) -> Iterator[Loaded]:
+    """Load images one after the other, and yield what came of each.
+
+    A failed one does not keep the others back.
 
     Args:
         source: the layout or archive.
         entries: which images of it.
         engine: where to.
-        options: how.
-        done: told of each image when it is known what became of it.
+        route: how they come there.
+        options: which platforms, and what of names that are taken.
 
     Raises:
         Interrupted: `stop` was set.
         EngineUnavailable, LocalStorageError: nothing more can be loaded.
     """
-    results = []
     for entry in entries:
         try:
-            result = _load_one(source, entry, engine, options)
+            yield _load_one(source, entry, engine, route, options)
         except (Interrupted, EngineUnavailable, LocalStorageError):
             raise
         except OciMirrorError as error:
-            result = Loaded(entry.name, error=error)
-        results.append(result)
-        done(result)
-    return results
+            yield Loaded(entry.name, error=error)
 
 
-def _load_one(source: Source, entry: Entry, engine: Engine, options: LoadOptions) -> Loaded:
+def _load_one(
+    source: Source, entry: Entry, engine: Engine, route: Route, options: LoadOptions
+) -> Loaded:
     wanted = wanted_of(source, entry, engine, options.platforms)
-
-    def watch(_: int) -> None:
-        if options.stop.is_set():
-            raise Interrupted("stopped before everything was loaded")
-
     before = engine.audit(wanted)
-    if not before.failing(engine.keeps):
+    if not before.failing(route.keeps):
         return Loaded(entry.name, _advised(replace(before, unchanged=True), wanted))
     if before.tag == "moved" and not options.replace:
         raise DigestNotPreserved(
@@ -130,10 +156,10 @@ def _load_one(source: Source, entry: Entry, engine: Engine, options: LoadOptions
             advice="--replace moves the name to this image.",
         )
     if options.dry_run:
-        return Loaded(entry.name, planned="archive")
-    prove(source, wanted, options.jobs, watch)
-    engine.load(source, wanted, watch)
-    after = replace(engine.audit(wanted), route="archive")
+        return Loaded(entry.name, planned=route.name)
+    prove(source, wanted, options.jobs, watching(options.stop))
+    notes = tuple(route.send(wanted))
+    after = replace(engine.audit(wanted), route=route.name, notes=notes)
     return Loaded(entry.name, _advised(after, wanted))
 
 
@@ -160,7 +186,8 @@ def _advised(receipt: Receipt, wanted: Wanted) -> Receipt:
         notes=(
             *receipt.notes,
             f"this store of docker knows no digest of what is loaded: {wanted.by_digest(digest)}"
-            " will not be found (moby#22011)",
+            " will not be found (moby#22011); --route alias on this machine, or `ocimirror"
+            " docker-refs restore`, keeps it",
         ),
     )
 

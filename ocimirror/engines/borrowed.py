@@ -1,0 +1,216 @@
+"""Files of this machine that are changed for a moment and put back, also after a crash.
+
+What is going to change is written to a journal before anything does: whoever finds the journal
+without a living owner can put everything back. Files keep their inode, owner and mode, since
+/etc/hosts may be a mount.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ocimirror.errors import EngineFailed, Locked, storage_errors
+from ocimirror.stores.atomic import FileLock
+from ocimirror.stores.files import open_regular
+
+MAX_SIZE_BYTES = 4 * 1024 * 1024
+_MAX_JOURNAL_BYTES = 32 * 1024 * 1024
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One file, as it was and as it is for the moment.
+
+    Attributes:
+        path: absolute.
+        before: None where there was none.
+        after: what is written.
+        added: a line of `after` that is found again where others changed the file meanwhile.
+        between: what has to be reloaded before the file is as it was, so that what was in force
+            for the moment no longer is; empty where nobody keeps the file in mind.
+    """
+
+    path: str
+    before: bytes | None
+    after: bytes
+    added: bytes = b""
+    between: bytes = b""
+
+
+class Borrowed:
+    """The journal, and the changes in it; only one process has it at a time.
+
+    Args:
+        journal: its path; in a directory that is there.
+
+    Raises:
+        Locked: a living process has it.
+        LocalStorageError: no permission.
+    """
+
+    def __init__(self, journal: str) -> None:
+        self.path = journal
+        self._lock = _locked(journal)
+        self.changes, self.directories = self._read()
+
+    def _read(self) -> tuple[list[Change], list[str]]:
+        raw = read_file(self.path, _MAX_JOURNAL_BYTES) or b""
+        if not raw:
+            return [], []
+        try:
+            document = json.loads(raw)
+            if document["version"] != _VERSION:
+                raise ValueError(f"version {document['version']}")
+            changes = [
+                Change(
+                    entry["path"],
+                    None if entry["before"] is None else base64.b64decode(entry["before"]),
+                    base64.b64decode(entry["after"]),
+                    base64.b64decode(entry["added"]),
+                    base64.b64decode(entry["between"]),
+                )
+                for entry in document["changes"]
+            ]
+            return changes, list(document["directories"])
+        except (ValueError, KeyError, TypeError, binascii.Error) as error:
+            # (It is synced before the first change, so a torn one has changed nothing.)
+            raise EngineFailed(
+                f"{self.path} is torn: {error}",
+                advice="Nothing was changed before it was complete; remove it.",
+            ) from error
+
+    def apply(self, changes: Sequence[Change]) -> None:
+        """Write the journal, then the files; directories that are not there are made."""
+        missing: list[str] = []
+        for change in changes:
+            directory = os.path.dirname(change.path)
+            while not os.path.isdir(directory) and directory not in missing:
+                missing.append(directory)
+                directory = os.path.dirname(directory)
+        self.changes = [*self.changes, *changes]
+        self.directories = [*self.directories, *sorted(missing)]
+        self._write_journal()
+        with storage_errors("cannot make a directory"):
+            for directory in sorted(missing):
+                os.mkdir(directory, 0o755)
+        for change in changes:
+            write_in_place(change.path, change.after)
+
+    def _write_journal(self) -> None:
+        entries = [
+            {
+                "path": change.path,
+                "before": None if change.before is None else _text(change.before),
+                "after": _text(change.after),
+                "added": _text(change.added),
+                "between": _text(change.between),
+            }
+            for change in self.changes
+        ]
+        document = {"version": _VERSION, "changes": entries, "directories": self.directories}
+        write_in_place(self.path, json.dumps(document).encode())
+        with storage_errors(f"cannot sync the directory of {self.path}"):
+            fd = os.open(os.path.dirname(self.path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+    def undo(self, reload: Callable[[str], None]) -> list[str]:
+        """Put everything back; return what could not be, since others changed it meanwhile.
+
+        Idempotent. The journal is emptied last; `close` removes it.
+
+        Args:
+            reload: makes whoever keeps a file in mind read it again, and waits until it has.
+        """
+        left: list[str] = []
+        if not self.changes:
+            return left
+        for change in reversed(self.changes):
+            now = read_file(change.path, MAX_SIZE_BYTES)
+            if now == change.before or (now is None and not change.between):
+                continue
+            if now in (change.after, change.between) or change.after.startswith(now or b""):
+                if change.between:
+                    write_in_place(change.path, change.between)
+                    reload(change.path)
+                restore(change.path, change.before)
+            elif now is not None and change.added and change.added in now:
+                write_in_place(change.path, now.replace(change.added, b"", 1))
+            elif change.added:
+                continue  # (our line is gone already)
+            else:
+                left.append(f"{change.path} was changed by somebody else meanwhile")
+        for directory in reversed(self.directories):
+            with contextlib.suppress(OSError):  # (others may use it by now)
+                os.rmdir(directory)
+        self.changes, self.directories = [], []
+        write_in_place(self.path, b"")
+        return left
+
+    def close(self) -> None:
+        """Give the journal up; one that holds nothing goes."""
+        if not self.changes and not self.directories:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+        self._lock.release()
+
+
+def _locked(journal: str) -> FileLock:
+    while True:
+        lock = FileLock(journal)
+        try:
+            lock.acquire("exclusive", wait=False)
+        except Locked as error:
+            lock.release()
+            raise Locked(f"another run holds {journal}; it puts everything back itself") from error
+        if lock.in_place():
+            return lock
+        lock.release()  # (whoever had it has removed it meanwhile)
+
+
+def read_file(path: str, limit: int) -> bytes | None:
+    """Return a regular file whole, None where there is none.
+
+    Raises:
+        LocalStorageError: it cannot be read, or is larger than the limit.
+    """
+    with storage_errors(f"cannot read {path}"):
+        try:
+            fd = open_regular(path)
+        except FileNotFoundError:
+            return None
+        with os.fdopen(fd, "rb") as file:
+            return file.read(limit)
+
+
+def write_in_place(path: str, content: bytes) -> None:
+    """Write a file whole, keeping its inode where it is there; it is on the disk afterwards."""
+    with storage_errors(f"cannot write {path}"):
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        with os.fdopen(fd, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.ftruncate(file.fileno(), len(content))
+            os.fsync(file.fileno())
+
+
+def restore(path: str, before: bytes | None) -> None:
+    """Give a file the content that it had; one that was not there goes."""
+    if before is not None:
+        write_in_place(path, before)
+        return
+    with storage_errors(f"cannot remove {path}"), contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def _text(content: bytes) -> str:
+    return base64.b64encode(content).decode()

@@ -1,0 +1,242 @@
+"""load --route alias: dockerd pulls from a layout here, by the original names and digests.
+
+It is the one way in which an unmodified, running Docker learns a digest that no archive can tell
+it. What has to be changed on the machine is written to a journal first and put back in the end,
+or by `undo` after a crash.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+from ocimirror.engines.alias import (
+    JOURNAL,
+    Way,
+    certificate_change,
+    hosts_change,
+    mirror_change,
+    mirrors_in,
+    mirrors_in_force,
+    proxy_in_the_way,
+    split,
+    way_to,
+)
+from ocimirror.engines.borrowed import Borrowed, Change
+from ocimirror.engines.docker import Docker
+from ocimirror.engines.engine import Engine
+from ocimirror.engines.localdockerd import HOSTS_FILE, LocalDockerd, dockerd_of, running_dockerds
+from ocimirror.engines.wanted import Wanted
+from ocimirror.errors import EngineFailed, EngineUnavailable, UsageError
+from ocimirror.model.reference import DOCKER_HUB
+from ocimirror.serve.certificates import generate_certificate
+from ocimirror.serve.server import Options, Server
+from ocimirror.serve.shelf import Shelf
+
+# (Go keeps what it read of the hosts file for five seconds.)
+_PATIENCE_S = 8.0
+_RELOAD_S = 10.0
+_UNSEEN_RELOAD_S = 1.0
+_LOOPBACK = "127.0.0.1"
+
+
+class Alias:
+    """A context in which dockerd finds the images of a layout under their original names.
+
+    Args:
+        docker: whose dockerd runs on this machine.
+        layout: the directory.
+        registries: the registries of the images.
+
+    Raises:
+        UsageError: dockerd cannot be brought here: another machine, a proxy, a port in use.
+        Locked: another run has the journal.
+    """
+
+    def __init__(self, docker: Docker, layout: str, registries: Iterable[str]) -> None:
+        self._docker = docker
+        self._shelf = Shelf([layout])
+        self._dockerd = dockerd_of(str(docker.info.get("DockerRootDir") or ""))
+        self._ways: dict[str, Way] = {registry: way_to(registry) for registry in registries}
+        self._stack = contextlib.ExitStack()
+        for registry in self._ways:
+            proxy = proxy_in_the_way(docker.info, registry)
+            if proxy:
+                raise UsageError(
+                    f"dockerd would ask its proxy {proxy} for {registry}",
+                    advice=f"Add {registry} to the NO_PROXY of dockerd.",
+                )
+
+    def __enter__(self) -> Alias:
+        with self._stack:
+            borrowed = Borrowed(journal_of(self._dockerd))
+            self._stack.callback(borrowed.close)
+            borrowed.undo(self._reload)  # (what a killed run left)
+            changes = [*self._mirror(), *self._aliases()]
+            self._loopbacks()
+            self._stack.callback(self._put_back, borrowed)
+            borrowed.apply(changes)
+            if DOCKER_HUB in self._ways:
+                self._reload(self._dockerd.config_file)
+            self._stack = self._stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _put_back(self, borrowed: Borrowed) -> None:
+        left = borrowed.undo(self._reload)
+        if left:
+            raise EngineFailed(f"not put back: {'; '.join(left)}")
+
+    def _mirror(self) -> Iterable[Change]:
+        if DOCKER_HUB in self._ways:
+            server = self._served(Options(_LOOPBACK, only=DOCKER_HUB))
+            yield mirror_change(self._dockerd, server.url)
+
+    def _aliases(self) -> Iterable[Change]:
+        hosts = [registry for registry, way in self._ways.items() if way == "alias"]
+        if not hosts:
+            return
+        if not self._dockerd.sees(HOSTS_FILE):
+            raise UsageError(
+                f"dockerd has another {HOSTS_FILE} than this process",
+                advice=f"Enter its namespace: nsenter --mount --target {self._dockerd.pid} …",
+            )
+        directory = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="ocimirror-"))
+        names = list(dict.fromkeys(split(registry)[0] for registry in hosts))
+        files = generate_certificate(directory, names)
+        addresses = {}
+        for name in names:
+            ports = {split(r)[1]: r for r in hosts if split(r)[0] == name}
+            addresses[name] = _free_address(list(ports))
+            for port, registry in ports.items():
+                self._served(Options(addresses[name], port, files, only=registry))
+        yield hosts_change(addresses)
+        with open(files.ca, "rb") as file:
+            ca_pem = file.read(1 << 20)
+        for registry in hosts:
+            yield certificate_change(registry, ca_pem)
+
+    def _loopbacks(self) -> None:
+        for registry, way in self._ways.items():
+            if way == "loopback":
+                host, port = split(registry)
+                host = _LOOPBACK if host == "localhost" else host
+                self._served(Options(host, port, only=registry))
+
+    def _served(self, options: Options) -> Server:
+        return self._stack.enter_context(Server(self._shelf, options))
+
+    def _reload(self, path: str) -> None:
+        """Make dockerd read its file again, and wait until what it says is in force."""
+        reload(path, self._docker)
+
+    def pull(self, wanted: Wanted, platform: str = "") -> list[str]:
+        """Have dockerd pull an image by its tag, by its digest and by its manifest's.
+
+        Raises:
+            EngineFailed: it did not find it here.
+        """
+        image = self._docker.chosen(wanted)
+        names = [wanted.name, wanted.by_digest(wanted.root.digest)]
+        names.append(wanted.by_digest(image.manifest.digest))
+        options = ["--platform", platform] if platform else []
+        for name in dict.fromkeys(names):
+            self._pull(["pull", "--quiet", *options, name])
+        return []
+
+    def _pull(self, arguments: Sequence[str]) -> None:
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                self._docker.client.run(*arguments)
+                return
+            except (EngineFailed, EngineUnavailable):
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+
+
+def journal_of(dockerd: LocalDockerd | None) -> str:
+    """Return where the journal is: beside what dockerd is configured with."""
+    directory = os.path.dirname(dockerd.config_file) if dockerd else "/etc/docker"
+    return os.path.join(directory, JOURNAL)
+
+
+def reload(path: str, docker: Docker | None) -> None:
+    """Make the dockerd that is configured by a file read it again.
+
+    Where docker can be asked, this returns once the mirrors of the file are in force.
+    """
+    for dockerd in running_dockerds():
+        if dockerd.config_file != path:
+            continue
+        dockerd.reload()
+        if docker is None:
+            time.sleep(_UNSEEN_RELOAD_S)
+            continue
+        deadline = time.monotonic() + _RELOAD_S
+        while mirrors_in_force(docker.current_info()) != mirrors_in(path):
+            if time.monotonic() > deadline:
+                raise EngineFailed(f"dockerd did not take {path} into force in {_RELOAD_S:.0f} s")
+            time.sleep(0.05)
+
+
+def undo(open_docker: Callable[[], Engine]) -> list[str] | None:
+    """Put back what a killed run left changed; return what could not be, None for nothing to do.
+
+    Args:
+        open_docker: asks docker; only where something is to be put back.
+
+    Raises:
+        Locked: a run is at work, and puts everything back itself.
+    """
+    found = {journal_of(dockerd) for dockerd in [*running_dockerds(), None]}
+    left: list[str] | None = None
+    for journal in sorted(path for path in found if os.path.exists(path)):
+        borrowed = Borrowed(journal)
+        try:
+            if not borrowed.changes:
+                continue
+            try:
+                engine: Engine | None = open_docker()
+            except EngineUnavailable:
+                engine = None
+            docker = engine if isinstance(engine, Docker) else None
+            left = [*(left or []), *borrowed.undo(partial(reload, docker=docker))]
+        finally:
+            borrowed.close()
+    return left
+
+
+def _free_address(ports: Sequence[int]) -> str:
+    """Return a loopback address where these ports are free: the usual one, else any other."""
+    for attempt in range(8):
+        address = _LOOPBACK if attempt == 0 else f"127.{_byte()}.{_byte()}.{_byte()}"
+        if all(_is_free(address, port) for port in ports):
+            return address
+    raise UsageError(f"no loopback address with free ports {', '.join(map(str, ports))}")
+
+
+def _byte() -> int:
+    return 2 + secrets.randbelow(250)
+
+
+def _is_free(address: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            if error.errno == errno.EACCES:
+                raise UsageError(f"no permission to listen on port {port}: run as root") from error
+            return False
+    return True

@@ -1,0 +1,92 @@
+"""How images come into an engine: by an archive, or by letting docker pull from this machine."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+from ocimirror.engines.docker import Docker, DockerGraphdriver
+from ocimirror.engines.engine import Engine
+from ocimirror.engines.receipt import PARTS
+from ocimirror.engines.wanted import Wanted, full_reference
+from ocimirror.errors import UsageError
+from ocimirror.model.reference import Location
+from ocimirror.stores.index import Entry
+from ocimirror.stores.store import Source
+from ocimirror.workflows.load import LoadOptions, Route, by_archive
+
+if TYPE_CHECKING:
+    from ocimirror.serve.server import Server
+
+RouteName = Literal["auto", "archive", "registry", "alias"]
+
+
+@contextlib.contextmanager
+def opened(
+    name: RouteName,
+    engine: Engine,
+    source: Source,
+    location: Location,
+    entries: Sequence[Entry],
+    options: LoadOptions,
+) -> Iterator[Route]:
+    """Open a route for some images, and take everything back afterwards.
+
+    `auto` is the archive: it touches no file outside the layout and the engine.
+
+    Raises:
+        UsageError: the engine does not have this route, or it cannot be opened here.
+    """
+    if name in ("auto", "archive"):
+        yield by_archive(engine, source, options.stop)
+        return
+    if not isinstance(engine, DockerGraphdriver):
+        raise UsageError(
+            f"--route {name} is for docker's older store; an archive keeps everything in this one"
+        )
+    if location.scheme != "oci":
+        raise UsageError(f"--route {name} serves a layout directory, not {location}")
+    if len(options.platforms) > 1:
+        raise UsageError(f"--route {name}: docker pulls one platform")
+    platform = str(options.platforms[0]) if options.platforms else ""
+    if options.dry_run:
+        yield Route(name, frozenset(PARTS), lambda _: ())
+        return
+    try:
+        if name == "alias":
+            from ocimirror.workflows.alias import Alias
+
+            registries = [full_reference(entry).registry for entry in entries]
+            with Alias(engine, location.path, registries) as alias:
+                yield Route(name, frozenset(PARTS), lambda wanted: alias.pull(wanted, platform))
+            return
+        from ocimirror.serve.server import Options, Server
+        from ocimirror.serve.shelf import Shelf
+    except ImportError as error:
+        raise UsageError(
+            f"--route {name} needs the server ({error})", advice="pip install 'ocimirror[serve]'"
+        ) from error
+    with Server(Shelf([location.path]), Options()) as server:
+        yield Route(
+            name,
+            engine.keeps,
+            lambda wanted: _pull_and_name(engine, server, wanted, platform),
+        )
+
+
+def _pull_and_name(docker: Docker, server: Server, wanted: Wanted, platform: str) -> list[str]:
+    """Have docker pull under a name of this machine, and give the image its own one too.
+
+    The digests stay with the name of this machine: docker forgets them when it tags.
+    """
+    reference = wanted.reference
+    mirror = f"{server.address}/{reference.registry.replace(':', '_')}/{reference.repository}"
+    tag = f":{reference.tag}" if reference.tag else f"@{wanted.root.digest}"
+    options = ["--platform", platform] if platform else []
+    docker.client.run("pull", "--quiet", *options, mirror + tag)
+    if reference.tag:
+        own = str(replace(reference, digest=None))
+        docker.client.ask("tag", mirror + tag, own)
+    return [f"its digests are known under a name of this machine: {mirror}@{wanted.root.digest}"]

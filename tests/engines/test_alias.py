@@ -1,0 +1,222 @@
+"""load --route alias: a running, unmodified dockerd learns the original name and digests."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.engines.test_load import ALL_KEPT, children, only_receipt, parts
+from tests.support import images
+from tests.support.command import PROGRAM, Result, environment, ocimirror
+from tests.support.engines import Dockerd
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def command(dockerd: Dockerd, *arguments: object) -> list[str]:
+    """Return a command line in the mount namespace of dockerd."""
+    return [*dockerd.namespace, PROGRAM, *map(str, arguments)]
+
+
+def load(dockerd: Dockerd, *arguments: object) -> Result:
+    """Run `ocimirror load --into docker` beside dockerd, with a JSON document."""
+    done = subprocess.run(
+        command(dockerd, "load", *arguments, "--host", dockerd.host, "--json"),
+        env=environment(),
+        capture_output=True,
+        timeout=100,
+        check=False,
+    )
+    return Result(done.returncode, done.stdout, done.stderr.decode())
+
+
+def files(dockerd: Dockerd) -> dict[str, bytes]:
+    """Return everything that dockerd reads of its machine."""
+    found = [path for path in (dockerd.directory / "etc").rglob("*") if path.name != "key.json"]
+    return {
+        str(path): path.read_bytes() if path.is_file() else b""
+        for path in [dockerd.config_file, *found]
+    }
+
+
+def digests(dockerd: Dockerd, name: str) -> list[str]:
+    """Return the RepoDigests of an image that belong to a repository, or to a loopback one."""
+    found = dockerd.inspect(name)["RepoDigests"]
+    assert isinstance(found, list)
+    own = name.rpartition(":")[0].removeprefix("docker.io/")
+    return [digest for digest in found if digest.startswith((f"{own}@", "127.0.0.1:"))]
+
+
+@pytest.fixture
+def hosts_file(dockerd) -> Path:
+    """The hosts file of dockerd."""
+    return dockerd.directory / "etc" / "hosts"
+
+
+@pytest.mark.parametrize("host", ["reg.example.com", "other.example.com:5443", "docker.io"])
+def test_dockerd_learns_tag_index_and_manifest_and_nothing_else_changes(
+    host, dockerd, layout, repository
+) -> None:
+    graph, before = images.multi(), files(dockerd)
+    name = f"{host}/{repository}"
+    result = load(dockerd, layout({f"{name}:v1": graph}), "--route", "alias")
+    assert result.code == 0, result.stdout + result.stderr
+    receipt = only_receipt(result)
+    assert (parts(receipt), receipt["route"]) == (ALL_KEPT, "alias")
+    assert files(dockerd) == before
+    familiar = name.removeprefix("docker.io/")
+    wanted = {f"{familiar}@{graph.root}", f"{familiar}@{children(graph)['linux/amd64']['digest']}"}
+    assert set(digests(dockerd, f"{name}:v1")) == wanted
+    assert f"{familiar}:v1" in dockerd.inspect(f"{name}@{graph.root}")["RepoTags"]
+    assert dockerd.docker("info", "-f", "{{json .RegistryConfig.Mirrors}}").strip() == "[]"
+
+
+def test_settings_of_the_user_stay_in_force(dockerd, layout, repository) -> None:
+    text = '{"insecure-registries":   ["127.0.0.0/8"],\n "registry-mirrors": ["http://127.0.0.9"]}'
+    before = dockerd.config_file.read_bytes()
+    try:
+        dockerd.config_file.write_text(text)
+        path = layout({f"docker.io/{repository}:v1": images.single()})
+        assert load(dockerd, path, "--route", "alias").code == 0
+        assert dockerd.config_file.read_text() == text
+        told = dockerd.docker("info", "-f", "{{json .RegistryConfig.Mirrors}}")
+        assert json.loads(told) == ["http://127.0.0.9/"]
+    finally:
+        dockerd.config_file.write_bytes(before.replace(b"}", b', "registry-mirrors": []}'))
+        subprocess.run(["kill", "-HUP", str(dockerd.pid)], check=True)
+        time.sleep(0.5)
+        dockerd.config_file.write_bytes(before)
+
+
+def started(dockerd: Dockerd, path: Path, hosts_file: Path) -> subprocess.Popen[bytes]:
+    """Start a load, and return when the machine is changed."""
+    before = hosts_file.read_bytes()
+    process = subprocess.Popen(
+        command(dockerd, "load", path, "--route", "alias", "--host", dockerd.host),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    while hosts_file.read_bytes() == before:
+        assert process.poll() is None
+        time.sleep(0.002)
+    return process
+
+
+@pytest.fixture
+def two_ways(layout, repository) -> Path:
+    """A layout whose images need the hosts file, certs.d and daemon.json."""
+    return layout(
+        {
+            f"killed.example.com/{repository}:v1": images.multi(),
+            f"docker.io/{repository}:v1": images.single(),
+        }
+    )
+
+
+@pytest.mark.parametrize("delay_s", [0, 0.02, 0.1, 0.3])
+def test_what_a_killed_load_left_is_undone(delay_s, dockerd, two_ways, hosts_file) -> None:
+    before = files(dockerd)
+    process = started(dockerd, two_ways, hosts_file)
+    time.sleep(delay_s)
+    at_work = process.poll() is None
+    process.kill()
+    process.communicate()
+    undone = load(dockerd, "--undo")
+    assert undone.code == 0, undone.stderr
+    assert undone.document["undone"] is at_work
+    assert files(dockerd) == before
+    assert dockerd.docker("info", "-f", "{{json .RegistryConfig.Mirrors}}").strip() == "[]"
+    assert load(dockerd, "--undo").document["undone"] is False
+
+
+def test_the_next_load_undoes_what_a_killed_one_left(dockerd, two_ways, hosts_file) -> None:
+    before = files(dockerd)
+    process = started(dockerd, two_ways, hosts_file)
+    process.kill()
+    process.communicate()
+    assert load(dockerd, two_ways, "--route", "alias").code == 0
+    assert files(dockerd) == before
+
+
+def test_a_signal_puts_everything_back(dockerd, two_ways, hosts_file) -> None:
+    before = files(dockerd)
+    process = started(dockerd, two_ways, hosts_file)
+    process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    assert process.wait() == 143
+    assert time.monotonic() - began < 5
+    assert files(dockerd) == before
+
+
+def test_a_second_load_at_the_same_time_is_refused(dockerd, two_ways, hosts_file) -> None:
+    process = started(dockerd, two_ways, hosts_file)
+    undo = load(dockerd, "--undo")
+    second = load(dockerd, two_ways, "--route", "alias")
+    said = process.communicate()[0]
+    assert process.returncode == 0, said
+    assert (second.code, undo.code) == (7, 7)
+
+
+def test_a_line_that_somebody_adds_meanwhile_stays(dockerd, two_ways, hosts_file) -> None:
+    before = hosts_file.read_bytes()
+    process = started(dockerd, two_ways, hosts_file)
+    time.sleep(0.1)
+    with hosts_file.open("ab") as file:
+        file.write(b"10.0.0.9 new.example.com\n")
+    assert process.wait() == 0
+    assert hosts_file.read_bytes() == before + b"10.0.0.9 new.example.com\n"
+    hosts_file.write_bytes(before)
+
+
+def test_a_name_that_the_hosts_file_has_is_refused(dockerd, layout, repository, hosts_file) -> None:
+    before = hosts_file.read_bytes()
+    hosts_file.write_bytes(before + b"10.0.0.9 taken.example.com\n")
+    try:
+        path = layout({f"taken.example.com/{repository}:v1": images.single()})
+        refused = load(dockerd, path, "--route", "alias")
+        assert refused.code == 2
+        assert "taken.example.com" in refused.document["error"]["message"]
+        assert not (dockerd.directory / "etc" / "docker" / "certs.d").exists()
+    finally:
+        hosts_file.write_bytes(before)
+
+
+def test_an_address_cannot_be_made_to_lead_here(dockerd, layout, repository) -> None:
+    path = layout({f"10.1.2.3:5000/{repository}:v1": images.single()})
+    assert load(dockerd, path, "--route", "alias").code == 2
+
+
+def test_a_dockerd_that_reads_other_files_is_refused(dockerd, layout, repository) -> None:
+    path = layout({f"reg.example.com/{repository}:v1": images.single()})
+    outside = ocimirror("load", path, "--route", "alias", "--host", dockerd.host)
+    assert outside.code == 2
+    assert "nsenter" in outside.stderr
+
+
+def test_a_registry_of_this_machine_is_served_at_its_own_port(dockerd, layout, repository) -> None:
+    graph, before = images.docker_schema2(), files(dockerd)
+    name = f"localhost:25999/{repository}"
+    result = load(dockerd, layout({f"{name}:v1": graph}), "--route", "alias")
+    assert result.code == 0, result.stdout
+    assert digests(dockerd, f"{name}:v1") == [f"{name}@{graph.root}"]
+    assert files(dockerd) == before
+
+
+def test_by_registry_the_digest_is_known_under_a_name_of_this_machine(
+    dockerd, layout, repository
+) -> None:
+    graph, name = images.multi(), f"reg.example.com/{repository}"
+    result = load(dockerd, layout({f"{name}:v1": graph}), "--route", "registry")
+    assert result.code == 0, result.stdout
+    receipt = only_receipt(result)
+    assert parts(receipt) == ("kept", "lost", "lost", "kept")
+    (here,) = digests(dockerd, f"{name}:v1")
+    assert here.startswith("127.0.0.1:")
+    assert here.endswith(f"@{graph.root}")
+    assert here in receipt["notes"][0]
