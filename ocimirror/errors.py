@@ -187,6 +187,12 @@ class EngineFailed(OciMirrorError):
     exit_code = 4
 
 
+class EngineRunning(OciMirrorError):
+    """A container engine runs and holds what may be changed only while it does not."""
+
+    exit_code = 4
+
+
 class Unsupported(RegistryRefused):
     """Content that cannot be carried without changing it, or cannot be verified."""
 
@@ -228,6 +234,10 @@ class DamagedLayout(IntegrityError):
     """An image layout or archive that cannot be read as one; nothing was overwritten."""
 
 
+class DamagedEngineStore(IntegrityError):
+    """A container engine's own files are not what the engine writes; nothing was overwritten."""
+
+
 # --- this machine -------------------------------------------------------------------------------
 
 
@@ -251,6 +261,12 @@ class NoSpace(LocalStorageError):
 
 class DigestNotPreserved(OciMirrorError):
     """The destination stored something under another digest."""
+
+    exit_code = 9
+
+
+class DigestTaken(OciMirrorError):
+    """In an engine a name by digest stands for another image, and a digest is never moved."""
 
     exit_code = 9
 

@@ -2,9 +2,9 @@
 
 `main` is the console script. Commands load when they are used, so that `--version` and a typo
 cost nothing: `transfer` holds pull, push and copy, `look` verify, inspect and list, `care` tag,
-remove, repair and gc, `engines` load, `serve` serve, `login` login and logout, `options` what all
-of them share, `output` every line and document that is printed, `receipts` those of engines,
-`progress` the bars.
+remove, repair and gc, `engines` load, `docker_refs` docker-refs, `serve` serve, `login` login and
+logout, `options` what all of them share, `output` every line and document that is printed,
+`receipts` those of engines, `progress` the bars.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ _COMMANDS = {
     "gc": "ocimirror.cli.care",
     "load": "ocimirror.cli.engines",
     "serve": "ocimirror.cli.serve",
+    "docker-refs": "ocimirror.cli.docker_refs",
     "login": "ocimirror.cli.login",
     "logout": "ocimirror.cli.login",
     "completion": "ocimirror.cli.completion",
@@ -46,7 +47,8 @@ class _Commands(click.Group):
         module = _COMMANDS.get(cmd_name)
         if module is None:
             return None
-        command: click.Command = getattr(importlib.import_module(module), f"{cmd_name}_command")
+        name = f"{cmd_name.replace('-', '_')}_command"
+        command: click.Command = getattr(importlib.import_module(module), name)
         return command
 
 

@@ -40,6 +40,7 @@ CALLED_ONLY_IN = {
         "stores/registry/credential_store.py",
         "stores/registry/referrers.py",
         "serve/answers.py",
+        "engines/dockerrefs.py",
         "cli/output.py",
     },
     "json.dump": set[str](),

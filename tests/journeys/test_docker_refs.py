@@ -1,0 +1,482 @@
+"""docker-refs against a real dockerd: what it lost comes back, and nothing else changes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ocimirror.engines.dockeruse import kept_from_dockerd
+from tests.support import images
+from tests.support.command import ocimirror
+from tests.support.engines import (
+    Dockerd,
+    remove,
+    run,
+    short_directory,
+    start_dockerd,
+    stop_dockerd,
+)
+from tests.support.images import Graph
+from tests.support.runnable import SAYS, docker_archive, image_id_of, manifest_of, runnable
+
+REPOSITORY = "registry.example.com/team/app"
+APP = f"{REPOSITORY}:1.0"
+HUB = "docker.io/library/fixture:2.0"
+
+
+class Service:
+    """How one dockerd is stopped and started by commands, as an init system would."""
+
+    def __init__(self, daemon: Dockerd) -> None:
+        self.daemon = daemon
+        self.pid_file = daemon.directory / "pid"
+        words = Path(f"/proc/{daemon.pid}/cmdline").read_bytes().split(b"\0")[:-1]
+        command = shlex.join(word.decode() for word in words)
+        self.stop_command = self._script("stop", f"kill $(cat {self.pid_file})")
+        self.start_command = self._script(
+            "start", f"setsid {command} </dev/null >>{daemon.directory}/log 2>&1 &"
+        )
+
+    def _script(self, name: str, body: str) -> str:
+        path = self.daemon.directory / name
+        path.write_text(f"#!/bin/sh\n{body}\n")
+        path.chmod(0o755)
+        return str(path)
+
+    @property
+    def options(self) -> list[str]:
+        """What tells ocimirror about it."""
+        return [
+            "--restart-docker",
+            f"--stop-command={self.stop_command}",
+            f"--start-command={self.start_command}",
+            f"--host={self.daemon.host}",
+        ]
+
+    def end(self) -> None:
+        """Stop whichever dockerd runs now; its predecessors have ended."""
+        try:
+            pid = int(self.pid_file.read_text())
+            os.kill(pid, signal.SIGTERM)
+        except (FileNotFoundError, ProcessLookupError):
+            return
+        deadline = time.monotonic() + 15
+        while self.pid_file.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def image() -> Graph:
+    return runnable()
+
+
+@pytest.fixture
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Run a dockerd of its own, which the test may stop and start."""
+    directory = short_directory(tmp_path_factory, "d")
+    daemon = start_dockerd(directory)
+    service = Service(daemon)
+    try:
+        yield service
+    finally:
+        service.end()
+        stop_dockerd(daemon)
+        remove(directory)
+
+
+@pytest.fixture
+def layout(tmp_path: Path, image: Graph) -> Path:
+    return images.write_layout(tmp_path / "layout", {APP: image})
+
+
+@pytest.fixture
+def loaded(service: Service, tmp_path: Path, image: Graph) -> Dockerd:
+    """Load the image of the layout as docker has always done it."""
+    archive = docker_archive(tmp_path / "image.tar", image, APP)
+    service.daemon.docker("load", "-i", str(archive))
+    return service.daemon
+
+
+def store_of(daemon: Dockerd) -> Path:
+    return daemon.data_root / "image" / "vfs" / "repositories.json"
+
+
+def backups_of(daemon: Dockerd) -> list[Path]:
+    return sorted(store_of(daemon).parent.glob("repositories.json.ocimirror-*"))
+
+
+def digests_of(daemon: Dockerd, name: str = APP) -> set[str]:
+    return set(daemon.inspect(name)["RepoDigests"])  # type: ignore[call-overload]
+
+
+def by_digest(image: Graph, repository: str = REPOSITORY) -> set[str]:
+    """Return the names by digest that the image has in its registry."""
+    return {f"{repository}@{image.root}", f"{repository}@{manifest_of(image)}"}
+
+
+def add_by_hand(daemon: Dockerd, name: str, image_id: str) -> None:
+    document = json.loads(store_of(daemon).read_bytes())
+    document["Repositories"].setdefault(REPOSITORY, {})[name] = image_id
+    store_of(daemon).write_bytes(images.compact(document))
+
+
+def wait_for_pid_file_gone(service: Service) -> None:
+    deadline = time.monotonic() + 15
+    while service.pid_file.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def stop(service: Service) -> None:
+    run([service.stop_command])
+    wait_for_pid_file_gone(service)
+
+
+# --- what Docker does ---------------------------------------------------------------------------
+
+
+def test_docker_load_loses_the_digest_and_sighup_does_not_bring_it_back(
+    service: Service, loaded: Dockerd, image: Graph
+) -> None:
+    assert loaded.inspect(APP)["Id"] == image_id_of(image)
+    assert digests_of(loaded) == set()
+    for name in by_digest(image):
+        add_by_hand(loaded, name, image_id_of(image))
+    os.kill(loaded.pid, signal.SIGHUP)
+    deadline = time.monotonic() + 10
+    log = loaded.directory / "log"
+    while "Reloaded configuration" not in log.read_text() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert "Reloaded configuration" in log.read_text()
+    assert digests_of(loaded) == set()
+    loaded.docker("tag", APP, "another:name")
+    assert "@sha256" not in store_of(loaded).read_text()
+
+
+# --- restore ------------------------------------------------------------------------------------
+
+
+def test_restore_brings_the_digests_of_index_and_manifest_back(
+    service: Service, loaded: Dockerd, layout: Path, image: Graph
+) -> None:
+    before = store_of(loaded).read_bytes()
+    done = ocimirror("docker-refs", "restore", layout, *service.options, "--json")
+    assert done.code == 0, done.stderr
+    document = done.document
+    assert document["schema"] == "ocimirror.docker-refs/v1"
+    assert (document["action"], document["restarted"]) == ("restore", True)
+    (restored,) = document["images"]
+    assert (restored["name"], restored["status"]) == (APP, "restored")
+    assert {d["name"] for d in restored["digests"]} == by_digest(image)
+
+    listed = loaded.docker("images", "--digests", "--no-trunc")
+    assert image.root in listed
+    assert manifest_of(image) in listed
+    assert digests_of(loaded) == by_digest(image)
+    for name in by_digest(image):
+        assert loaded.docker("run", "--rm", "--network=none", "--pull=never", name).strip() == SAYS
+
+    assert [path.read_bytes() for path in backups_of(loaded)] == [before]
+    assert document["backup"] == str(backups_of(loaded)[0])
+    assert {os.stat(p).st_mode & 0o7777 for p in [store_of(loaded), *backups_of(loaded)]} == {0o600}
+    # dockerd writes the whole file anew with each name: what it writes is what was written.
+    written = store_of(loaded).read_bytes()
+    loaded.docker("tag", APP, "another:name")
+    loaded.docker("rmi", "another:name")
+    assert store_of(loaded).read_bytes() == written
+
+
+def test_restore_again_changes_nothing_and_does_not_stop_docker(
+    service: Service, loaded: Dockerd, layout: Path
+) -> None:
+    assert ocimirror("docker-refs", "restore", layout, *service.options).code == 0
+    pid = service.pid_file.read_text()
+    again = ocimirror("docker-refs", "restore", layout, *service.options)
+    assert (again.code, again.stdout) == (0, f"unchanged  {APP}\n")
+    assert service.pid_file.read_text() == pid
+    assert len(backups_of(loaded)) == 1
+
+
+def test_an_image_of_docker_hub_gets_its_short_name_by_digest(
+    service: Service, tmp_path: Path, image: Graph
+) -> None:
+    layout = images.write_layout(tmp_path / "layout", {HUB: image})
+    daemon = service.daemon
+    daemon.docker("load", "-i", str(docker_archive(tmp_path / "i.tar", image, "fixture:2.0")))
+    assert ocimirror("docker-refs", "restore", layout, *service.options).code == 0
+    assert digests_of(daemon, "fixture:2.0") == by_digest(image, "fixture")
+
+
+def test_a_stopped_docker_is_not_started_and_needs_its_data_root(
+    service: Service, loaded: Dockerd, layout: Path, image: Graph
+) -> None:
+    stop(service)
+    where = ["--host", loaded.host]
+    asked = ocimirror("docker-refs", "restore", layout, *where)
+    assert asked.code == 4
+    assert "--data-root" in asked.stderr
+    done = ocimirror("docker-refs", "restore", layout, *where, "--data-root", loaded.data_root)
+    assert done.code == 0, done.stderr
+    assert "start Docker now" in done.stdout
+    assert "moby#49386" in done.stdout
+    assert not service.pid_file.exists()
+    run([service.start_command])
+    run(["sh", "-c", f"until docker -H {loaded.host} version >/dev/null 2>&1; do sleep 0.1; done"])
+    assert digests_of(loaded) == by_digest(image)
+
+
+def test_a_running_docker_is_refused_whatever_the_pid_file_says(
+    service: Service, loaded: Dockerd, layout: Path
+) -> None:
+    before = store_of(loaded).read_bytes()
+    asked = ocimirror("docker-refs", "restore", layout, "--host", loaded.host, "--json")
+    assert asked.code == 4
+    assert asked.document["error"]["code"] == "engine_running"
+    blind = ["--host", "unix:///nonexistent.sock", "--data-root", str(loaded.data_root)]
+    service.pid_file.rename(service.pid_file.with_name("moved"))
+    not_asked = ocimirror("docker-refs", "restore", layout, *blind)
+    service.pid_file.with_name("moved").rename(service.pid_file)
+    assert not_asked.code == 4
+    assert "metadata.db is locked" in not_asked.stderr
+    assert store_of(loaded).read_bytes() == before
+    assert backups_of(loaded) == []
+
+
+def test_a_dry_run_says_what_it_would_write_beside_a_running_docker(
+    service: Service, loaded: Dockerd, layout: Path, image: Graph
+) -> None:
+    before = store_of(loaded).read_bytes()
+    planned = ocimirror("docker-refs", "restore", layout, "--host", loaded.host, "--dry-run")
+    assert planned.code == 0, planned.stderr
+    assert f"planned  {APP}" in planned.stdout
+    for name in by_digest(image):
+        assert f"  {name}  {image_id_of(image)}" in planned.stdout
+    assert store_of(loaded).read_bytes() == before
+    assert backups_of(loaded) == []
+
+
+def test_a_truncated_store_is_refused_and_left_as_it_is(
+    service: Service, loaded: Dockerd, layout: Path
+) -> None:
+    stop(service)
+    torn = store_of(loaded).read_bytes()[:-20]
+    store_of(loaded).write_bytes(torn)
+    blind = ["--host", loaded.host, "--data-root", loaded.data_root]
+    for command in ("show", "restore"):
+        refused = ocimirror("docker-refs", command, layout, *blind, "--json")
+        assert refused.code == 5
+        assert refused.document["error"]["code"] == "damaged_engine_store"
+    assert store_of(loaded).read_bytes() == torn
+    assert backups_of(loaded) == []
+
+
+def test_a_digest_that_stands_for_another_image_is_never_moved(
+    service: Service, loaded: Dockerd, layout: Path, image: Graph, tmp_path: Path
+) -> None:
+    other = images.single()
+    loaded.docker("load", "-i", str(docker_archive(tmp_path / "other.tar", other, "other:1")))
+    stop(service)
+    add_by_hand(loaded, f"{REPOSITORY}@{image.root}", image_id_of(other))
+    before = store_of(loaded).read_bytes()
+    blind = ["--host", loaded.host, "--data-root", loaded.data_root]
+    refused = ocimirror("docker-refs", "restore", layout, *blind, "--json")
+    assert refused.code == 9
+    assert refused.document["images"][0]["error"]["code"] == "digest_taken"
+    assert store_of(loaded).read_bytes() == before
+
+
+def test_the_old_file_is_put_back_where_docker_does_not_start_with_the_new_one(
+    service: Service, loaded: Dockerd, layout: Path
+) -> None:
+    before = store_of(loaded).read_bytes()
+    # A start that works only with a store without digests: as a later dockerd might.
+    picky = loaded.directory / "picky"
+    picky.write_text(
+        f"#!/bin/sh\nif grep -q @sha256: {store_of(loaded)}; then echo 'will not' >&2; exit 1; fi\n"
+        f"exec {service.start_command}\n"
+    )
+    picky.chmod(0o755)
+    options = [o for o in service.options if not o.startswith("--start-command")]
+    failed = ocimirror("docker-refs", "restore", layout, *options, f"--start-command={picky}")
+    assert failed.code == 4
+    assert "was put back, and it runs again: " in failed.stderr
+    assert "will not" in failed.stderr
+    assert store_of(loaded).read_bytes() == before
+    assert digests_of(loaded) == set()
+    assert [path.read_bytes() for path in backups_of(loaded)] == [before]
+
+
+def test_docker_is_started_again_where_the_write_is_refused(
+    service: Service, loaded: Dockerd, layout: Path
+) -> None:
+    before = store_of(loaded).read_bytes()
+    # (A directory in the way of the temporary file.)
+    (store_of(loaded).parent / ".tmp-repositories.json.ocimirror").mkdir()
+    failed = ocimirror("docker-refs", "restore", layout, *service.options)
+    assert failed.code == 8, failed.stderr
+    assert store_of(loaded).read_bytes() == before
+    assert loaded.docker("version")
+
+
+def test_a_dockerd_that_starts_while_the_file_is_written_gives_up(
+    service: Service, loaded: Dockerd
+) -> None:
+    """The lock that keeps it away is one that it takes before it reads the file."""
+    stop(service)
+    with kept_from_dockerd(str(loaded.data_root), []):
+        words = shlex.split(Path(service.start_command).read_text().splitlines()[1])
+        command = words[1 : words.index("</dev/null")]
+        started = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert started.returncode == 1
+    assert "volume store metadata database: timeout" in started.stderr + started.stdout
+
+
+def test_an_index_stands_for_the_platform_that_has_the_tag(
+    service: Service, loaded: Dockerd, layout: Path, image: Graph, tmp_path: Path
+) -> None:
+    untagged = docker_archive(tmp_path / "arm64.tar", image, number=1)
+    loaded.docker("load", "-i", str(untagged))
+    done = ocimirror("docker-refs", "restore", layout, *service.options)
+    assert done.code == 0, done.stderr
+    other = f"{REPOSITORY}@{manifest_of(image, 1)}"
+    assert digests_of(loaded) == by_digest(image)
+    assert digests_of(loaded, image_id_of(image, 1)) == {other}
+
+
+def test_an_index_of_several_images_without_the_tag_is_given_to_none(
+    service: Service, layout: Path, image: Graph, tmp_path: Path
+) -> None:
+    for number in (0, 1):
+        archive = docker_archive(tmp_path / f"{number}.tar", image, number=number)
+        service.daemon.docker("load", "-i", str(archive))
+    done = ocimirror("docker-refs", "restore", layout, *service.options, "--json")
+    assert done.code == 0, done.stderr
+    (restored,) = done.document["images"]
+    assert f"{image.root} is given to none" in restored["notes"][0]
+    for number in (0, 1):
+        own = {f"{REPOSITORY}@{manifest_of(image, number)}"}
+        assert digests_of(service.daemon, image_id_of(image, number)) == own
+
+
+# --- what a layout has to prove -----------------------------------------------------------------
+
+
+def test_a_layout_that_gives_an_image_other_layers_proves_nothing(
+    service: Service, loaded: Dockerd, image: Graph, tmp_path: Path
+) -> None:
+    builder = images.Builder()
+    builder.blobs.update(image.blobs)
+    tar = images.tar_of({"etc/os-release": b"ID=evil\n"})
+    evil_layer = builder.blob(images.gzip_stored(tar), images.OCI_LAYER_GZIP)
+    document = json.loads(image.manifests[manifest_of(image)][1])
+    document["layers"] = [document["layers"][0], evil_layer]
+    child = builder.manifest(images.compact(document), images.OCI_MANIFEST)
+    evil = builder.graph(builder.index([{**child, "platform": images.PLATFORMS[0]}]))
+    layout = images.write_layout(tmp_path / "evil", {APP: evil})
+    before = store_of(loaded).read_bytes()
+    refused = ocimirror("docker-refs", "restore", layout, *service.options)
+    assert refused.code == 5
+    assert "its config says" in refused.stderr
+    assert store_of(loaded).read_bytes() == before
+
+
+@pytest.mark.parametrize("part", ["root", "manifest", "config", "layer"])
+def test_a_flipped_bit_anywhere_below_the_name_is_refused(
+    service: Service, loaded: Dockerd, layout: Path, image: Graph, part: str
+) -> None:
+    manifest = json.loads(image.manifests[manifest_of(image)][1])
+    digest = {
+        "root": image.root,
+        "manifest": manifest_of(image),
+        "config": manifest["config"]["digest"],
+        "layer": manifest["layers"][1]["digest"],
+    }[part]
+    path = images.blob_path(layout, digest)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    refused = ocimirror("docker-refs", "restore", layout, *service.options)
+    assert refused.code == 5, refused.stderr
+    assert backups_of(loaded) == []
+
+
+def test_a_name_that_docker_has_no_image_of_is_an_error_only_where_it_is_asked_for(
+    service: Service, loaded: Dockerd, tmp_path: Path, image: Graph
+) -> None:
+    other = "registry.example.com/team/other:1.0"
+    layout = images.write_layout(tmp_path / "two", {APP: image, other: images.single()})
+    options = ["--host", loaded.host, "--dry-run"]
+    everything = ocimirror("docker-refs", "restore", layout, *options, "--json")
+    assert everything.code == 0
+    assert [i["status"] for i in everything.document["images"]] == ["planned", "absent"]
+    asked = ocimirror("docker-refs", "restore", layout, other, *options)
+    assert asked.code == 4
+    assert "load it first" in asked.stderr
+
+
+# --- show ---------------------------------------------------------------------------------------
+
+
+def test_show_lists_names_and_what_a_layout_knows_to_be_lost(
+    service: Service, loaded: Dockerd, layout: Path, image: Graph
+) -> None:
+    shown = ocimirror("docker-refs", "show", layout, "--host", loaded.host, "--json")
+    assert shown.code == 0, shown.stderr
+    document = shown.document
+    assert document["schema"] == "ocimirror.docker-refs/v1"
+    assert (document["driver"], document["running"]) == ("vfs", True)
+    assert document["path"] == str(store_of(loaded))
+    (found,) = document["images"]
+    assert found["image_id"] == image_id_of(image)
+    assert (found["present"], found["tags"], found["digests"]) == (True, [APP], [])
+    assert {lost["name"] for lost in found["lost"]} == by_digest(image)
+
+    lines = ocimirror("docker-refs", "show", layout, "--host", loaded.host).stdout.splitlines()
+    assert lines[:2] == [image_id_of(image), f"  tag     {APP}"]
+    assert all(line.startswith("  lost    ") for line in lines[2:])
+
+
+def test_show_reads_the_files_of_a_stopped_docker(
+    service: Service, loaded: Dockerd, layout: Path
+) -> None:
+    stop(service)
+    add_by_hand(loaded, f"{REPOSITORY}@sha256:zz", "sha256:" + "0" * 64)
+    add_by_hand(loaded, f"{REPOSITORY}:gone", "sha256:" + "0" * 64)
+    blind = ["--host", loaded.host, "--data-root", loaded.data_root]
+    shown = ocimirror("docker-refs", "show", *blind, "--json").document
+    assert shown["running"] is False
+    assert shown["unread"] == [f"{REPOSITORY}@sha256:zz"]
+    assert [(i["present"], i["tags"]) for i in shown["images"]] == [
+        (True, [APP]),
+        (False, [f"{REPOSITORY}:gone"]),
+    ]
+
+
+def test_show_needs_a_docker_or_a_data_root(tmp_path: Path) -> None:
+    nowhere = ocimirror("docker-refs", "show", "--host", "unix:///nonexistent.sock")
+    assert nowhere.code == 4
+    assert "--data-root" in nowhere.stderr
+    empty = ocimirror(
+        *("docker-refs", "show", "--host", "unix:///nonexistent.sock"),
+        *("--data-root", tmp_path),
+    )
+    assert empty.code == 4
+
+
+def test_restart_docker_needs_to_know_how_where_systemd_does_not_run(layout: Path) -> None:
+    if Path("/run/systemd/system").is_dir():
+        pytest.skip("systemd runs here")
+    asked = ocimirror("docker-refs", "restore", layout, "--restart-docker")
+    assert asked.code == 2
+    assert "--stop-command" in asked.stderr
+
+
+def test_help_says_that_upstream_calls_the_file_internal() -> None:
+    assert "moby#49386" in ocimirror("docker-refs", "restore", "--help").stdout
