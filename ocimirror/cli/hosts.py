@@ -1,0 +1,112 @@
+"""hosts: mirror settings for engines, printed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ocimirror.cli import output
+from ocimirror.cli.options import option, settings_from, shared
+
+if TYPE_CHECKING:
+    from ocimirror.workflows.hosts import HostsSettings, SettingsFile
+
+_ENGINES = click.Choice(["containerd", "docker", "podman", "cri-o", "k3s", "rke2"])
+
+
+@click.command(
+    "hosts", short_help="Print settings that make an engine use a mirror.", no_args_is_help=True
+)
+@click.argument("mirror")
+@click.argument("registries", metavar="[REGISTRY]...", nargs=-1)
+@option("--for", "engines", type=_ENGINES, multiple=True, required=True, help="The engine.")
+@option(
+    "--layout",
+    "layouts",
+    metavar="LAYOUT",
+    multiple=True,
+    help="Take the registries of this layout's images (repeatable).",
+)
+@option(
+    "--keep-host",
+    is_flag=True,
+    help="The mirror was filled by push --keep-host: HOST/REPOSITORY there.",
+)
+@option(
+    "--fallback",
+    is_flag=True,
+    help="Let the engine ask the registry itself for what the mirror does not give.",
+)
+@option(
+    "--digest-only",
+    is_flag=True,
+    help="Ask the mirror by digest only, and the registry itself what a tag stands for.",
+)
+@shared
+def hosts_command(
+    mirror: str,
+    registries: tuple[str, ...],
+    engines: tuple[Any, ...],
+    layouts: tuple[str, ...],
+    keep_host: bool,
+    fallback: bool,
+    digest_only: bool,
+    **options: Any,
+) -> int:
+    """Print the settings that make an engine use a mirror by the original names.
+
+    MIRROR is [https://|http://]HOST[:PORT][/PREFIX], as push has filled it. Without a REGISTRY and
+    --layout the settings are for every registry, where an engine can be told so. --ca-file is a
+    path on the engine's machine. Nothing is written: put the files where each says.
+
+    \b
+    Examples:
+      ocimirror hosts https://mirror.example.com:5000 docker.io quay.io --for containerd
+      ocimirror hosts http://10.0.0.5:5000 --layout ./layout --for k3s --for docker
+      ocimirror hosts mirror.example.com docker.io --for podman --ca-file /etc/ssl/mirror.pem
+    """
+    from ocimirror.model.reference import check_registry
+    from ocimirror.workflows.hosts import Wishes, hosts, parse_mirror, registries_of
+
+    settings = settings_from(options, writes=False)
+    where = parse_mirror(
+        mirror,
+        plain_http=settings.plain_http,
+        keep_host=keep_host,
+        ca_file=settings.ca_file or "",
+    )
+    named = [check_registry(registry) for registry in registries]
+    with settings.places() as places:
+        named += registries_of([path.removeprefix("oci:") for path in layouts], places)
+    made = hosts(where, engines, Wishes(tuple(dict.fromkeys(named)), fallback, digest_only))
+    if settings.json:
+        output.document("hosts", 0, _document(made))
+    else:
+        _lines(made)
+    return 0
+
+
+def _document(made: HostsSettings) -> dict[str, object]:
+    return {
+        "files": [
+            {name: getattr(file, name) for name in file.__dataclass_fields__} for file in made.files
+        ],
+        "notes": list(made.notes),
+    }
+
+
+def _lines(made: HostsSettings) -> None:
+    for file in made.files:
+        _file_lines(file)
+    for note in made.notes:
+        output.line(f"# note: {note}")
+
+
+def _file_lines(file: SettingsFile) -> None:
+    output.line(f"# {'add to ' if file.merge else ''}{file.path}")
+    output.line(f"#   {file.purpose}")
+    output.line(f"#   then: {file.apply}" if file.apply else "#   read at each pull: no restart")
+    for line in file.content.splitlines():
+        output.line(line)
+    output.line("")
