@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ocimirror.cli import output
 from ocimirror.cli.options import option, settings_from, shared
+from ocimirror.errors import UsageError, storage_errors
 
 if TYPE_CHECKING:
     from ocimirror.workflows.hosts import HostsSettings, SettingsFile
@@ -43,6 +45,12 @@ _ENGINES = click.Choice(["containerd", "docker", "podman", "cri-o", "k3s", "rke2
     is_flag=True,
     help="Ask the mirror by digest only, and the registry itself what a tag stands for.",
 )
+@option(
+    "--write-to",
+    metavar="DIRECTORY",
+    default="",
+    help="Write the files below this directory too, but those that are added to existing ones.",
+)
 @shared
 def hosts_command(
     mirror: str,
@@ -52,19 +60,21 @@ def hosts_command(
     keep_host: bool,
     fallback: bool,
     digest_only: bool,
+    write_to: str,
     **options: Any,
 ) -> int:
     """Print the settings that make an engine use a mirror by the original names.
 
     MIRROR is [https://|http://]HOST[:PORT][/PREFIX], as push has filled it. Without a REGISTRY and
     --layout the settings are for every registry, where an engine can be told so. --ca-file is a
-    path on the engine's machine. Nothing is written: put the files where each says.
+    path on the engine's machine. Nothing is put in place: that is yours to do.
 
     \b
     Examples:
       ocimirror hosts https://mirror.example.com:5000 docker.io quay.io --for containerd
       ocimirror hosts http://10.0.0.5:5000 --layout ./layout --for k3s --for docker
       ocimirror hosts mirror.example.com docker.io --for podman --ca-file /etc/ssl/mirror.pem
+      ocimirror hosts mirror.example.com --for containerd --write-to ./files; cp -r files/etc /
     """
     from ocimirror.model.reference import check_registry
     from ocimirror.workflows.hosts import Wishes, hosts, parse_mirror, registries_of
@@ -80,11 +90,32 @@ def hosts_command(
     with settings.places() as places:
         named += registries_of([path.removeprefix("oci:") for path in layouts], places)
     made = hosts(where, engines, Wishes(tuple(dict.fromkeys(named)), fallback, digest_only))
+    written = _write(made, Path(write_to)) if write_to else []
     if settings.json:
-        output.document("hosts", 0, _document(made))
+        output.document("hosts", 0, {**_document(made), "written": written})
     else:
         _lines(made)
+        for path in written:
+            output.line(f"# written: {path}")
     return 0
+
+
+def _write(made: HostsSettings, directory: Path) -> list[str]:
+    """Write whole files below a directory; return their paths."""
+    if directory.resolve() == Path("/"):
+        raise UsageError(
+            "--write-to puts nothing in place: give a directory of your own",
+            advice="Look at what is there, then copy it to where it goes.",
+        )
+    written = []
+    for file in made.files:
+        if not file.merge:
+            path = directory / file.path.lstrip("/")
+            with storage_errors(f"cannot write {path}"):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(file.content)
+            written.append(str(path))
+    return written
 
 
 def _document(made: HostsSettings) -> dict[str, object]:

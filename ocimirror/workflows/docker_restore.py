@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ from ocimirror.workflows.docker_refs import (
     wanted_names,
 )
 from ocimirror.workflows.places import Places
+
+logger = logging.getLogger(__name__)
 
 UNSUPPORTED_UPSTREAM = (
     "Docker calls repositories.json an internal file (moby#49386): this works with the versions"
@@ -113,9 +116,11 @@ def restore(
         if names and image.status == "absent":
             image.status = "failed"
             image.error = NotFound(f"Docker has no image of {image.name}: load it first")
-    if found.info and how.service and found.info.containers_running and not found.info.live_restore:
-        stops = "would stop" if how.dry_run else "stopped"
-        done.notes.append(f"the restart {stops} {found.info.containers_running} containers")
+    stopping = found.info and not found.info.live_restore and found.info.containers_running
+    if stopping and how.dry_run:
+        done.notes.append(f"stopping Docker would stop {stopping} containers")
+    elif stopping and any(image.added for image in images):
+        logger.warning("stopping Docker stops %d containers", stopping)
     if any(image.added for image in images) and not how.dry_run:
         _write(done, found, where, how)
     return done

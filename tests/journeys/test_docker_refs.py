@@ -262,6 +262,43 @@ def test_a_dry_run_says_what_it_would_write_beside_a_running_docker(
     assert backups_of(loaded) == []
 
 
+def test_whoever_restarts_docker_is_told_of_the_containers_that_it_stops(
+    service: Service, loaded: Dockerd, layout: Path
+) -> None:
+    loaded.docker("run", "-d", "--network=none", "--name=long", APP, "sleep", "600")
+    options = service.options
+    planned = ocimirror("docker-refs", "restore", layout, *options, "--dry-run")
+    assert "note: stopping Docker would stop 1 containers" in planned.stdout
+    done = ocimirror("docker-refs", "restore", layout, *options)
+    assert done.code == 0, done.stderr
+    assert "WARNING stopping Docker stops 1 containers" in done.stderr
+    loaded.docker("rm", "-f", "long")
+
+
+def test_with_live_restore_a_container_lives_on_through_the_restart(
+    tmp_path_factory: pytest.TempPathFactory, layout: Path, tmp_path: Path, image: Graph
+) -> None:
+    """Its containerd and shim run on while dockerd is down, and are no evidence of a dockerd."""
+    directory = short_directory(tmp_path_factory, "d")
+    (directory / "daemon.json").write_text('{"live-restore": true}')
+    daemon = start_dockerd(directory)
+    service = Service(daemon)
+    try:
+        daemon.docker("load", "-i", str(docker_archive(tmp_path / "image.tar", image, APP)))
+        daemon.docker("run", "-d", "--network=none", "--name=long", APP, "sleep", "600")
+        started = daemon.docker("inspect", "-f", "{{.State.Pid}}", "long")
+        done = ocimirror("docker-refs", "restore", layout, *service.options)
+        assert done.code == 0, done.stderr
+        assert "stopping" not in done.stderr
+        assert daemon.docker("inspect", "-f", "{{.State.Pid}}", "long") == started
+        assert digests_of(daemon) == by_digest(image)
+        daemon.docker("rm", "-f", "long")
+    finally:
+        service.end()
+        stop_dockerd(daemon)
+        remove(directory)
+
+
 def test_a_truncated_store_is_refused_and_left_as_it_is(
     service: Service, loaded: Dockerd, layout: Path
 ) -> None:

@@ -294,6 +294,17 @@ def test_text_says_where_each_file_goes_and_what_makes_it_read() -> None:
     tomllib.loads(printed)
 
 
+def test_files_are_written_below_a_directory_and_never_in_place(tmp_path: Path) -> None:
+    arguments = ["https://m.example.com", PORTED, "--for", "containerd", "--for", "k3s"]
+    document = made(*arguments, "--write-to", tmp_path / "files")
+    whole = {file["path"]: file["content"] for file in document["files"] if not file["merge"]}
+    found = [path for path in (tmp_path / "files").rglob("*") if path.is_file()]
+    assert sorted(map(str, found)) == sorted(document["written"])
+    assert {f"/{path.relative_to(tmp_path / 'files')}": path.read_text() for path in found} == whole
+    for root in ("/", "/etc/.."):
+        assert ocimirror("hosts", *arguments, "--write-to", root).code == 2
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
