@@ -157,6 +157,8 @@ def inspect_command(location: str, raw: bool, **options: Any) -> int:
 
 
 def _inspect_document(inspection: Inspection) -> dict[str, object]:
+    from ocimirror.stores.index import is_synthesised
+
     manifest = inspection.manifest
     return {
         "digest": str(manifest.digest),
@@ -165,6 +167,7 @@ def _inspect_document(inspection: Inspection) -> dict[str, object]:
         "total_size": inspection.size_bytes,
         "platform": inspection.platform or None,
         "artifact_type": manifest.artifact_type or None,
+        "synthesised": is_synthesised(manifest.descriptor),
         "annotations": dict(manifest.annotations),
         "subject": str(manifest.subject.digest) if manifest.subject else None,
         "blobs": [
@@ -198,11 +201,15 @@ def _inspect_document(inspection: Inspection) -> dict[str, object]:
 
 
 def _inspect_lines(inspection: Inspection, indent: str) -> None:
+    from ocimirror.workflows.identity import note_on_identity
+
     manifest = inspection.manifest
     what = inspection.platform or manifest.artifact_type
     head = f"{indent}{manifest.digest}  {output.size(inspection.size_bytes)}"
     output.line(f"{head}  {what}" if what else head)
     output.line(f"{indent}  {manifest.media_type}")
+    for note in note_on_identity(manifest):
+        output.line(f"{indent}  {note}")
     for key, value in manifest.annotations.items():
         output.line(f"{indent}  {key}: {value[:200]}")
     for blob in manifest.blobs:
@@ -251,6 +258,8 @@ def list_command(location: str, **options: Any) -> int:
 
 
 def _listed_document(image: Listed) -> dict[str, object]:
+    from ocimirror.stores.index import is_synthesised
+
     entry = image.entry
     return {
         "name": entry.name or None,
@@ -259,11 +268,16 @@ def _listed_document(image: Listed) -> dict[str, object]:
         "media_type": entry.descriptor.media_type,
         "size": image.size_bytes,
         "platforms": list(image.platforms),
+        "synthesised": is_synthesised(entry.descriptor),
         "fault": image.fault or None,
     }
 
 
 def _listed_line(image: Listed) -> str:
+    from ocimirror.stores.index import is_synthesised
+
     entry = image.entry
     told = image.fault or f"{output.size(image.size_bytes)}  {' '.join(image.platforms)}"
+    if is_synthesised(entry.descriptor):
+        told += "  (digest NEW: synthesised manifest, image ID kept)"
     return f"{entry.name or '(no name)'}  {entry.descriptor.digest}  {told}".rstrip()

@@ -72,6 +72,8 @@ def exit_code_of(codes: Sequence[int]) -> int:
 
 def outcome_document(outcome: Outcome) -> dict[str, object]:
     """Return one image of a copying command as its document carries it."""
+    from ocimirror.stores.index import is_synthesised
+
     root = outcome.root
     return {
         "source": outcome.request.shown_source,
@@ -84,6 +86,7 @@ def outcome_document(outcome: Outcome) -> dict[str, object]:
         "bytes": {"total": outcome.bytes_total, "copied": outcome.bytes_copied},
         "referrers": outcome.referrers,
         "sparse": outcome.sparse,
+        "synthesised": root is not None and is_synthesised(root),
         "notes": outcome.notes,
         "seconds": round(outcome.seconds, 3),
         "error": None if outcome.error is None else error_document(outcome.error),

@@ -120,8 +120,8 @@ class Reference:
         return f"{self.name}{tag}" + (f"@{self.digest}" if self.digest else "")
 
 
-Scheme = Literal["docker", "oci", "oci-archive"]
-_LOCAL_SCHEMES: tuple[Scheme, ...] = ("oci", "oci-archive")
+Scheme = Literal["docker", "oci", "oci-archive", "docker-archive"]
+_LOCAL_SCHEMES: tuple[Scheme, ...] = ("oci", "oci-archive", "docker-archive")
 _TRAILING_DIGEST = re.compile(r"(.+):@([^@:]+:[^@:]+)", re.DOTALL)
 
 
@@ -156,7 +156,8 @@ class Location:
         raise InvalidReference(
             f"not a location: {text[:300]!r}",
             advice="Write docker://HOST/REPOSITORY:TAG, oci:DIRECTORY[:NAME],"
-            " oci-archive:FILE[:NAME], or a path that starts with /, ./ or ../.",
+            " oci-archive:FILE[:NAME], docker-archive:FILE[:REFERENCE], or a path that starts with"
+            " /, ./ or ../.",
         )
 
     @classmethod
@@ -172,6 +173,11 @@ class Location:
         if ":" in path:
             raise InvalidReference(f"a path with a colon cannot be written: {text[:300]!r}")
         return cls(scheme, path, name, digest)
+
+    @property
+    def is_archive(self) -> bool:
+        """Whether the place is one file, which may be standard input or output."""
+        return self.scheme in ("oci-archive", "docker-archive")
 
     @property
     def read_name(self) -> str:

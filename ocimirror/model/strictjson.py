@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import cast
 
 from ocimirror.errors import MalformedManifest
 
@@ -15,7 +16,19 @@ _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def loads(raw: bytes, what: str) -> dict[str, object]:
-    """Parse bytes that must be one JSON object.
+    """Parse bytes that must be one JSON object, as `parse` does.
+
+    Raises:
+        MalformedManifest: with the reason.
+    """
+    value = parse(raw, what)
+    if not isinstance(value, dict):
+        raise MalformedManifest(f"{what} is not a JSON object")
+    return value
+
+
+def parse(raw: bytes, what: str) -> object:
+    """Parse bytes that must be JSON.
 
     Refused: a byte order mark, anything but UTF-8, duplicate names, NaN and infinities, lone
     surrogates, nesting deeper than 64.
@@ -40,9 +53,7 @@ def loads(raw: bytes, what: str) -> dict[str, object]:
         raise MalformedManifest(f"{what} is not UTF-8 at byte {error.start}") from error
     except (ValueError, RecursionError) as error:
         raise MalformedManifest(f"{what} is not strict JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise MalformedManifest(f"{what} is not a JSON object")
-    return value
+    return cast("object", value)
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

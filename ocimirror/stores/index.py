@@ -39,7 +39,8 @@ REF_NAME = "org.opencontainers.image.ref.name"
 PLATFORMS = "dev.ocimirror.platforms"
 """What a sparse image was asked for, comma-separated; what is absent outside it is no fault."""
 MANIFEST = "dev.ocimirror.manifest"
-"""`synthesised` where no original manifest was at hand: its digest is new, made by ocimirror."""
+SYNTHESISED = "synthesised"
+"""What MANIFEST says where no original manifest was at hand: no registry knows its digest."""
 OURS = (PLATFORMS, MANIFEST)
 MAX_SIZE_BYTES = 256 * 1024 * 1024
 EMPTY = b'{"schemaVersion":2,"mediaType":"%s","manifests":[]}' % mediatype.OCI_INDEX.encode()
@@ -88,6 +89,16 @@ def sparse(descriptor: Descriptor, platforms: Sequence[Platform]) -> Descriptor:
     return replace(descriptor, annotations=annotations)
 
 
+def is_synthesised(descriptor: Descriptor) -> bool:
+    """Whether an entry says that its manifest was made without the original one."""
+    return descriptor.annotations.get(MANIFEST) == SYNTHESISED
+
+
+def synthesised(descriptor: Descriptor) -> Descriptor:
+    """Return a root as it is named where its manifest was made without the original one."""
+    return replace(descriptor, annotations={**descriptor.annotations, MANIFEST: SYNTHESISED})
+
+
 def annotations_of_ours(descriptor: Descriptor) -> dict[str, str]:
     """Return what entries of ours say of a root, beside its names."""
     return {key: descriptor.annotations[key] for key in OURS if key in descriptor.annotations}
@@ -126,6 +137,13 @@ class LayoutIndex:
             return cls(document, what)
         except OciMirrorError as error:
             raise _damaged(error.message) from error
+
+    @classmethod
+    def of(cls, entries: Sequence[Entry], what: str) -> LayoutIndex:
+        """Return the index of a place that has no such document."""
+        index = cls({"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX}, what)
+        index.entries = tuple(entries)
+        return index
 
     def find(self, name: str) -> Entry:
         """Return the entry that a name stands for; the first where several have one root.

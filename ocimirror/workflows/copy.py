@@ -11,7 +11,7 @@ from ocimirror.errors import Interrupted, OciMirrorError, UsageError, blamed_on
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location
 from ocimirror.stores.archive import ArchiveWriter
-from ocimirror.stores.index import LayoutSource
+from ocimirror.stores.index import LayoutSource, is_synthesised
 from ocimirror.stores.profiles import (
     Image,
     Profile,
@@ -20,6 +20,7 @@ from ocimirror.stores.profiles import (
     one_image,
 )
 from ocimirror.stores.store import Source
+from ocimirror.workflows.identity import note_on_identity
 from ocimirror.workflows.places import Places, new_name
 
 
@@ -59,6 +60,9 @@ def copy(
     shown = str(source), str(_named(destination, name))
     request = Request(origin, source.read_name, store, name, *shown, platforms)
     (outcome,) = copy_images([request], options, _Unfinished(reporter))
+    if outcome.error is None and outcome.root is not None and is_synthesised(outcome.root):
+        root = origin.read_manifest(outcome.root)
+        outcome.notes += note_on_identity(root, verified=outcome.status == "copied")
     if profile is not None:
         outcome.notes.append(f"for {profile}: without signatures, SBOMs and attestations beside it")
     if isinstance(store, ArchiveWriter) and outcome.error is None:

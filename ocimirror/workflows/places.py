@@ -13,6 +13,7 @@ from ocimirror.errors import UsageError
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location, Reference, is_tag
 from ocimirror.stores.archive import Archive, ArchiveWriter
+from ocimirror.stores.dockerarchive.read import DockerArchive, is_docker_archive
 from ocimirror.stores.exclusive import ExclusiveLayout
 from ocimirror.stores.index import LayoutSource
 from ocimirror.stores.layout import Layout
@@ -31,10 +32,14 @@ if TYPE_CHECKING:
 
 
 def parse_location(text: str) -> Location:
-    """Parse a location; a bare path of a file is an archive, of anything else a layout."""
+    """Parse a location; a bare path of a file is an archive, of anything else a layout.
+
+    Of a file with both, an image layout and what docker loads, the layout counts.
+    """
     location = Location.parse(text)
     if not text.startswith("oci:") and location.scheme == "oci" and os.path.isfile(location.path):
-        return replace(location, scheme="oci-archive")
+        docker = is_docker_archive(location.path)
+        return replace(location, scheme="docker-archive" if docker else "oci-archive")
     return location
 
 
@@ -133,6 +138,8 @@ class Places:
             return self.repository(location.reference)
         if location.scheme == "oci-archive":
             return self._stack.enter_context(Archive(location.path))
+        if location.scheme == "docker-archive":
+            return self._stack.enter_context(DockerArchive(location.path))
         return self.layout(location.path)
 
     def destination(

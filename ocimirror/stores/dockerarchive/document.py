@@ -1,0 +1,76 @@
+"""manifest.json: which members of a docker-archive are an image, and how it is called."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ocimirror.errors import InvalidReference, MalformedManifest
+from ocimirror.model import strictjson
+from ocimirror.model.digest import Digest
+from ocimirror.model.reference import Reference
+
+MANIFEST_FILE = "manifest.json"
+MAX_SIZE_BYTES = 16 * 1024 * 1024
+_DIGEST_IN_NAME = re.compile(r"(?:.*[/:])?([0-9a-f]{64})(?:\.json)?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class SavedImage:
+    """One image of manifest.json.
+
+    Attributes:
+        config, layers: member names, layers bottom first.
+        references: what it is called, each with a tag.
+    """
+
+    config: str
+    layers: tuple[str, ...]
+    references: tuple[Reference, ...]
+
+    @property
+    def stated_id(self) -> Digest | None:
+        """The image ID that the config's name states, as all known tools name it."""
+        match = _DIGEST_IN_NAME.fullmatch(self.config)
+        return Digest.parse(f"sha256:{match[1]}") if match else None
+
+
+def saved_images(raw: bytes, what: str) -> list[SavedImage]:
+    """Parse manifest.json; keys that are not needed (Parent, LayerSources) are ignored.
+
+    Raises:
+        MalformedManifest: not a list of images, or a tag that `docker load` refuses.
+    """
+    what = f"{MANIFEST_FILE} of {what}"
+    document = strictjson.parse(raw, what)
+    if not isinstance(document, list) or not document:
+        raise MalformedManifest(f"{what} lists no images")
+    return [_image(item, f"[{number}] of {what}") for number, item in enumerate(document)]
+
+
+def _image(item: object, what: str) -> SavedImage:
+    if not isinstance(item, dict) or not isinstance(item.get("Config"), str):
+        raise MalformedManifest(f"{what} names no Config")
+    return SavedImage(
+        item["Config"],
+        tuple(_texts(item, "Layers", what)),
+        tuple(_reference(text, what) for text in dict.fromkeys(_texts(item, "RepoTags", what))),
+    )
+
+
+def _texts(item: Mapping[str, object], key: str, what: str) -> list[str]:
+    values = item.get(key) or []
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise MalformedManifest(f"{what}: {key} is no list of strings")
+    return values
+
+
+def _reference(text: str, what: str) -> Reference:
+    try:
+        reference = Reference.parse(text)
+    except InvalidReference as error:
+        raise MalformedManifest(f"{what}: RepoTags: {error.message}") from error
+    if not reference.tag or reference.digest:
+        raise MalformedManifest(f"{what}: RepoTags: {text[:300]!r} is no repository with a tag")
+    return reference

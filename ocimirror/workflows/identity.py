@@ -1,0 +1,22 @@
+"""Which digests of an image are the original ones, in words."""
+
+from __future__ import annotations
+
+from ocimirror.model.manifest import Manifest
+from ocimirror.stores.index import is_synthesised
+
+
+def note_on_identity(root: Manifest, *, verified: bool = False) -> list[str]:
+    """Return what a user has to know of a manifest that was made without the original; else none.
+
+    Args:
+        root: what a name stands for, with the annotations of its entry.
+        verified: the config and the layers were hashed in this run.
+    """
+    if not is_synthesised(root.descriptor):
+        return []
+    return [
+        f"image ID {root.blobs[0].digest}: original" + (", verified" if verified else ""),
+        f"manifest digest {root.digest}: NEW, the manifest is synthesised and will not equal the"
+        " registry's",
+    ]
