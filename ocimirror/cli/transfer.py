@@ -132,13 +132,15 @@ def copy_command(source: str, destination: str, profile: Profile | None, **optio
     """Copy one image from any location to any location.
 
     Locations: docker://HOST/REPOSITORY[:TAG][@DIGEST], oci:DIRECTORY[:NAME],
-    oci-archive:FILE[:NAME], or a path. A destination without a name keeps the source's.
+    oci-archive:FILE[:NAME], docker-archive:FILE[:REFERENCE], or a path. A destination without a
+    name keeps the source's.
 
     \b
     Examples:
       ocimirror copy docker://alpine:3.19 docker://registry.example.com/alpine
       ocimirror copy docker://alpine:3.19 oci-archive:alpine.tar
       ocimirror copy docker://alpine:3.19 oci-archive:alpine.tar --profile docker
+      ocimirror copy oci:./layout:alpine:3.19 docker-archive:- | docker load
       ocimirror copy oci:./layout:alpine:3.19 docker://127.0.0.1:5000/library/alpine:3.19
     """
     from ocimirror.errors import UsageError
@@ -146,7 +148,7 @@ def copy_command(source: str, destination: str, profile: Profile | None, **optio
     from ocimirror.workflows.places import parse_location
 
     ends = parse_location(source), parse_location(destination)
-    to_stdout = ends[1].scheme == "oci-archive" and ends[1].path == "-"
+    to_stdout = ends[1].is_archive and ends[1].path == "-"
     if to_stdout and options["json"]:
         raise UsageError("an archive on standard output leaves no room there for --json")
     if options["link_from"] and ends[1].scheme != "oci":

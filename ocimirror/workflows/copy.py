@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from ocimirror.copy.copy import copy as copy_images
 from ocimirror.copy.outcome import Options, Outcome, Reporter, Request, Silent
@@ -20,8 +20,19 @@ from ocimirror.stores.profiles import (
     one_image,
 )
 from ocimirror.stores.store import Source
-from ocimirror.workflows.identity import note_on_identity
+from ocimirror.workflows.identity import note_on_identity, notes_on_docker
 from ocimirror.workflows.places import Places, new_name
+
+
+@dataclass(slots=True)
+class _Wanted:
+    """What is read where, and what the user is told of it once it is there."""
+
+    source: Source
+    read_name: str
+    platforms: tuple[Platform, ...]
+    referrers: bool
+    notes: list[str] = field(default_factory=list)
 
 
 def copy(
@@ -40,7 +51,7 @@ def copy(
         profile: the engine that an OCI archive is for; what refers to the image is left out.
 
     Raises:
-        UsageError: the image would have no name in a layout, or does not suit the profile.
+        UsageError: the image would have no name in a layout, or does not suit the destination.
         NotFound: the source layout has no such image.
     """
     reporter = reporter or Silent()
@@ -50,35 +61,53 @@ def copy(
     name = new_name(destination, origin, source)
     if not platforms and isinstance(origin, LayoutSource) and source.digest is None:
         platforms = origin.index().find(source.name).platforms
+    wanted = _Wanted(origin, source.read_name, platforms, options.referrers)
     manifest_for = platforms if len(platforms) == 1 else ()
     if profile is not None:
-        _refuse_unsuited(profile, origin, source, name, manifest_for)
-        options = replace(options, referrers=False)
+        _suit_profile(wanted, profile, name, manifest_for)
+    elif destination.scheme == "docker-archive":
+        _choose_for_docker(wanted, name)
     store = places.destination(
         destination, dry_run=options.dry_run, profile=profile, platforms=manifest_for
     )
     shown = str(source), str(_named(destination, name))
-    request = Request(origin, source.read_name, store, name, *shown, platforms)
+    request = Request(wanted.source, wanted.read_name, store, name, *shown, wanted.platforms)
+    options = replace(options, referrers=wanted.referrers)
     (outcome,) = copy_images([request], options, _Unfinished(reporter))
-    if outcome.error is None and outcome.root is not None and is_synthesised(outcome.root):
-        root = origin.read_manifest(outcome.root)
-        outcome.notes += note_on_identity(root, verified=outcome.status == "copied")
-    if profile is not None:
-        outcome.notes.append(f"for {profile}: without signatures, SBOMs and attestations beside it")
     if isinstance(store, ArchiveWriter) and outcome.error is None:
         _commit(store, outcome, options)
+    if outcome.error is None:
+        outcome.notes += _notes_on_root(wanted.source, outcome)
+        outcome.notes += wanted.notes
     reporter.finished(outcome)
     return [outcome]
 
 
-def _refuse_unsuited(
-    profile: Profile, origin: Source, source: Location, name: str, platforms: Sequence[Platform]
+def _suit_profile(
+    wanted: _Wanted, profile: Profile, name: str, platforms: Sequence[Platform]
 ) -> None:
     """Find out before anything moves what the archive could not be."""
-    root = origin.resolve(source.read_name)
+    root = wanted.source.resolve(wanted.read_name)
     index_document(profile, [Image(name, root)])
     if has_docker_manifest(profile):
-        one_image(origin, root, platforms)
+        one_image(wanted.source, root, platforms)
+    wanted.referrers = False
+    wanted.notes.append(f"for {profile}: without signatures, SBOMs and attestations beside it")
+
+
+def _choose_for_docker(wanted: _Wanted, name: str) -> None:
+    """Read one image manifest only; a docker-archive has no place for more."""
+    root = wanted.source.resolve(wanted.read_name)
+    chosen = one_image(wanted.source, root, wanted.platforms)
+    wanted.read_name, wanted.platforms, wanted.referrers = str(chosen.digest), (), False
+    wanted.notes += notes_on_docker(root, chosen, name)
+
+
+def _notes_on_root(source: Source, outcome: Outcome) -> list[str]:
+    if outcome.root is None or not is_synthesised(outcome.root):
+        return []
+    root = source.read_manifest(outcome.root)
+    return note_on_identity(root, verified=outcome.status == "copied")
 
 
 def _commit(archive: ArchiveWriter, outcome: Outcome, options: Options) -> None:

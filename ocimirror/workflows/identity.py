@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.manifest import Manifest
 from ocimirror.stores.index import is_synthesised
 
@@ -20,3 +21,19 @@ def note_on_identity(root: Manifest, *, verified: bool = False) -> list[str]:
         f"manifest digest {root.digest}: NEW, the manifest is synthesised and will not equal the"
         " registry's",
     ]
+
+
+def notes_on_docker(root: Descriptor, manifest: Manifest, name: str) -> list[str]:
+    """Return what of an image a docker-archive keeps, and what is lost.
+
+    Args:
+        root: what was asked for.
+        manifest: the one image manifest of it that is in the archive.
+        name: its full reference, empty for none.
+    """
+    notes = [f"image ID {manifest.blobs[0].digest}: kept"]
+    if root.digest != manifest.digest:
+        notes.append(f"index {root.digest}: lost, with the other platforms")
+    notes.append(f"manifest digest {manifest.digest}: lost")
+    notes.append("signatures, SBOMs and attestations: lost")
+    return notes if name else [*notes, "tag: none, since the image has no name with a tag"]

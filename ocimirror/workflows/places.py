@@ -14,6 +14,7 @@ from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location, Reference, is_tag
 from ocimirror.stores.archive import Archive, ArchiveWriter
 from ocimirror.stores.dockerarchive.read import DockerArchive, is_docker_archive
+from ocimirror.stores.dockerarchive.write import DockerArchiveWriter
 from ocimirror.stores.exclusive import ExclusiveLayout
 from ocimirror.stores.index import LayoutSource
 from ocimirror.stores.layout import Layout
@@ -156,9 +157,13 @@ class Places:
         """
         if location.reference is not None:
             return self.repository(location.reference)
+        if location.is_archive and dry_run:
+            return MemoryStore(f"{location.scheme}:{location.path}")
+        if location.scheme == "docker-archive":
+            return self._stack.enter_context(
+                DockerArchiveWriter(location.path, durable=self._durable)
+            )
         if location.scheme == "oci-archive":
-            if dry_run:
-                return MemoryStore(f"oci-archive:{location.path}")
             return self._stack.enter_context(
                 ArchiveWriter(
                     location.path, durable=self._durable, profile=profile, platforms=platforms
@@ -205,6 +210,8 @@ def new_name(location: Location, source: Source, source_location: Location) -> s
             return location.reference.tag
         return known.tag if known else ""
     name = location.name
+    if location.scheme == "docker-archive":
+        return _name_for_docker(name, known)
     if name and (":" in name or "/" in name):
         return name_in_a_layout(Reference.parse(name))
     if name and not is_tag(name):
@@ -221,3 +228,11 @@ def new_name(location: Location, source: Source, source_location: Location) -> s
         f"{location}: the source does not say what the image is called",
         advice=f"Add a name: {location}:HOST/REPOSITORY:TAG",
     )
+
+
+def _name_for_docker(name: str, known: Reference | None) -> str:
+    """Return a full reference with a tag, or nothing: an image may be known by its ID only."""
+    reference = Reference.parse(name).readable() if name else known
+    if name and reference is not None and not reference.tag:
+        raise UsageError(f"docker loads tags, and no digests: {name}")
+    return name_in_a_layout(reference) if reference is not None and reference.tag else ""

@@ -36,6 +36,7 @@ CALLED_ONLY_IN = {
         "engines/borrowed.py",
         "model/strictjson.py",
         "stores/index.py",
+        "stores/dockerarchive/document.py",
         "stores/dockerarchive/synthesis.py",
         "stores/profiles.py",
         "stores/registry/credential_store.py",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ocimirror.errors import InvalidReference, MalformedManifest
 from ocimirror.model import strictjson
 from ocimirror.model.digest import Digest
 from ocimirror.model.reference import Reference
+from ocimirror.stores.profiles import repo_tags
 
 MANIFEST_FILE = "manifest.json"
 MAX_SIZE_BYTES = 16 * 1024 * 1024
@@ -47,6 +49,17 @@ def saved_images(raw: bytes, what: str) -> list[SavedImage]:
     if not isinstance(document, list) or not document:
         raise MalformedManifest(f"{what} lists no images")
     return [_image(item, f"[{number}] of {what}") for number, item in enumerate(document)]
+
+
+def document_of(config: str, name: str, layers: Sequence[str]) -> bytes:
+    """Return manifest.json of one image.
+
+    Args:
+        config, layers: member names.
+        name: what it is called; a tag is written only where it has a repository and a tag.
+    """
+    entry = {"Config": config, "RepoTags": repo_tags(name), "Layers": list(layers)}
+    return json.dumps([entry], ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _image(item: object, what: str) -> SavedImage:
