@@ -126,9 +126,21 @@ def push_command(
     help="The engine that an oci-archive: is for: which names are in it, and a manifest.json.",
 )
 @linking
+@option(
+    "--with",
+    "originals",
+    metavar="LOCATION",
+    help="Restore an image whose manifest was made (docker-archive:) from where the original is.",
+)
 @copying
 @shared
-def copy_command(source: str, destination: str, profile: Profile | None, **options: Any) -> int:
+def copy_command(
+    source: str,
+    destination: str,
+    profile: Profile | None,
+    originals: str | None,
+    **options: Any,
+) -> int:
     """Copy one image from any location to any location.
 
     Locations: docker://HOST/REPOSITORY[:TAG][@DIGEST], oci:DIRECTORY[:NAME],
@@ -141,6 +153,7 @@ def copy_command(source: str, destination: str, profile: Profile | None, **optio
       ocimirror copy docker://alpine:3.19 oci-archive:alpine.tar
       ocimirror copy docker://alpine:3.19 oci-archive:alpine.tar --profile docker
       ocimirror copy oci:./layout:alpine:3.19 docker-archive:- | docker load
+      ocimirror copy docker-archive:saved.tar oci:./layout --with docker://alpine:3.19
       ocimirror copy oci:./layout:alpine:3.19 docker://127.0.0.1:5000/library/alpine:3.19
     """
     from ocimirror.errors import UsageError
@@ -148,6 +161,7 @@ def copy_command(source: str, destination: str, profile: Profile | None, **optio
     from ocimirror.workflows.places import parse_location
 
     ends = parse_location(source), parse_location(destination)
+    kept = None if originals is None else parse_location(originals)
     to_stdout = ends[1].is_archive and ends[1].path == "-"
     if to_stdout and options["json"]:
         raise UsageError("an archive on standard output leaves no room there for --json")
@@ -159,7 +173,13 @@ def copy_command(source: str, destination: str, profile: Profile | None, **optio
         settings,
         1,
         lambda places, reporter: copy(
-            *ends, places, copy_options, reporter, platforms=platforms, profile=profile
+            *ends,
+            places,
+            copy_options,
+            reporter,
+            platforms=platforms,
+            profile=profile,
+            originals=kept,
         ),
         aside=to_stdout,
     )

@@ -20,7 +20,8 @@ from ocimirror.stores.profiles import (
     one_image,
 )
 from ocimirror.stores.store import Source
-from ocimirror.workflows.identity import note_on_identity, notes_on_docker
+from ocimirror.workflows.identity import note_on_identity, notes_on_docker, notes_on_restored
+from ocimirror.workflows.originals import restore
 from ocimirror.workflows.places import Places, new_name
 
 
@@ -44,15 +45,18 @@ def copy(
     *,
     platforms: tuple[Platform, ...] = (),
     profile: Profile | None = None,
+    originals: Location | None = None,
 ) -> list[Outcome]:
     """Copy an image; a destination without a name keeps the source's.
 
     Args:
+        originals: where the original manifest may be of an image whose manifest was made.
         profile: the engine that an OCI archive is for; what refers to the image is left out.
 
     Raises:
         UsageError: the image would have no name in a layout, or does not suit the destination.
         NotFound: the source layout has no such image.
+        DigestNotPreserved: `originals` do not lead to this image.
     """
     reporter = reporter or Silent()
     if profile is not None and destination.scheme != "oci-archive":
@@ -62,6 +66,9 @@ def copy(
     if not platforms and isinstance(origin, LayoutSource) and source.digest is None:
         platforms = origin.index().find(source.name).platforms
     wanted = _Wanted(origin, source.read_name, platforms, options.referrers)
+    if originals is not None:
+        _restore(wanted, places, originals, name)
+        platforms = wanted.platforms
     manifest_for = platforms if len(platforms) == 1 else ()
     if profile is not None:
         _suit_profile(wanted, profile, name, manifest_for)
@@ -81,6 +88,19 @@ def copy(
         outcome.notes += wanted.notes
     reporter.finished(outcome)
     return [outcome]
+
+
+def _restore(wanted: _Wanted, places: Places, originals: Location, name: str) -> None:
+    """Go on with the original manifest, where the one at hand was made."""
+    made = wanted.source.resolve(wanted.read_name)
+    if not is_synthesised(made):
+        wanted.notes.append(f"manifest {made.digest} is the original: nothing to restore")
+        return
+    place = places.source(originals)
+    restored = restore(wanted.source, made, place, originals.read_name, name)
+    wanted.source, wanted.read_name = restored.source, str(restored.root.digest)
+    wanted.platforms = wanted.platforms or restored.platforms
+    wanted.notes += notes_on_restored(restored.root, restored.manifest, str(originals))
 
 
 def _suit_profile(

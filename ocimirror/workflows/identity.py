@@ -37,3 +37,17 @@ def notes_on_docker(root: Descriptor, manifest: Manifest, name: str) -> list[str
     notes.append(f"manifest digest {manifest.digest}: lost")
     notes.append("signatures, SBOMs and attestations: lost")
     return notes if name else [*notes, "tag: none, since the image has no name with a tag"]
+
+
+def notes_on_restored(root: Descriptor, manifest: Manifest, originals: str) -> list[str]:
+    """Return which identities an image got back.
+
+    Args:
+        root, manifest: the original ones.
+        originals: the location that has them.
+    """
+    what = f"index {root.digest}, " if root.digest != manifest.digest else ""
+    return [
+        f"image ID {manifest.blobs[0].digest}: original",
+        f"{what}manifest {manifest.digest}: original, proved and restored from {originals}",
+    ]

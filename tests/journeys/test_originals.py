@@ -1,0 +1,230 @@
+"""`copy docker-archive: … --with`: an image gets its original digest back, proved, or does not."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import images
+from tests.support.command import Result, ocimirror
+from tests.support.dockerarchives import Saved, docker_since_25, flat, platform_parts, saved
+from tests.support.engines import Dockerd, run_dockerd, short_directory
+from tests.support.judge import contents_of, faults_of, names_of
+from tests.support.registry import StrictRegistry
+
+NAME = "reg.example.com/team/app:1.0"
+MULTI = images.multi()
+CONFIG, LAYERS = platform_parts(MULTI, "amd64")
+SAVED = Saved(MULTI.blobs[CONFIG], tuple(gzip.decompress(MULTI.blobs[d]) for d in LAYERS))
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """What an engine saves of the amd64 image: its config and plain layers."""
+    return flat(SAVED, [NAME]).write(tmp_path / "saved.tar")
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Path:
+    """The layout that the image came from."""
+    return images.write_layout(tmp_path / "layout", {NAME: MULTI})
+
+
+def restored(archive: Path, *originals: str | Path, to: str = "out") -> Result:
+    options = [word for place in originals for word in ("--with", str(place))]
+    return ocimirror("copy", archive, f"oci:{archive.parent / to}", *options, "--json")
+
+
+def image_of(result: Result) -> dict[str, Any]:
+    assert result.code == 0, result.stderr
+    (image,) = result.document["images"]
+    return dict(image)
+
+
+def test_index_and_manifests_are_the_original_ones_again(
+    tmp_path: Path, archive: Path, layout: Path
+) -> None:
+    image = image_of(restored(archive, layout))
+    assert image["digest"] == MULTI.root
+    assert (image["synthesised"], image["sparse"]) == (False, False)
+    assert names_of(tmp_path / "out") == {NAME: MULTI.root}
+    assert contents_of(tmp_path / "out") == MULTI.contents
+    assert f"image ID {CONFIG}: original" in image["notes"]
+    assert f"index {MULTI.root}, manifest" in image["notes"][-1]
+
+
+def test_what_docker_28_made_up_is_replaced_too(tmp_path: Path, layout: Path) -> None:
+    archive = docker_since_25(SAVED, NAME).write(tmp_path / "saved.tar")
+    result = ocimirror(
+        "copy", f"docker-archive:{archive}", f"oci:{tmp_path}/out", "--with", layout, "--json"
+    )
+    assert image_of(result)["digest"] == MULTI.root
+
+
+def test_where_other_platforms_are_absent_the_image_is_sparse(
+    tmp_path: Path, archive: Path, layout: Path
+) -> None:
+    arguments = ("copy", layout, f"oci:{tmp_path}/sparse", "--platform", "linux/amd64")
+    assert ocimirror(*arguments).code == 0
+    image = image_of(restored(archive, f"oci:{tmp_path}/sparse"))
+    assert (image["digest"], image["sparse"]) == (MULTI.root, True)
+    assert ocimirror("verify", tmp_path / "out").code == 0
+
+
+def test_other_platforms_that_have_lost_layers_stay_absent(
+    tmp_path: Path, archive: Path, layout: Path
+) -> None:
+    for architecture in ("arm64", "arm"):
+        layer = platform_parts(MULTI, architecture)[1][-1]
+        images.blob_path(layout, layer).unlink()
+    image = image_of(restored(archive, layout))
+    assert (image["digest"], image["sparse"]) == (MULTI.root, True)
+    assert ocimirror("verify", tmp_path / "out").code == 0
+
+
+def test_layers_that_only_the_archive_has_are_taken_from_there(
+    tmp_path: Path, layout: Path
+) -> None:
+    archive = tmp_path / "ours.tar"
+    options = ("--platform", "linux/amd64")
+    assert ocimirror("copy", layout, f"docker-archive:{archive}", *options).code == 0
+    for layer in LAYERS:
+        images.blob_path(layout, layer).unlink()
+    image = image_of(restored(archive, layout))
+    assert image["digest"] == MULTI.root
+    assert set(LAYERS) < set(contents_of(tmp_path / "out"))
+
+
+def test_a_registry_gives_the_original_back(
+    tmp_path: Path, archive: Path, registry: StrictRegistry
+) -> None:
+    images.push(registry, "team/app", "1.0", MULTI)
+    image = image_of(restored(archive, f"docker://{registry.host}/team/app:1.0"))
+    assert image["digest"] == MULTI.root
+    assert contents_of(tmp_path / "out") == MULTI.contents
+
+
+def test_the_original_may_have_another_name_there(tmp_path: Path, archive: Path) -> None:
+    other = images.write_layout(
+        tmp_path / "other", {"mirror.example.com/x:9": MULTI, "y.example.com/z:1": images.single()}
+    )
+    assert image_of(restored(archive, other))["digest"] == MULTI.root
+    assert names_of(tmp_path / "out") == {NAME: MULTI.root}
+
+
+def test_a_manifest_without_an_index_is_restored(tmp_path: Path) -> None:
+    graph = images.single()
+    document = json.loads(graph.raw)
+    config = graph.blobs[document["config"]["digest"]]
+    tars = [gzip.decompress(graph.blobs[layer["digest"]]) for layer in document["layers"]]
+    archive = flat(Saved(config, tuple(tars)), [NAME]).write(tmp_path / "saved.tar")
+    layout = images.write_layout(tmp_path / "layout", {NAME: graph})
+    assert image_of(restored(archive, layout))["digest"] == graph.root
+
+
+def test_what_refers_to_the_original_comes_along(tmp_path: Path, archive: Path) -> None:
+    signature = images.with_subject(MULTI)
+    layout = images.write_layout(tmp_path / "layout", {NAME: MULTI}, unnamed=[signature])
+    assert image_of(restored(archive, layout))["referrers"] == 1
+    assert signature.root in contents_of(tmp_path / "out")
+
+
+def test_an_archive_with_the_original_has_nothing_to_restore(tmp_path: Path, layout: Path) -> None:
+    archive = tmp_path / "both.tar"
+    options = ("--profile", "docker", "--platform", "linux/amd64")
+    assert ocimirror("copy", layout, f"oci-archive:{archive}", *options).code == 0
+    source = f"docker-archive:{archive}"
+    result = ocimirror("copy", source, f"oci:{tmp_path}/out", "--with", layout, "--json")
+    assert "nothing to restore" in image_of(result)["notes"][-1]
+
+
+# --- not proved ----------------------------------------------------------------------------------
+
+
+def assert_not_restored(result: Result, archive: Path, *words: str) -> None:
+    assert result.code == 9, result.stderr
+    error = result.document["error"]
+    assert error["code"] == "digest_not_preserved"
+    assert all(word in error["message"] for word in words), error["message"]
+    assert not (archive.parent / "out").exists()
+
+
+def test_another_image_is_not_the_original(tmp_path: Path, archive: Path) -> None:
+    other = images.write_layout(tmp_path / "other", {NAME: images.single()})
+    assert_not_restored(restored(archive, other), archive, CONFIG, str(other))
+
+
+def test_a_manifest_that_was_made_is_not_the_original(tmp_path: Path, archive: Path) -> None:
+    assert restored(archive, to="made").code == 0
+    assert_not_restored(restored(archive, f"oci:{tmp_path}/made"), archive, CONFIG)
+    shutil.copytree(tmp_path / "made", tmp_path / "unmarked")
+    index = tmp_path / "unmarked" / "index.json"
+    document = json.loads(index.read_bytes())
+    del document["manifests"][0]["annotations"]["dev.ocimirror.manifest"]
+    index.write_text(json.dumps(document))
+    assert_not_restored(restored(archive, f"oci:{tmp_path}/unmarked"), archive, CONFIG)
+
+
+def test_a_layer_that_is_nowhere_is_named(tmp_path: Path, archive: Path, layout: Path) -> None:
+    images.blob_path(layout, LAYERS[1]).unlink()
+    assert_not_restored(restored(archive, layout), archive, LAYERS[1], "neither in")
+
+
+def test_a_manifest_with_other_layers_is_not_the_original(tmp_path: Path) -> None:
+    """The config is the image's, and the manifest is one layer short of it."""
+    graph = images.single()
+    document = json.loads(graph.raw)
+    builder = images.Builder()
+    config = builder.blob(graph.blobs[document["config"]["digest"]], images.OCI_CONFIG)
+    layer = document["layers"][0]
+    builder.blob(graph.blobs[layer["digest"]], layer["mediaType"])
+    short = {**document, "config": config, "layers": [layer]}
+    forged = builder.graph(builder.manifest(images.compact(short), images.OCI_MANIFEST))
+    layout = images.write_layout(tmp_path / "layout", {NAME: forged})
+    tars = [gzip.decompress(graph.blobs[layer["digest"]]) for layer in document["layers"]]
+    raw = graph.blobs[config["digest"]]
+    archive = flat(Saved(raw, tuple(tars)), [NAME]).write(tmp_path / "saved.tar")
+    assert_not_restored(restored(archive, layout), archive, "1 layers")
+
+
+def test_an_original_that_is_not_there_is_not_found(tmp_path: Path, archive: Path) -> None:
+    assert restored(archive, f"oci:{tmp_path}/nothing").code == 4
+
+
+def test_a_damaged_layer_of_the_original_is_an_integrity_error(
+    tmp_path: Path, archive: Path, layout: Path
+) -> None:
+    blob = images.blob_path(layout, LAYERS[1])
+    blob.write_bytes(blob.read_bytes()[::-1])
+    result = restored(archive, layout)
+    assert result.code == 5
+    assert names_of(tmp_path / "out") == {}
+
+
+# --- the whole way -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def dockerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dockerd]:
+    with run_dockerd(short_directory(tmp_path_factory, "d")) as daemon:
+        yield daemon
+
+
+def test_what_docker_saved_gets_its_digest_back(
+    tmp_path: Path, layout: Path, dockerd: Dockerd
+) -> None:
+    loaded, archive = tmp_path / "load.tar", tmp_path / "saved.tar"
+    options = ("--platform", "linux/amd64")
+    assert ocimirror("copy", layout, f"docker-archive:{loaded}", *options).code == 0
+    dockerd.docker("load", "-i", str(loaded))
+    dockerd.docker("save", "-o", str(archive), NAME)
+    assert image_of(restored(archive, to="made"))["digest"] != MULTI.root
+    assert image_of(restored(archive, layout))["digest"] == MULTI.root
+    assert faults_of(tmp_path / "out") == []
+    assert saved().image_id != CONFIG
