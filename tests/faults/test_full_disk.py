@@ -61,6 +61,7 @@ def check_nothing_is_lost_and_finish(mount: Path) -> None:
     assert faults_of(layout) == []
 
 
+@pytest.mark.bar("R04")
 def test_what_does_not_fit_is_refused_with_bytes_needed_and_free(small_disk: Path) -> None:
     with Layout(str(small_disk / "layout"), "write") as store:
         (outcome,) = copy_all(source_of_big(), store, [NAME], jobs=1)
@@ -72,6 +73,7 @@ def test_what_does_not_fit_is_refused_with_bytes_needed_and_free(small_disk: Pat
     check_nothing_is_lost_and_finish(small_disk)
 
 
+@pytest.mark.bar("R04")
 def test_a_disk_that_fills_up_meanwhile_says_what_was_written_and_is_free(
     small_disk: Path,
 ) -> None:
@@ -93,6 +95,7 @@ def test_a_disk_that_fills_up_meanwhile_says_what_was_written_and_is_free(
     check_nothing_is_lost_and_finish(small_disk)
 
 
+@pytest.mark.bar("R04")
 def test_an_index_that_does_not_fit_leaves_the_old_one(small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,size=8m", small_disk], check=True)
     with Layout(str(small_disk / "layout"), "write") as store:

@@ -102,6 +102,7 @@ def old_layout(tmp_path: Path) -> Path:
     return directory
 
 
+@pytest.mark.bar("R03")
 def test_a_layout_that_holds_images_survives_power_loss_at_every_step(old_layout: Path) -> None:
     disk = disk_of(old_layout)
     recorder = recorded(old_layout, Recorder())
@@ -110,6 +111,7 @@ def test_a_layout_that_holds_images_survives_power_loss_at_every_step(old_layout
     assert complaints(states, recorder, OLD) == []
 
 
+@pytest.mark.bar("R03")
 def test_a_layout_that_is_being_made_survives_power_loss_at_every_step(tmp_path: Path) -> None:
     directory = tmp_path / "new" / "and" / "deep" / "layout"
     disk = disk_of(tmp_path)
@@ -118,6 +120,7 @@ def test_a_layout_that_is_being_made_survives_power_loss_at_every_step(tmp_path:
     assert complaints(states, recorder, {}) == []
 
 
+@pytest.mark.bar("R03")
 def test_power_loss_right_after_a_report_finds_what_was_reported(old_layout: Path) -> None:
     """The last step: every image was reported, and nothing that hangs in the air matters."""
     disk = disk_of(old_layout)

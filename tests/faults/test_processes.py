@@ -110,6 +110,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> list[Killed]:
         )
 
 
+@pytest.mark.bar("R01")
 def test_a_layout_survives_kill_9_at_any_moment_and_the_next_run_finishes(
     killed: list[Killed],
 ) -> None:
@@ -121,6 +122,7 @@ def test_the_kills_came_while_there_was_something_to_kill(killed: list[Killed]) 
     assert sum(k.leftovers > 0 for k in killed) >= 5
 
 
+@pytest.mark.bar("R07")
 def test_twenty_processes_at_once_write_twenty_names_into_a_new_layout(tmp_path: Path) -> None:
     wanted = named(images.shared_layers(20, 3, 4000, shared_fraction=0.67))
     source = images.write_layout(tmp_path / "source", wanted)
@@ -134,6 +136,7 @@ def test_twenty_processes_at_once_write_twenty_names_into_a_new_layout(tmp_path:
     assert leftovers_of(tmp_path / "layout") == []
 
 
+@pytest.mark.bar("R10")
 def test_a_lock_of_a_killed_process_needs_no_cleaning(tmp_path: Path) -> None:
     source = images.write_layout(tmp_path / "source", NEW)
     process = start(source, tmp_path / "layout", 0.05, *NEW)

@@ -46,6 +46,7 @@ def push_large(registry: Registry, repository: str) -> str:
     return f"{registry.host}/{repository}:large"
 
 
+@pytest.mark.bar("R01")
 def test_kill_9_at_twenty_moments_loses_nothing_and_the_next_run_finishes(
     docker_registry: Registry, repository: str, tmp_path: Path
 ) -> None:
@@ -71,6 +72,7 @@ def test_kill_9_at_twenty_moments_loses_nothing_and_the_next_run_finishes(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.bar("R02")
 def test_a_signal_stops_the_run_within_five_seconds_and_leaves_no_temporary_file(
     number: signal.Signals, docker_registry: Registry, repository: str, tmp_path: Path
 ) -> None:
@@ -94,6 +96,7 @@ def test_a_signal_stops_the_run_within_five_seconds_and_leaves_no_temporary_file
     assert ocimirror("verify", layout).code == 0
 
 
+@pytest.mark.bar("R02")
 def test_a_signal_stops_a_run_that_waits_for_a_silent_peer(
     docker_registry: Registry, repository: str, tmp_path: Path
 ) -> None:
@@ -111,6 +114,7 @@ def test_a_signal_stops_a_run_that_waits_for_a_silent_peer(
     assert process.returncode == 143
 
 
+@pytest.mark.bar("R07")
 def test_twenty_pulls_at_once_into_one_layout_keep_twenty_names(
     docker_registry: Registry, repository: str, tmp_path: Path
 ) -> None:

@@ -62,6 +62,7 @@ def assert_all_there(registry: Registry, repository: str, signed: Signed) -> Non
 
 @pytest.mark.parametrize("destination", KINDS)
 @pytest.mark.parametrize("source", KINDS)
+@pytest.mark.bar("R49", "no-referrers-api")
 def test_every_attachment_arrives_through_layout_and_archive(
     source: str, destination: str, registries: SimpleNamespace, tmp_path: Path
 ) -> None:
@@ -84,6 +85,7 @@ def test_every_attachment_arrives_through_layout_and_archive(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.bar("R49", "quay-no-oci-subject")
 def test_every_attachment_arrives_from_registry_to_registry_and_by_push(
     kind: str, registries: SimpleNamespace, tmp_path: Path
 ) -> None:
@@ -153,6 +155,7 @@ def test_an_unchanged_image_costs_one_request_more_and_the_repository_a_handful(
     assert len(here.requests) - before <= 2 * len(names) + 5
 
 
+@pytest.mark.bar("R49", "gitlab-fallback-alias")
 def test_gitlab_answers_the_fallback_tag_with_the_image_itself_and_that_is_no_referrer(
     registries: SimpleNamespace, tmp_path: Path
 ) -> None:
@@ -166,6 +169,7 @@ def test_gitlab_answers_the_fallback_tag_with_the_image_itself_and_that_is_no_re
     assert image_of(pulled)["referrers"] == 0
 
 
+@pytest.mark.bar("R49")
 def test_what_is_listed_and_has_another_subject_is_left_out(
     registries: SimpleNamespace, tmp_path: Path
 ) -> None:
@@ -183,6 +187,7 @@ def test_what_is_listed_and_has_another_subject_is_left_out(
     assert not (tmp_path / "layout" / "blobs" / wrong.root.replace(":", "/")).exists()
 
 
+@pytest.mark.bar("R49")
 def test_an_error_while_looking_is_an_error_and_never_none(
     registries: SimpleNamespace, proxy: object, tmp_path: Path
 ) -> None:
@@ -198,6 +203,7 @@ def test_an_error_while_looking_is_an_error_and_never_none(
     assert pulled.document["images"][0]["status"] == "failed"
 
 
+@pytest.mark.bar("R50")
 def test_the_fallback_index_keeps_what_others_wrote(
     registries: SimpleNamespace, tmp_path: Path
 ) -> None:
@@ -273,6 +279,7 @@ def test_inspect_shows_what_refers_to_an_image_and_to_its_children(
         assert found == {graph.root for graph in signed.referrers[child["digest"]]}
 
 
+@pytest.mark.bar("R49")
 def test_one_repository_that_hides_its_referrers_does_not_hide_those_of_another(
     registries: SimpleNamespace, proxy: object, tmp_path: Path
 ) -> None:

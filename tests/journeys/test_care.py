@@ -218,6 +218,7 @@ def test_gc_keeps_sparse_images_and_images_without_their_foreign_layers(
         assert contents_of(directory) == before
 
 
+@pytest.mark.bar("R09")
 def test_gc_exits_7_while_a_pull_runs_and_wait_waits(
     docker_registry: Registry, repository: str, layout: Path
 ) -> None:
@@ -242,6 +243,7 @@ def test_gc_exits_7_while_a_pull_runs_and_wait_waits(
     assert faults_of(layout) == []
 
 
+@pytest.mark.bar("R09")
 def test_gc_beside_pulls_never_takes_what_they_need(
     docker_registry: Registry, repository: str, tmp_path: Path
 ) -> None:
@@ -323,6 +325,7 @@ def damage(layout: Path, graph: Graph, what: str) -> None:
 
 @pytest.mark.parametrize("what", DAMAGES)
 @pytest.mark.parametrize("place", ["its registry", "another registry", "a layout", "an archive"])
+@pytest.mark.bar("R13")
 def test_repair_fetches_what_is_damaged_again(
     what: str, place: str, docker_registry: Registry, repository: str, tmp_path: Path
 ) -> None:
@@ -497,6 +500,7 @@ def test_a_signal_stops_a_repair_and_what_was_there_stays(
 
 
 @pytest.mark.parametrize("torn", [b"", b'{"schemaVersion":2,"manif', b"\0" * 500, None])
+@pytest.mark.bar("R12")
 def test_repair_takes_a_damaged_index_from_the_one_before(layout: Path, torn: bytes | None) -> None:
     ocimirror("tag", layout, APP, "last")
     damaged = layout / "index.json"

@@ -103,6 +103,7 @@ def test_images_file_takes_the_list_that_kubeadm_prints(
     assert len(index_of(tmp_path / "layout")) == 2
 
 
+@pytest.mark.bar("hub-head-first", "zot-same-digest")
 def test_a_second_pull_asks_one_request_a_tag_and_says_unchanged(
     repository: str, tmp_path: Path
 ) -> None:
@@ -122,6 +123,7 @@ def test_a_second_pull_asks_one_request_a_tag_and_says_unchanged(
     assert sorted(manifests) == sorted(("HEAD", f"/v2/{repository}/manifests/{t}") for t in tags)
 
 
+@pytest.mark.bar("R22")
 def test_a_failed_image_does_not_stop_the_others(
     docker_registry: Registry, repository: str, tmp_path: Path
 ) -> None:
@@ -286,6 +288,7 @@ def test_a_failure_has_its_document_also_where_the_environment_asks_for_json(
     assert result.document["error"]["code"] == "not_found"
 
 
+@pytest.mark.bar("R42")
 def test_a_name_cannot_forge_a_line_of_output(tmp_path: Path) -> None:
     images.write_layout(tmp_path / "layout", {"reg.example.com/app:1": images.single()})
     index = tmp_path / "layout" / "index.json"

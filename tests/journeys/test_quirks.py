@@ -24,6 +24,7 @@ def graph(docker_registry: Registry, repository: str) -> images.Graph:
     return made
 
 
+@pytest.mark.bar("harbor-head-length")
 def test_harbor_announces_another_length_in_head_than_it_sends(
     graph: images.Graph, docker_registry: Registry, repository: str, proxy: Front, tmp_path: Path
 ) -> None:
@@ -38,6 +39,7 @@ def test_harbor_announces_another_length_in_head_than_it_sends(
 
 
 @pytest.mark.parametrize("status", [404, 405, 412])
+@pytest.mark.bar("R48", "nexus-head-404", "harbor-head-412")
 def test_nexus_and_harbor_refuse_head_and_answer_get(
     status: int,
     graph: images.Graph,
@@ -54,6 +56,7 @@ def test_nexus_and_harbor_refuse_head_and_answer_get(
     assert pulled.document["images"][0]["digest"] == graph.root
 
 
+@pytest.mark.bar("R48", "no-digest-header")
 def test_ecr_leaves_out_the_digest_header(
     graph: images.Graph, docker_registry: Registry, repository: str, proxy: Front, tmp_path: Path
 ) -> None:
@@ -67,6 +70,7 @@ def test_ecr_leaves_out_the_digest_header(
     assert copied == graph.raw
 
 
+@pytest.mark.bar("R32", "ecr-immutable", "harbor-immutable-412")
 def test_an_immutable_tag_with_the_same_digest_is_success_without_a_put(
     graph: images.Graph, docker_registry: Registry, repository: str, proxy: Front, tmp_path: Path
 ) -> None:
@@ -93,6 +97,7 @@ def large(tmp_path: Path) -> images.Graph:
 
 
 @pytest.mark.parametrize("limits", ["ghcr", "minimum"])
+@pytest.mark.bar("ghcr-patch-4-mib", "artifactory-patch")
 def test_where_one_put_is_too_large_the_blob_goes_in_chunks(
     limits: str, large: images.Graph, registry: StrictRegistry, proxy: Front, tmp_path: Path
 ) -> None:
@@ -111,6 +116,7 @@ def test_where_one_put_is_too_large_the_blob_goes_in_chunks(
     assert front.count("PATCH", "/blobs/") >= 4
 
 
+@pytest.mark.bar("distribution-stale-session")
 def test_a_chunk_that_was_lost_is_sent_again_from_where_the_registry_is(
     large: images.Graph, registry: StrictRegistry, proxy: Front, tmp_path: Path
 ) -> None:

@@ -89,6 +89,7 @@ def test_without_the_right_password_it_is_denied_and_nothing_is_tried_twice(
     assert result.stderr.count("401") <= 3
 
 
+@pytest.mark.bar("R26", "gitlab-short-tokens")
 def test_tokens_of_five_seconds_carry_pull_and_push(
     token_registry: Registry, token_server: TokenServer, repository: str, tmp_path: Path
 ) -> None:
@@ -103,6 +104,7 @@ def test_tokens_of_five_seconds_carry_pull_and_push(
     assert token_registry.get_manifest(f"mirror/{repository}", "1.0") == images.multi().raw
 
 
+@pytest.mark.bar("R27")
 def test_a_token_service_that_is_down_is_named_and_worth_another_try(
     token_registry: Registry, token_server: TokenServer, repository: str, tmp_path: Path
 ) -> None:
@@ -116,6 +118,7 @@ def test_a_token_service_that_is_down_is_named_and_worth_another_try(
     assert "token service" in image["error"]["diagnostics"]
 
 
+@pytest.mark.bar("R51")
 def test_a_password_never_reaches_another_host(
     htpasswd_registry: Registry, repository: str, tmp_path: Path
 ) -> None:

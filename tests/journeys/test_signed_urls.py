@@ -41,6 +41,7 @@ def status_of(url: str) -> int:
 
 
 @pytest.mark.parametrize("at", [1_500_000, len(GRAPH.blobs[LAYER]) - 2])
+@pytest.mark.bar("R36", "signed-url-ends")
 def test_where_the_link_is_cut_and_the_url_has_ended_the_registry_gives_a_new_one(
     at: int, registry: StrictRegistry, nginx: Nginx, proxy: Front, tmp_path: Path
 ) -> None:
@@ -84,6 +85,7 @@ def test_where_the_link_is_cut_and_the_url_has_ended_the_registry_gives_a_new_on
     assert all('auth="-"' in line for line in nginx.requests())
 
 
+@pytest.mark.bar("R36", "signed-url-ends")
 def test_the_next_run_goes_on_from_a_new_url(
     registry: StrictRegistry, nginx: Nginx, proxy: Front, tmp_path: Path
 ) -> None:

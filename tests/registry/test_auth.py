@@ -107,6 +107,7 @@ def test_an_identity_token_is_exchanged_by_post(
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 405])
+@pytest.mark.bar("artifactory-scope")
 def test_a_service_without_post_is_asked_by_get(
     status, token_registry, token_server, connect, login, repository
 ) -> None:
@@ -130,6 +131,7 @@ def test_several_scopes_are_repeated_in_get(
     ]
 
 
+@pytest.mark.bar("R26", "gitlab-short-tokens")
 def test_a_token_is_renewed_before_it_ends(
     token_registry, token_server, connect, login, proxy, repository
 ) -> None:
@@ -145,6 +147,7 @@ def test_a_token_is_renewed_before_it_ends(
     assert len(token_server.requests) == 2
 
 
+@pytest.mark.bar("R26")
 def test_a_token_that_was_revoked_is_replaced_once(
     token_registry, token_server, connect, login, proxy, repository
 ) -> None:
@@ -172,6 +175,7 @@ def test_a_scope_that_is_not_granted_ends_after_one_fresh_token(
     assert len(front.requests) == 2
 
 
+@pytest.mark.bar("R28")
 def test_credentials_revoked_in_the_middle_are_tried_twice_at_most(
     token_registry, token_server, connect, login, repository
 ) -> None:
@@ -187,6 +191,7 @@ def test_credentials_revoked_in_the_middle_are_tried_twice_at_most(
     assert len(token_server.requests) <= 2
 
 
+@pytest.mark.bar("R26")
 def test_no_lifetime_means_a_minute(
     token_registry, token_server, connect, login, repository
 ) -> None:
@@ -198,6 +203,7 @@ def test_no_lifetime_means_a_minute(
     assert len(token_server.requests) == 1
 
 
+@pytest.mark.bar("artifactory-scope")
 def test_a_challenge_without_scope_gets_ours(
     token_registry, token_server, connect, login, proxy, repository
 ) -> None:
@@ -245,6 +251,7 @@ def test_threads_share_one_token_request(
     assert len(token_server.requests) == 1
 
 
+@pytest.mark.bar("R26", "gitlab-short-tokens")
 def test_an_upload_whose_token_ended_can_be_tried_again(
     token_registry, token_server, connect, login, proxy, repository
 ) -> None:
@@ -256,6 +263,7 @@ def test_an_upload_whose_token_ended_can_be_tried_again(
     assert len(token_server.requests) == 2
 
 
+@pytest.mark.bar("quay-delete-scope")
 def test_cancelling_an_upload_costs_no_rights(
     token_registry, token_server, connect, login, repository
 ) -> None:
@@ -272,6 +280,7 @@ def test_cancelling_an_upload_costs_no_rights(
 
 
 @pytest.mark.parametrize("broken", ["500", "html"])
+@pytest.mark.bar("R27")
 def test_a_broken_token_service_is_said_to_be_that(
     broken, token_registry, token_server, connect, login, repository
 ) -> None:
@@ -321,6 +330,7 @@ def asking(realm: str, **more: str):
         (Respond(400), AuthenticationFailed),
     ],
 )
+@pytest.mark.bar("acr-429")
 def test_whatever_a_token_service_answers_is_one_of_our_errors(
     answer, expected, canary, connect, repository
 ) -> None:
@@ -391,6 +401,7 @@ def test_a_realm_is_never_reached_without_tls_verification(
 # --- who sees a secret ---------------------------------------------------------------------------
 
 
+@pytest.mark.bar("R37", "ecr-blob-redirect")
 def test_a_redirect_elsewhere_carries_no_authorization(
     registry, connect, login, proxy, canary, repository
 ) -> None:
@@ -419,6 +430,7 @@ def test_a_redirect_elsewhere_carries_no_authorization(
     assert "cookie" not in storage.visits[0].headers
 
 
+@pytest.mark.bar("R37")
 def test_a_challenge_from_elsewhere_gets_no_secret(
     registry, connect, login, proxy, canary, repository
 ) -> None:
@@ -457,6 +469,7 @@ def test_an_upload_elsewhere_carries_no_authorization(
     assert not storage.saw(PASSWORD)
 
 
+@pytest.mark.bar("R37")
 def test_a_refused_upload_elsewhere_gets_no_secret(
     registry, connect, login, proxy, canary, repository
 ) -> None:
@@ -492,6 +505,7 @@ ACTS = {
 
 @pytest.mark.parametrize("host", ["localhost", "127.1", "2130706433", "[::ffff:127.0.0.1]"])
 @pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.bar("R38")
 def test_a_hostile_registry_leads_nobody_elsewhere(
     source, host, registry, connect, login, proxy, canary, repository, image
 ) -> None:
@@ -537,6 +551,7 @@ def test_netrc_and_the_environment_are_not_read(
     assert trap.visits == []
 
 
+@pytest.mark.bar("artifactory-cookies")
 def test_no_cookie_is_kept(filled, connect, proxy, repository, image) -> None:
     front = proxy(filled, Rule("HEAD", "", SetHeader("Set-Cookie", "session=1; Path=/")))
     store = connect(front).repository(repository)
@@ -545,6 +560,7 @@ def test_no_cookie_is_kept(filled, connect, proxy, repository, image) -> None:
     assert all("cookie" not in seen.headers for seen in front.requests)
 
 
+@pytest.mark.bar("R51")
 def test_secrets_are_in_no_message_no_log_and_no_repr(
     caplog, canary, connect, login, repository
 ) -> None:

@@ -236,6 +236,7 @@ def test_a_helper_with_another_name_is_not_run(name, find) -> None:
         find({"credsStore": name})
 
 
+@pytest.mark.bar("ecr-helper")
 def test_a_helper_is_run_once_a_server(tmp_path, helper) -> None:
     helper("one", f"echo >> {tmp_path}/runs; {ANSWER} x ada secret")
     (tmp_path / "f").write_text('{"credsStore": "one"}')

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import email.utils
+import logging
+import re
 import socket
 import threading
 import time
@@ -50,6 +52,7 @@ def resolved(host, repository):
         pytest.param(Reset(forward=False), id="reset"),
     ],
 )
+@pytest.mark.bar("R24", "acr-429")
 def test_a_burst_of_faults_is_survived(action, filled, connect, proxy, repository, image) -> None:
     front = proxy(filled, Rule("HEAD", "/manifests/", action, nth={1, 2}))
     assert resolved(connect(front, retries=2), repository) == root_of(image)
@@ -57,6 +60,7 @@ def test_a_burst_of_faults_is_survived(action, filled, connect, proxy, repositor
 
 
 @pytest.mark.parametrize(("status", "expected"), [(503, RegistryUnavailable), (429, RateLimited)])
+@pytest.mark.bar("R24", "R25")
 def test_a_fault_that_stays_ends_after_the_retries(
     status, expected, filled, connect, proxy, repository
 ) -> None:
@@ -82,6 +86,7 @@ def in_seconds(seconds: float) -> str:
 
 
 @pytest.mark.parametrize("after", ["1", lambda: in_seconds(2)])
+@pytest.mark.bar("R25")
 def test_retry_after_is_waited_for(after, filled, connect, proxy, repository, image) -> None:
     value = after if isinstance(after, str) else after()
     front = proxy(filled, Rule("HEAD", "", Respond(429, {"Retry-After": value}), nth=1))
@@ -91,6 +96,7 @@ def test_retry_after_is_waited_for(after, filled, connect, proxy, repository, im
     assert 0.9 < time.monotonic() - began < 10
 
 
+@pytest.mark.bar("R25")
 def test_a_date_is_counted_from_the_servers_own_clock(
     filled, connect, proxy, repository, image
 ) -> None:
@@ -100,9 +106,11 @@ def test_a_date_is_counted_from_the_servers_own_clock(
 
 
 @pytest.mark.parametrize("after", ["999999999", "1_000", "-5", "+5", "٣", "soon", ""])
+@pytest.mark.bar("R25")
 def test_an_absurd_retry_after_does_not_hold_a_stop(
-    after, filled, connect, proxy, repository
+    after, filled, connect, proxy, repository, caplog
 ) -> None:
+    caplog.set_level(logging.INFO)
     stop = threading.Event()
     front = proxy(
         filled, Rule("HEAD", "", Respond(429, {"Retry-After": after.encode().decode("latin-1")}))
@@ -112,8 +120,12 @@ def test_an_absurd_retry_after_does_not_hold_a_stop(
     with pytest.raises(Interrupted):
         resolved(connect(front, retries=1000, stop=stop), repository)
     assert time.monotonic() - began < 5
+    waits = re.findall(r"trying again in ([0-9.]+) s", caplog.text)
+    assert waits
+    assert all(float(seconds) < 601 for seconds in waits)  # (ten minutes, and some jitter)
 
 
+@pytest.mark.bar("R25", "hub-429-on-head")
 def test_retry_after_holds_the_whole_registry(filled, connect, proxy, repository, image) -> None:
     front = proxy(filled, Rule("HEAD", "", Respond(429, {"Retry-After": "1"}), nth=1))
     host = connect(front)
@@ -151,6 +163,7 @@ def test_what_was_stopped_asks_nothing_more(filled, connect, repository) -> None
         pytest.param(Drip(piece_bytes=10, pause_s=0.05, after_bytes=300_000), id="drip"),
     ],
 )
+@pytest.mark.bar("R21", "R22", "quay-stall")
 def test_a_server_that_falls_silent_or_trickles_is_left(
     action, registry, connect, proxy, repository
 ) -> None:
@@ -164,6 +177,7 @@ def test_a_server_that_falls_silent_or_trickles_is_left(
     assert 0.4 < time.monotonic() - began < 5
 
 
+@pytest.mark.bar("slow-other-end")
 def test_a_slow_destination_is_not_a_slow_source(registry, connect, repository) -> None:
     content = images.noise("slow destination", 700_000)
     registry.put_blob(repository, content)
@@ -174,6 +188,7 @@ def test_a_slow_destination_is_not_a_slow_source(registry, connect, repository) 
     assert stream.verified
 
 
+@pytest.mark.bar("R22")
 def test_a_host_that_never_accepts_is_left(connect, repository) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
         port = listener.getsockname()[1]
@@ -188,6 +203,7 @@ def test_a_host_that_never_accepts_is_left(connect, repository) -> None:
             each.close()
 
 
+@pytest.mark.bar("R23")
 def test_a_refused_connection_is_one_clear_line(connect, repository) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -197,6 +213,7 @@ def test_a_refused_connection_is_one_clear_line(connect, repository) -> None:
     assert "urllib3" not in caught.value.message
 
 
+@pytest.mark.bar("R23")
 def test_a_name_that_does_not_resolve_is_not_tried_again(connect, repository) -> None:
     began = time.monotonic()
     with pytest.raises(RegistryUnavailable, match="does not resolve") as caught:
@@ -235,6 +252,7 @@ def test_an_endless_error_document_is_cut(filled, connect, proxy, repository) ->
     assert front.requests[-1].sent_bytes < 64 << 20
 
 
+@pytest.mark.bar("R46")
 def test_memory_does_not_grow_with_a_blob(registry, connect, repository) -> None:
     content = bytes(96 << 20)
     registry.put_blob(repository, content)
@@ -263,6 +281,7 @@ def test_a_length_of_10_to_the_15_reserves_nothing(registry, connect, proxy, rep
     assert peak < 64 << 20
 
 
+@pytest.mark.bar("R38")
 def test_redirects_end_after_five(filled, connect, proxy, repository) -> None:
     circle = Redirect(lambda request: request.path)
     front = proxy(filled, Rule("HEAD", "", circle))

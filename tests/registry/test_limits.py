@@ -129,6 +129,7 @@ def test_a_copy_within_one_registry_needs_no_second_turn(registry, connect, repo
 # --- in a second ---------------------------------------------------------------------------------
 
 
+@pytest.mark.bar("hub-request-rate")
 def test_requests_come_no_faster_than_was_allowed(canary, connect) -> None:
     crowd = Crowd()
     server = canary(crowd)
@@ -144,6 +145,7 @@ def test_the_limit_of_one_registry_is_not_that_of_another(canary, connect) -> No
     assert time.monotonic() - began < 1
 
 
+@pytest.mark.bar("R25")
 def test_retry_after_holds_all_threads_of_one_registry_only(canary, connect) -> None:
     crowd = Crowd(1, Respond(429, {"Retry-After": "1"}))
     busy, other = canary(crowd), canary()
@@ -253,6 +255,7 @@ def test_a_stop_ends_the_wait_for_bytes(direction, registry, connect, repository
 # --- what the registry says ----------------------------------------------------------------------
 
 
+@pytest.mark.bar("hub-rate-headers")
 def test_the_rate_limit_is_told_once_a_change_under_v(filled, proxy, repository, tmp_path) -> None:
     front = proxy(
         filled,

@@ -57,6 +57,7 @@ def read(host: RegistryHost, repository: str, descriptor: Descriptor) -> bytes:
 # --- names ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.bar("hub-head-first")
 def test_a_tag_is_resolved_with_one_head(
     filled: StrictRegistry, connect: Connect, repository: str, image: Graph
 ) -> None:
@@ -103,6 +104,7 @@ def test_a_loopback_registry_is_found_to_speak_plain_http(
         pytest.param(SetHeader("Content-Encoding", "gzip"), id="compressed-length"),
     ],
 )
+@pytest.mark.bar("R48", "harbor-head-412", "nexus-head-404", "artifactory-head", "no-digest-header")
 def test_a_head_that_cannot_be_relied_on_is_confirmed_by_get(
     action, filled, connect, proxy, repository, image
 ) -> None:
@@ -114,6 +116,7 @@ def test_a_head_that_cannot_be_relied_on_is_confirmed_by_get(
     assert front.count("HEAD") == 1
 
 
+@pytest.mark.bar("R48", "no-digest-header")
 def test_no_digest_header_anywhere_is_no_obstacle(filled, connect, repository, image) -> None:
     filled.options.digest_header = False
     store = connect(filled).repository(repository)
@@ -121,6 +124,7 @@ def test_no_digest_header_anywhere_is_no_obstacle(filled, connect, repository, i
     assert store.named("v1", root_of(image))
 
 
+@pytest.mark.bar("harbor-head-length")
 def test_a_head_length_that_lies_is_not_believed_a_second_time(
     filled, connect, proxy, repository, image
 ) -> None:
@@ -224,6 +228,7 @@ def test_a_body_without_length_is_read_to_its_end(
         pytest.param(Gzip(), RegistryRefused, id="gzip"),
     ],
 )
+@pytest.mark.bar("R14", "R15", "R16", "R45")
 def test_a_body_that_is_not_the_blob_is_refused(
     action, error, registry, connect, proxy, repository
 ) -> None:
@@ -237,6 +242,7 @@ def test_a_body_that_is_not_the_blob_is_refused(
 
 
 @pytest.mark.parametrize("method", ["/manifests/", "/blobs/"])
+@pytest.mark.bar("R45")
 def test_what_a_proxy_encoded_is_refused_by_name(
     method, filled, connect, proxy, repository, image
 ) -> None:
@@ -324,6 +330,7 @@ def test_connections_are_kept_alive(filled, connect, repository, image, count_co
 # --- tags ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.bar("acr-pages")
 def test_tags_of_all_pages_are_listed_once(registry, connect, repository, image) -> None:
     for number in range(7):
         images.push(registry, repository, f"v{number}", image)
@@ -361,6 +368,7 @@ def test_what_is_no_list_of_tags_is_no_empty_list(body, canary, connect, reposit
         connect(server.host).repository(repository).names()
 
 
+@pytest.mark.bar("R39")
 def test_pages_that_go_round_in_a_circle_end(canary, connect, repository) -> None:
     link = f'</v2/{repository}/tags/list?last=a>; rel="next"'
     server = canary(Respond(200, {"Link": link}, b'{"tags": ["a"]}'))
@@ -369,6 +377,7 @@ def test_pages_that_go_round_in_a_circle_end(canary, connect, repository) -> Non
     assert len(server.visits) == 2
 
 
+@pytest.mark.bar("R39")
 def test_a_page_longer_than_16_mib_is_not_read_on(canary, connect, repository) -> None:
     endless = Respond(200, {}, lambda: iter(lambda: bytes(65536), None))
     with pytest.raises(SizeMismatch, match="longer than 16777216"):

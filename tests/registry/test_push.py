@@ -52,6 +52,7 @@ def sent(server) -> list[tuple[str, str]]:
     return [(seen.method, seen.path.partition("?")[0].split("/")[-2]) for seen in server.requests]
 
 
+@pytest.mark.bar("gar-no-chunks", "ecr-empty-put")
 def test_a_blob_costs_one_post_and_one_put_after_its_head(registry, connect, repository) -> None:
     assert put(connect(registry).repository(repository)) is Stored.COPIED
     assert sent(registry) == [("HEAD", "blobs"), ("POST", "uploads"), ("PUT", "uploads")]
@@ -112,6 +113,7 @@ def test_the_query_of_a_location_is_sent_as_it_came(query, canary, connect, repo
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
 @pytest.mark.parametrize("content", [b"", b"x", CONTENT])
+@pytest.mark.bar("distribution-sha512")
 def test_docker_registry_keeps_blobs_of_any_size_and_algorithm(
     content, algorithm, docker_registry, connect, repository
 ) -> None:
@@ -190,6 +192,7 @@ def test_docker_registry_mounts(docker_registry, connect, repository) -> None:
     assert put(host.repository(repository)) is Stored.MOUNTED
 
 
+@pytest.mark.bar("R35")
 def test_a_mount_that_becomes_an_upload_needs_no_second_post(registry, connect, repository) -> None:
     registry.options.mount = False
     host = connect(registry)
@@ -200,6 +203,7 @@ def test_a_mount_that_becomes_an_upload_needs_no_second_post(registry, connect, 
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405])
+@pytest.mark.bar("R35", "harbor-mount-400")
 def test_a_mount_that_is_refused_is_followed_by_an_upload(
     status, registry, connect, proxy, repository
 ) -> None:
@@ -210,6 +214,7 @@ def test_a_mount_that_is_refused_is_followed_by_an_upload(
     assert registry.get_blob(repository, str(BLOB.digest)) == CONTENT
 
 
+@pytest.mark.bar("quay-mount-from")
 def test_mount_is_never_sent_without_from(registry, connect, proxy, repository) -> None:
     front = proxy(registry)
     host = connect(front)
@@ -278,6 +283,7 @@ def test_a_stop_in_the_middle_of_an_upload_comes_out_as_it_is(
         pytest.param(Respond(202), id="accepted-only"),
     ],
 )
+@pytest.mark.bar("R34", "distribution-stale-session", "distribution-replicas")
 def test_an_upload_that_failed_for_now_is_sent_once_and_may_be_tried_again(
     action, registry, connect, proxy, repository
 ) -> None:
@@ -327,6 +333,7 @@ def _hasty(listener: socket.socket) -> None:
         ("PUT /manifests/", Respond(403, {"Content-Type": "text/plain"}, b"because I say so")),
     ],
 )
+@pytest.mark.bar("R31", "harbor-immutable-412", "ecr-no-repository")
 def test_a_refusal_for_good_says_what_the_registry_said(
     where, action, registry, connect, proxy, repository, image
 ) -> None:
@@ -340,6 +347,7 @@ def test_a_refusal_for_good_says_what_the_registry_said(
     assert front.count(method, path) == 1
 
 
+@pytest.mark.bar("R31", "R42")
 def test_the_registrys_words_are_shown_but_not_obeyed(
     registry, connect, proxy, repository, image
 ) -> None:
@@ -353,6 +361,7 @@ def test_the_registrys_words_are_shown_but_not_obeyed(
     assert len(caught.value.message) < 1000
 
 
+@pytest.mark.bar("R31", "R32")
 def test_an_immutable_tag_is_refused_and_its_own_digest_recognised(
     registry, connect, repository, image
 ) -> None:
@@ -365,6 +374,7 @@ def test_an_immutable_tag_is_refused_and_its_own_digest_recognised(
 
 
 @pytest.mark.parametrize("server", ["docker_registry", "registry"])
+@pytest.mark.bar("R33")
 def test_a_child_that_is_missing_is_told_from_other_refusals(
     server, connect, repository, image, request
 ) -> None:
@@ -407,10 +417,12 @@ def test_a_manifest_that_is_gone_after_its_push_is_not_preserved(
         fill(connect(front).repository(repository), {"v1": image})
 
 
-def test_a_manifest_is_sent_again_where_the_first_answer_was_a_503(
-    registry, connect, proxy, repository, image
+@pytest.mark.bar("R24", "acr-429")
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_manifest_is_sent_again_where_the_registry_was_busy(
+    status, registry, connect, proxy, repository, image
 ) -> None:
-    front = proxy(registry, Rule("PUT", "/manifests/", Respond(503), nth=1))
+    front = proxy(registry, Rule("PUT", "/manifests/", Respond(status), nth=1))
     fill(connect(front).repository(repository), {"v1": image})
     assert registry.get_manifest(repository, "v1") == image.raw
 

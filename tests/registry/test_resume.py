@@ -61,6 +61,7 @@ def has_range(request) -> bool:
 
 @pytest.mark.parametrize("at", [0, 1, HALF, BLOB.size - 1])
 @pytest.mark.parametrize("cut", [Cut, Reset])
+@pytest.mark.bar("R14", "R17")
 def test_the_rest_is_asked_for_from_where_it_broke_off(cut, at, behind) -> None:
     front, store = behind(cut(at))
     assert read(store) == CONTENT
@@ -72,12 +73,14 @@ def test_the_rest_is_asked_for_from_where_it_broke_off(cut, at, behind) -> None:
 
 
 @pytest.mark.parametrize("fault", [NoLength(HALF), Stall(when=HALF)])
+@pytest.mark.bar("R14")
 def test_an_end_without_length_and_a_silence_are_resumed_too(fault, behind) -> None:
     front, store = behind(fault, timeout_s=0.5)
     assert read(store) == CONTENT
     assert ranges(front) == ["", f"bytes={HALF}-"]
 
 
+@pytest.mark.bar("R14")
 def test_docker_registry_resumes(docker_registry, connect, proxy, repository) -> None:
     docker_registry.put_blob(repository, CONTENT)
     front = proxy(docker_registry, Rule("GET", "/blobs/", Cut(HALF), nth=1))
@@ -112,12 +115,14 @@ def test_no_progress_ends_after_the_retries(behind) -> None:
         pytest.param(SetHeader("Content-Encoding", "gzip"), id="encoded"),
     ],
 )
+@pytest.mark.bar("R18", "R19", "R20", "k8s-range-400")
 def test_what_is_not_the_rest_makes_it_begin_again(fault, behind) -> None:
     front, store = behind(Cut(HALF), fault)
     assert read(store) == CONTENT
     assert ranges(front)[1] == f"bytes={HALF}-"
 
 
+@pytest.mark.bar("R18", "k8s-range-400")
 def test_beginning_again_is_done_twice_at_most(behind) -> None:
     front, store = behind(Cut(1_100_000), Respond(400), retries=9)
     rule = Rule("GET", "/blobs/", Cut(2_200_000), when=lambda request: not has_range(request))
@@ -146,6 +151,7 @@ def test_a_blob_deleted_meanwhile_is_not_found(behind) -> None:
         read(store)
 
 
+@pytest.mark.bar("R36", "signed-url-ends")
 def test_a_signed_url_that_ended_is_replaced_by_a_new_one(
     registry, connect, proxy, canary, repository
 ) -> None:

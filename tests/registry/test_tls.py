@@ -26,6 +26,7 @@ def test_a_registry_with_our_ca_is_trusted(tls_registry, connect, repository, im
     assert store.host.endpoint.scheme == "https"
 
 
+@pytest.mark.bar("R23")
 def test_an_untrusted_certificate_is_an_error_and_no_fallback(tls_registry, connect) -> None:
     host = connect(tls_registry, ca_file=None, retries=5)
     with pytest.raises(UntrustedCertificate, match=r"self-signed|issuer") as caught:
@@ -35,6 +36,7 @@ def test_an_untrusted_certificate_is_an_error_and_no_fallback(tls_registry, conn
 
 
 @pytest.mark.parametrize("fault", ["expired", "other name"])
+@pytest.mark.bar("R23")
 def test_a_wrong_certificate_is_an_error(fault, tmp_path, connect) -> None:
     past = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
     certificates = write_certificates(
@@ -58,6 +60,7 @@ def test_only_loopback_falls_back_to_plain_http() -> None:
             assert RegistryHost(registry, transport).endpoint.scheme == "https"
 
 
+@pytest.mark.bar("hub-names")
 def test_docker_hub_is_reached_at_its_endpoint() -> None:
     with Transport(NetworkOptions()) as transport:
         for registry in ("docker.io", "index.docker.io", "registry-1.docker.io"):

@@ -71,6 +71,7 @@ MALFORMED = [
 
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("url", PRIVATE)
+@pytest.mark.bar("R38")
 def test_nothing_leads_into_a_private_network(url, use) -> None:
     with pytest.raises(UrlRefused) as caught:
         POLICY.follow(BASE, url, use)
@@ -79,6 +80,7 @@ def test_nothing_leads_into_a_private_network(url, use) -> None:
 
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("url", [url for url in MALFORMED if url])
+@pytest.mark.bar("R38")
 def test_what_is_no_plain_url_is_refused(url, use) -> None:
     with pytest.raises(UrlRefused) as caught:
         POLICY.follow(BASE, url, use)
@@ -88,6 +90,7 @@ def test_what_is_no_plain_url_is_refused(url, use) -> None:
 
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("url", ["http://registry.example.com/x", "http://cdn.example.com/x"])
+@pytest.mark.bar("R38")
 def test_tls_is_not_dropped(url, use) -> None:
     with pytest.raises(UrlRefused):
         POLICY.follow(BASE, url, use)
@@ -109,6 +112,7 @@ def test_other_hosts_and_configured_ones_are_followed_as_they_are_written(url, u
 
 
 @pytest.mark.parametrize("url", ["https://cdn.example.com/x", "https://registry.example.com:444/"])
+@pytest.mark.bar("R38")
 def test_pages_stay_on_the_registry(url) -> None:
     with pytest.raises(UrlRefused, match="not on the registry"):
         POLICY.follow(BASE, url, "next page")

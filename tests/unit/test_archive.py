@@ -56,6 +56,7 @@ def copied_out(source: Source) -> MemoryStore:
 
 
 @pytest.mark.parametrize("name", sorted(set(EVIL_ARCHIVES) - MAY_PASS))
+@pytest.mark.bar("R44")
 def test_a_hostile_archive_is_refused_and_nothing_is_written(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -244,6 +244,7 @@ class Witnessing(MemoryStore):
                 self.complaints.append(f"{manifest.digest} came before {child.digest}")
 
 
+@pytest.mark.bar("R29")
 def test_a_tag_that_moves_meanwhile_does_not_tear_a_copy() -> None:
     source = failing(MULTI)
 
@@ -314,6 +315,7 @@ SPOILED = [
 
 @pytest.mark.parametrize("digest", [LAYER, SINGLE.root], ids=["layer", "manifest"])
 @pytest.mark.parametrize(("fault", "error"), SPOILED)
+@pytest.mark.bar("R16")
 def test_spoiled_content_is_fetched_once_more(
     fault: object, error: type[OciMirrorError], digest: str
 ) -> None:
@@ -327,6 +329,7 @@ def test_spoiled_content_is_fetched_once_more(
 
 @pytest.mark.parametrize("digest", [LAYER, SINGLE.root], ids=["layer", "manifest"])
 @pytest.mark.parametrize(("fault", "error"), SPOILED)
+@pytest.mark.bar("R16")
 def test_content_that_is_spoiled_twice_is_an_integrity_violation(
     fault: object, error: type[OciMirrorError], digest: str
 ) -> None:
@@ -436,6 +439,7 @@ class Forgetful(LikeARegistry):
 @pytest.mark.parametrize(
     "lost", [*MULTI.blobs, *list(MULTI.manifests)[:-1]], ids=lambda digest: digest[7:15]
 )
+@pytest.mark.bar("R33")
 def test_what_the_destination_had_lost_is_pushed_again(lost: str) -> None:
     destination = Forgetful(lost)
     outcomes = copy_all(memory({NAME: MULTI}), destination, [NAME])
@@ -553,6 +557,7 @@ def test_an_unchanged_image_in_a_layout_is_looked_at_and_not_read(tmp_path: Path
     assert source.reads == []
 
 
+@pytest.mark.bar("zot-same-digest")
 def test_an_unchanged_image_in_a_registry_is_known_by_its_name_alone() -> None:
     source, destination = failing(MULTI), LikeARegistry()
     copy_all(source, destination, [NAME])

@@ -74,6 +74,7 @@ def test_every_error_says_what_it_means(cls: type[OciMirrorError]) -> None:
 HOSTILE = "a\x1b[2J\r\nb\0c\u202ed\u2066e\u200bf\x9bg\u2028h\ufeffi"
 
 
+@pytest.mark.bar("R42")
 def test_nothing_from_outside_reaches_a_terminal_raw() -> None:
     shown = NotFound(HOSTILE, side="source", advice=HOSTILE).diagnostics()
     assert shown.count("\n") == 1

@@ -179,6 +179,7 @@ def test_a_file_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("operation", ["create", "write", "sync", "rename"])
+@pytest.mark.bar("R05")
 def test_a_disk_error_is_a_local_storage_error_and_leaves_nothing(
     tmp_path: Path, operation: str
 ) -> None:
@@ -193,6 +194,7 @@ def test_a_disk_error_is_a_local_storage_error_and_leaves_nothing(
     assert leftovers_of(tmp_path) == []
 
 
+@pytest.mark.bar("R05")
 def test_a_file_that_could_not_be_synced_is_not_synced_again(tmp_path: Path) -> None:
     Layout(str(tmp_path), "write").close()
     descriptor = blob_of(CONTENT)
@@ -204,6 +206,7 @@ def test_a_file_that_could_not_be_synced_is_not_synced_again(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("operation", ["sync", "rename", "sync_directory"])
+@pytest.mark.bar("R05")
 def test_names_that_could_not_be_written_leave_a_valid_index(
     tmp_path: Path, operation: str
 ) -> None:
@@ -264,6 +267,7 @@ def test_a_missing_file_is_missing_content(tmp_path: Path) -> None:
     assert outcomes[0].error.side == "source"
 
 
+@pytest.mark.bar("R13")
 def test_a_flipped_bit_is_caught_on_the_way_out(tmp_path: Path) -> None:
     with Layout(str(tmp_path), "write", durable=False) as layout:
         descriptor = push_blob(layout, CONTENT)
@@ -299,6 +303,7 @@ REFUSED = sorted(set(_SPOILERS) - SHOWN_ESCAPED - MAY_PASS)
 
 
 @pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.bar("R43")
 def test_nothing_of_a_hostile_layout_is_copied_under_a_name(
     evil: dict[str, Path], name: str
 ) -> None:
@@ -315,6 +320,7 @@ def test_nothing_of_a_hostile_layout_is_copied_under_a_name(
 @pytest.mark.parametrize(
     "name", sorted(n for n in REFUSED if "symlink" in n or "fifo" in n or "directory" in n)
 )
+@pytest.mark.bar("R43")
 def test_a_writer_changes_nothing_outside_a_hostile_layout(tmp_path: Path, name: str) -> None:
     (tmp_path / "outside").mkdir()
     directory = images.write_layout(tmp_path / "layout", {REFERENCE: SINGLE})
@@ -356,6 +362,7 @@ def test_a_fifo_in_the_place_of_the_lock_does_not_block(tmp_path: Path, mode: st
 
 
 @pytest.mark.parametrize("mode", ["read", "write"])
+@pytest.mark.bar("R09")
 def test_an_exclusive_lock_refuses_readers_and_writers(tmp_path: Path, mode: str) -> None:
     written(tmp_path)
     lock = FileLock(str(tmp_path / ".ocimirror" / "lock"))
@@ -415,6 +422,7 @@ def _leftover(directory: Path, name: str, age_s: float) -> Path:
     return path
 
 
+@pytest.mark.bar("R11")
 def test_what_dead_writers_left_is_removed(tmp_path: Path) -> None:
     written(tmp_path)
     path = _leftover(tmp_path, "dead", 3600)
@@ -422,6 +430,7 @@ def test_what_dead_writers_left_is_removed(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+@pytest.mark.bar("R11")
 def test_what_a_living_writer_writes_is_kept_however_old_it_is(tmp_path: Path) -> None:
     descriptor = blob_of(CONTENT)
     arrived, go_on = threading.Event(), threading.Event()
@@ -492,6 +501,7 @@ def test_two_objects_of_one_process_write_the_same_content_at_once(tmp_path: Pat
 
 
 @pytest.mark.parametrize("closed", ["", "blobs", "blobs/sha256", ".ocimirror", ".ocimirror/tmp"])
+@pytest.mark.bar("R06")
 def test_a_directory_that_cannot_be_written_is_found_out_before_anything(
     tmp_path: Path, closed: str
 ) -> None:
@@ -505,6 +515,7 @@ def test_a_directory_that_cannot_be_written_is_found_out_before_anything(
     assert names_of(directory) == {NAME: SINGLE.root}
 
 
+@pytest.mark.bar("R06")
 def test_a_layout_that_cannot_be_made_is_found_out_before_anything(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0o555)
     with as_an_ordinary_user(tmp_path / "closed"), pytest.raises(LocalStorageError) as caught:

@@ -282,6 +282,7 @@ TORN = [
 
 
 @pytest.mark.parametrize("name", TORN)
+@pytest.mark.bar("R12")
 def test_a_damaged_layout_is_refused_by_a_writer_and_not_touched(
     evil: dict[str, Path], name: str
 ) -> None:
@@ -313,6 +314,7 @@ def test_an_index_that_tears_between_opening_and_naming_is_not_overwritten(
 
 
 @pytest.mark.parametrize("name", sorted(n for n in SHOWN_ESCAPED if n.startswith("entry")))
+@pytest.mark.bar("R42")
 def test_a_hostile_name_does_not_reach_a_terminal_raw(evil: dict[str, Path], name: str) -> None:
     with pytest.raises(OciMirrorError) as caught:
         resolved(evil[name], "no such image")

@@ -78,6 +78,7 @@ OTHERS = {"manifests": [CHILD], "layers": [LAYER], "config": CONFIG, "fsLayers":
     ("media_type", "extra"),
     [(media_type, key) for media_type in TYPES for key in OTHERS if key not in good(media_type)],
 )
+@pytest.mark.bar("distribution-ambiguous")
 def test_an_index_and_an_image_at_once_is_refused(
     media_type: str, extra: str, states_its_type: bool
 ) -> None:

@@ -99,6 +99,7 @@ NO_REFERENCES = [
 
 
 @pytest.mark.parametrize(("text", "normal"), REFERENCES.items())
+@pytest.mark.bar("hub-names")
 def test_a_reference_is_normalised_as_docker_does(text: str, normal: str) -> None:
     assert str(Reference.parse(text)) == normal
     assert Reference.parse(normal) == Reference.parse(text)

@@ -201,6 +201,7 @@ def test_no_more_than_one_byte_past_the_end_is_asked_of_the_reader() -> None:
     assert reader.amounts == [500_000, 100_000, 1]
 
 
+@pytest.mark.bar("R15")
 def test_content_without_end_is_given_up_one_byte_past_its_size() -> None:
     zeros = open("/dev/zero", "rb", buffering=0)  # noqa: SIM115 - the stream closes it
     stream = VerifiedStream(blob_of(b"\0" * 1000), lambda _: zeros)

@@ -93,16 +93,19 @@ def test_indexes_may_be_nested_eight_levels_deep() -> None:
 
 
 @pytest.mark.parametrize("depth", [MAX_DEPTH, 50])
+@pytest.mark.bar("R41")
 def test_indexes_nested_deeper_are_refused(depth: int) -> None:
     with pytest.raises(MalformedManifest, match="deeper"):
         planned(images.deep_index(depth))
 
 
+@pytest.mark.bar("R41")
 def test_what_repeats_without_end_is_read_once() -> None:
     graph = index_bomb(levels=7, repeats=1000)
     assert len(planned(graph).manifests) == 8
 
 
+@pytest.mark.bar("R41")
 def test_a_bomb_of_repeated_children_is_planned_in_no_time() -> None:
     """Each of these is a manifest of nearly 4 MiB, the most that is read."""
     graph = index_bomb(levels=2, repeats=12_000)
@@ -129,6 +132,7 @@ def test_many_foreign_layers_are_planned_in_no_time() -> None:
     assert time.monotonic() - started < 2
 
 
+@pytest.mark.bar("R41")
 def test_more_manifests_than_any_image_has_are_refused_before_they_are_read() -> None:
     def index_of(numbers: range) -> Manifest:
         children = (
