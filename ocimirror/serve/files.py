@@ -133,8 +133,11 @@ class Proofs:
         Raises:
             IntegrityError: it is not what its name says, or larger than the limit.
         """
-        with file, _stream_of(file) as stream:
-            return stream.read_all(limit)
+        try:
+            with file, _stream_of(file) as stream:
+                return stream.read_all(limit)
+        except IntegrityError as error:
+            raise DamagedLayout(f"{file.layout}: {error.message}") from error
 
     def prove(self, file: BlobFile) -> None:
         """Hash a file, which is closed then; takes as long as reading it.

@@ -17,6 +17,8 @@ from types import TracebackType
 from aiohttp import web
 
 from ocimirror.errors import UsageError
+from ocimirror.serve.access import Access, AccessFiles
+from ocimirror.serve.answers import Answer, Request
 from ocimirror.serve.certificates import CertificateFiles, ServerCertificate
 from ocimirror.serve.content import Content
 from ocimirror.serve.registry import Registry
@@ -35,12 +37,14 @@ class Options:
     Attributes:
         host, port: where to listen; port 0 takes a free one.
         certificate: serve TLS with it; None serves plain HTTP.
+        access: who may read; None lets everybody.
         only: serve as this registry: its repositories and no others; empty for all.
     """
 
     host: str = "127.0.0.1"
     port: int = 0
     certificate: CertificateFiles | None = None
+    access: AccessFiles | None = None
     only: str = ""
 
 
@@ -50,13 +54,14 @@ class Server:
     It listens once it is made, and answers between `__enter__` and `__exit__`, or while `run` runs.
 
     Raises:
-        UsageError: the address cannot be listened on, or the certificate is none.
+        UsageError: the address cannot be listened on, or a file is not what it should be.
     """
 
     def __init__(self, shelf: Shelf, options: Options = Options()) -> None:
         self._shelf = shelf
         self._options = options
         self._certificate = ServerCertificate(options.certificate) if options.certificate else None
+        self._access = Access(options.access or AccessFiles())
         self._socket = _listening(options.host, options.port)
         self.port: int = self._socket.getsockname()[1]
         self._thread: threading.Thread | None = None
@@ -74,10 +79,13 @@ class Server:
         """Scheme and address, without a slash at the end."""
         return f"{'https' if self._certificate else 'http'}://{self.address}"
 
-    def run(self) -> int:
+    def run(self, started: Callable[[], None]) -> int:
         """Serve from this, the main, thread until SIGINT or SIGTERM; return the signal's number.
 
         SIGHUP looks at all files again at once. A second signal to stop ends the process.
+
+        Args:
+            started: called once, when clients are answered.
         """
         received: list[int] = []
 
@@ -92,6 +100,7 @@ class Server:
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(number, stop, number)
             loop.add_signal_handler(signal.SIGHUP, lambda: asyncio.ensure_future(watch.look()))
+            started()
 
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -132,22 +141,30 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
         context = None
-        refreshes = [self._shelf.refresh]
+        refreshes = [self._shelf.refresh, self._access.refresh]
         if self._certificate is not None:
             context = self._certificate.context
             refreshes.append(self._certificate.refresh)
         with ThreadPoolExecutor(os.cpu_count() or 1, "ocimirror-serve-read") as executor:
             watch = Watch(refreshes, executor)
             registry = Registry(self._shelf, Content(executor), watch.look, self._options.only)
-            wire = Wire(registry.answer)
-            runner = web.ServerRunner(wire.server, shutdown_timeout=_GRACE_S)
+
+            async def respond(request: Request) -> Answer:
+                await self._access.check(request, executor)
+                return await registry.answer(request)
+
+            wire = Wire(respond)
+            runner = web.ServerRunner(wire.server)
             await runner.setup()
-            await web.SockSite(runner, self._socket, ssl_context=context).start()
+            site = web.SockSite(runner, self._socket, ssl_context=context)
+            await site.start()
             beside = [asyncio.create_task(watch.run()), asyncio.create_task(wire.sweep())]
             started(watch)
             await self._stopping.wait()
             for task in beside:
                 task.cancel()
+            await site.stop()
+            await wire.finish(_GRACE_S)
             await runner.cleanup()
 
 

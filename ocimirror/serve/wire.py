@@ -36,7 +36,7 @@ class Wire:
 
     def __init__(self, respond: Callable[[Request], Awaitable[Answer]]) -> None:
         self._respond = respond
-        self._busy: set[object] = set()
+        self._busy: dict[object, asyncio.Task[object] | None] = {}
         self._quiet_since: dict[object, float] = {}
         self.server = web.Server(
             self._exchange,
@@ -57,16 +57,31 @@ class Wire:
                 if now - self._quiet_since[connection] > _IDLE_S:
                     connection.force_close()
 
+    async def finish(self, grace_s: float) -> None:
+        """End all connections: the quiet ones at once, the others when their answer is sent.
+
+        Args:
+            grace_s: after this time they end as they are.
+        """
+        for connection in self.server.connections:
+            connection.close()
+        deadline = time.monotonic() + grace_s
+        while self._busy and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        for task in self._busy.values():
+            if task is not None:
+                task.cancel()
+
     async def _exchange(self, received: web.BaseRequest) -> web.StreamResponse:
         began = time.monotonic()
-        self._busy.add(received.protocol)
+        self._busy[received.protocol] = asyncio.current_task()
         self._quiet_since.pop(received.protocol, None)
         try:
             answer = await self._answer(received)
             answer.headers.update(_ALWAYS)
             return await _send(received, answer)
         finally:
-            self._busy.discard(received.protocol)
+            self._busy.pop(received.protocol, None)
             if logger.isEnabledFor(logging.DEBUG):
                 path = received.raw_path.partition("?")[0]
                 took_ms = (time.monotonic() - began) * 1000
@@ -118,6 +133,9 @@ async def _send_file(received: web.BaseRequest, answer: Answer, fd: int) -> web.
                 logger.debug("gave up sending to a client: %r", error)
                 transport.abort()
                 return response
+            except asyncio.CancelledError:
+                transport.abort()
+                raise
             if sent < piece:
                 logger.warning("a file became shorter while it was sent; the client sees that")
                 transport.abort()

@@ -1,0 +1,249 @@
+"""Who may read, and over which connection."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import shutil
+import ssl
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from ocimirror.errors import UsageError
+from ocimirror.serve.access import AccessFiles
+from ocimirror.serve.certificates import CertificateFiles, generate_certificate
+from tests.serve.conftest import Command, Serve
+from tests.support.certificates import Certificates, write_certificates
+from tests.support.images import single, write_layout
+from tests.support.programs import require_program
+from tests.support.witness import Registry
+
+GRAPH = single()
+TOKEN = "not-a-secret-0123456789"
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Path:
+    return write_layout(tmp_path / "layout", {"registry.example.com/app:v1": GRAPH})
+
+
+def write_users(path: Path, **passwords: str) -> Path:
+    """Write an htpasswd file as Apache's program does."""
+    program = require_program("htpasswd", "apache2-utils")
+    lines = [
+        subprocess.run(
+            [program, "-Bbn", "-C", "5", user, password], check=True, capture_output=True
+        ).stdout.strip()
+        for user, password in passwords.items()
+    ]
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    return path
+
+
+def as_user(client: Registry, name: str, password: str) -> Registry:
+    return replace(client, username=name, password=password)
+
+
+def status(client: Registry, **headers: str) -> int:
+    return client.request("GET", "/v2/app/manifests/v1", headers=headers).status
+
+
+def test_only_users_of_the_htpasswd_file_may_read(
+    tmp_path: Path, layout: Path, serve: Serve
+) -> None:
+    long = "long" * 30
+    users = write_users(tmp_path / "users", ada="pa:ss wörd", bob="second", eve=long)
+    client = serve(layout, access=AccessFiles(htpasswd=str(users)))
+    for path in ("/v2/", "/v2/app/manifests/v1", "/v2/_catalog", "/", "/v2/app/blobs/x"):
+        answer = client.request("GET", path)
+        assert answer.status == 401
+        assert answer.headers["WWW-Authenticate"].startswith("Basic realm=")
+        assert json.loads(answer.body)["errors"][0]["code"] == "UNAUTHORIZED"
+    for _ in range(2):
+        assert status(as_user(client, "ada", "pa:ss wörd")) == 200
+        assert status(as_user(client, "bob", "second")) == 200
+        assert status(as_user(client, "eve", long)) == 200
+        assert status(as_user(client, "ada", "second")) == 401
+        assert status(as_user(client, "ada", "")) == 401
+        assert status(as_user(client, "nobody", "second")) == 401
+    for odd in ("Basic", "Basic !", "Basic eA==", "Bearer x", "Digest x", "Basic " + "A" * 4000):
+        assert status(client, Authorization=odd) == 401
+
+
+def test_only_who_has_a_token_may_read(tmp_path: Path, layout: Path, serve: Serve) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"# CI\n{TOKEN}\n\nanother-{TOKEN}\n")
+    client = serve(layout, access=AccessFiles(tokens=str(tokens)))
+    assert status(client, Authorization=f"Bearer {TOKEN}") == 200
+    assert status(client, Authorization=f"Bearer another-{TOKEN}") == 200
+    assert status(as_user(client, "whoever", TOKEN)) == 200
+    assert status(client, Authorization=f"Bearer {TOKEN}x") == 401
+    assert status(client, Authorization="Bearer # CI") == 401
+    assert status(client) == 401
+
+
+def test_a_changed_user_file_is_in_force_at_once(
+    tmp_path: Path, layout: Path, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    users = write_users(tmp_path / "users", ada="first")
+    client = serve(layout, access=AccessFiles(htpasswd=str(users)))
+    assert status(as_user(client, "ada", "first")) == 200
+    write_users(users, ada="second")
+    time.sleep(0.6)
+    assert status(as_user(client, "ada", "first")) == 401
+    assert status(as_user(client, "ada", "second")) == 200
+    for torn in ("", "ada", "ada:$apr1$x$y\n"):
+        users.write_text(torn)
+        time.sleep(0.6)
+        assert status(as_user(client, "ada", "second")) == 200
+        assert status(client) == 401
+    assert caplog.text.count("what was in force before stays") == 3
+
+
+@pytest.mark.parametrize(
+    "content", ["", "# nobody\n", "ada:plain\n", "ada:$apr1$abcdefgh$x\n", "ada:{SHA}x\n", ":\n"]
+)
+def test_a_user_file_without_bcrypt_is_an_error(
+    tmp_path: Path, layout: Path, serve: Serve, content: str
+) -> None:
+    users = tmp_path / "users"
+    users.write_text(content)
+    with pytest.raises(UsageError):
+        serve(layout, access=AccessFiles(htpasswd=str(users)))
+
+
+@pytest.mark.parametrize("content", ["", "short\n", "with spaces in the middle\n"])
+def test_a_bad_token_file_is_an_error(
+    tmp_path: Path, layout: Path, serve: Serve, content: str
+) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text(content)
+    with pytest.raises(UsageError):
+        serve(layout, access=AccessFiles(tokens=str(tokens)))
+
+
+def test_skopeo_and_podman_log_in(
+    tmp_path: Path, layout: Path, serve_command: Callable[..., Command]
+) -> None:
+    users = write_users(tmp_path / "users", ada="pa:ss word")
+    host = serve_command(layout, "--htpasswd", users).client.host
+    auth = tmp_path / "auth.json"
+    for program in ("skopeo", "podman"):
+        login = [require_program(program, program), "login", "--tls-verify=false", host]
+        login += ["--authfile", str(auth), "-u", "ada", "--password-stdin"]
+        wrong = subprocess.run(login, input=b"wrong", capture_output=True, check=False)
+        assert wrong.returncode != 0
+        subprocess.run(login, input=b"pa:ss word", check=True, capture_output=True)
+        auth_file = json.loads(auth.read_bytes())
+        assert host in auth_file["auths"]
+    inspect = ["skopeo", "inspect", "--tls-verify=false", "--raw", "--authfile", str(auth)]
+    raw = subprocess.run([*inspect, f"docker://{host}/app:v1"], check=True, capture_output=True)
+    assert raw.stdout == GRAPH.raw
+
+
+# --- TLS ------------------------------------------------------------------------------------------
+
+
+def files_of(certificates: Certificates) -> CertificateFiles:
+    return CertificateFiles(str(certificates.certificate_file), str(certificates.key_file))
+
+
+def test_a_given_certificate_is_used(tmp_path: Path, layout: Path, serve: Serve) -> None:
+    certificates = write_certificates(tmp_path / "tls")
+    client = serve(layout, certificate=files_of(certificates))
+    assert client.url.startswith("https://")
+    client.ca_file = certificates.ca_file
+    assert client.get_manifest("app", "v1") == GRAPH.raw
+    for digest, content in GRAPH.blobs.items():
+        assert client.get_blob("app", digest) == content
+
+
+def test_a_new_certificate_is_used_without_a_restart(
+    tmp_path: Path, layout: Path, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    old, new = write_certificates(tmp_path / "old"), write_certificates(tmp_path / "new")
+    client = serve(layout, certificate=files_of(old))
+    client.ca_file = old.ca_file
+    assert client.get_manifest("app", "v1") == GRAPH.raw
+    # (1) A certificate without its key leaves the old one in force.
+    shutil.copy(new.certificate_file, old.certificate_file)
+    time.sleep(0.6)
+    assert client.get_manifest("app", "v1") == GRAPH.raw
+    assert "are not a certificate with its key" in caplog.text
+    # (2) With its key it is in force, without a restart.
+    shutil.copy(new.key_file, old.key_file)
+    time.sleep(0.6)
+    with pytest.raises(ssl.SSLError):
+        client.get_manifest("app", "v1")
+    client.ca_file = new.ca_file
+    assert client.get_manifest("app", "v1") == GRAPH.raw
+
+
+def test_a_generated_certificate_is_trusted_by_its_ca(
+    tmp_path: Path, layout: Path, serve_command: Callable[..., Command]
+) -> None:
+    made = tmp_path / "made"
+    names = ("--tls-generate", "localhost", "--tls-generate", "127.0.0.1")
+    command = serve_command(layout, *names, "--tls-directory", made)
+    client = command.client
+    client.ca_file = Path(command.document["ca_file"])
+    assert client.get_manifest("app", "v1") == GRAPH.raw
+    assert (made / "server.key").stat().st_mode & 0o777 == 0o600
+    first = (made / "server.pem").read_bytes()
+    command.stop()
+    serve_command(layout, *names, "--tls-directory", made)
+    assert (made / "server.pem").read_bytes() == first
+    serve_command(layout, "--tls-generate", "mirror.example.com", "--tls-directory", made)
+    assert (made / "server.pem").read_bytes() != first
+
+
+def test_openssl_finds_the_generated_certificate_good(tmp_path: Path) -> None:
+    files = generate_certificate(str(tmp_path / "tls"), ["reg.example.com", "::1"])
+    command = ["openssl", "verify", "-x509_strict", "-purpose", "sslserver", "-CAfile", files.ca]
+    for name in (["-verify_hostname", "reg.example.com"], ["-verify_ip", "::1"]):
+        done = subprocess.run(
+            [*command, *name, files.certificate], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    leaf = x509.load_pem_x509_certificate(Path(files.certificate).read_bytes())
+    left = leaf.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
+    assert 360 < left.days <= 365
+    assert [path.name for path in sorted((tmp_path / "tls").iterdir())] == [
+        "ca.pem",
+        "server.key",
+        "server.pem",
+    ]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--tls-cert", "x"),
+        ("--tls-key", "x"),
+        ("--tls-cert", "x", "--tls-key", "y", "--tls-generate", "z"),
+        ("--tls-cert", "/dev/null", "--tls-key", "/dev/null"),
+        ("--htpasswd", "/dev/null"),
+        ("--token-file", "/nonexistent"),
+        ("--listen", "nowhere"),
+        ("--listen", "127.0.0.1:99999"),
+        ("--listen", "192.0.2.1:5050"),
+    ],
+)
+def test_a_wrong_option_ends_it_at_once(
+    layout: Path, serve_command: Callable[..., Command], arguments: tuple[str, ...]
+) -> None:
+    with pytest.raises(AssertionError):
+        serve_command(layout, *arguments)
+
+
+def test_an_open_address_without_tls_is_warned_of(
+    layout: Path, serve_command: Callable[..., Command]
+) -> None:
+    command = serve_command(layout, "--listen", "0.0.0.0:0")
+    assert "without TLS" in command.stop()[1]
