@@ -2,9 +2,9 @@
 
 `main` is the console script. Commands load when they are used, so that `--version` and a typo
 cost nothing: `transfer` holds pull, push and copy, `look` verify, inspect and list, `care` tag,
-remove, repair and gc, `engines` load, `login` login and logout; `serve`, `hosts` and `docker_refs`
-what they are called after; `options` what all of them share, `output` every line and document that
-is printed, `receipts` those of engines, `progress` the bars.
+remove, repair and gc, `engines` load and save, `login` login and logout; `serve`, `hosts` and
+`docker_refs` what they are called after. `options` are those that all of them share, `output` is
+every line and document that is printed, `receipts` those of engines, `progress` the bars.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ _COMMANDS = {
     "repair": "ocimirror.cli.care",
     "gc": "ocimirror.cli.care",
     "load": "ocimirror.cli.engines",
+    "save": "ocimirror.cli.engines",
     "serve": "ocimirror.cli.serve",
     "hosts": "ocimirror.cli.hosts",
     "docker-refs": "ocimirror.cli.docker_refs",

@@ -1,4 +1,4 @@
-"""load: into container engines, with a receipt."""
+"""load and save: into container engines and out of them, with a receipt."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ocimirror.cli import output, receipts
-from ocimirror.cli.options import Settings, dry_run, option, settings_from, shared
+from ocimirror.cli.options import Settings, dry_run, durable, option, settings_from, shared
 from ocimirror.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -117,3 +117,73 @@ def _undo(host: str, settings: Settings) -> int:
         for what in left:
             output.line(f"  not put back: {what}")
     return 4 if left else 0
+
+
+@click.command("save", short_help="Save images of an engine, with a receipt.", no_args_is_help=True)
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("layout")
+@option("--from", "engine", type=_ENGINES, required=True, help="The engine.")
+@receipts.engine_options
+@option(
+    "--with",
+    "originals",
+    metavar="LOCATION",
+    help="Where the original manifest may be of what docker or podman has lost it of.",
+)
+@durable
+@shared
+def save_command(
+    names: tuple[str, ...],
+    layout: str,
+    engine: Any,
+    host: str,
+    namespace: str,
+    platforms: tuple[str, ...],
+    originals: str | None,
+    require: tuple[Part, ...],
+    **options: Any,
+) -> int:
+    """Save images of an engine into a layout, and say what of their identity came out.
+
+    containerd, and docker's containerd store, give every byte as it came: all platforms that they
+    have. Docker's older store and podman keep no layer as it was: a manifest is made and marked as
+    new, unless --with names a place where the original one is and can be proved.
+
+    \b
+    Examples:
+      ocimirror save docker.io/library/alpine:3.19 ./layout --from containerd --namespace k8s.io
+      ocimirror save app:1 ./layout --from docker --with docker://registry.example.com/app:1
+    """
+    from ocimirror.copy.outcome import Options
+    from ocimirror.workflows.engines import EngineOptions, open_engine
+    from ocimirror.workflows.places import parse_location
+    from ocimirror.workflows.save import save
+
+    settings = settings_from(options, writes=True)
+    copy_options = Options(
+        jobs=settings.jobs, retries=settings.retries, referrers=False, stop=settings.stop
+    )
+    saved: list[Loaded] = []
+    with settings.places() as places:
+        target = open_engine(EngineOptions(engine, host, namespace), settings.stop)
+        place = parse_location(originals) if originals else None
+        try:
+            for item in save(
+                names,
+                layout.removeprefix("oci:"),
+                target,
+                places,
+                copy_options,
+                platforms=receipts.platforms_from(platforms),
+                originals=place,
+            ):
+                saved.append(item)
+                if not settings.json:
+                    verbose = bool(settings.verbose)
+                    receipts.print_loaded(item, require, verbose=verbose, quiet=settings.quiet)
+        except Interrupted as error:
+            output.complain(error)
+    code = 128 + settings.signal if settings.signal else receipts.exit_code(saved, require)
+    if settings.json:
+        output.document("save", code, receipts.documents(saved))
+    return code

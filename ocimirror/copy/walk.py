@@ -15,7 +15,7 @@ from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import ATTESTATION_OF, Manifest
-from ocimirror.model.platform import Platform
+from ocimirror.model.platform import WITHOUT_ATTESTATIONS, Platform
 from ocimirror.stores.store import Referrer, Source
 
 MAX_DEPTH = 8
@@ -160,7 +160,8 @@ class Walk:
             if child.platform is not None and ATTESTATION_OF not in child.annotations
         ]
         for platform in self._platforms if offered else ():
-            if not any(platform.matches(other) for other in offered):
+            missing = not any(platform.matches(other) for other in offered)
+            if missing and platform != WITHOUT_ATTESTATIONS:
                 raise NotFound(
                     f"image {self._root.digest} has nothing for {platform}",
                     advice=f"It has: {', '.join(dict.fromkeys(map(str, offered)))}",

@@ -68,7 +68,7 @@ class Client:
             EngineFailed: it says no; the message carries the end of what it printed.
             Interrupted: `stop` was set.
         """
-        with self._started(arguments) as run:
+        with self.started(arguments) as run:
             run.wait(self._timeout_s)
             return run.output()
 
@@ -78,30 +78,31 @@ class Client:
         An error of `write` ends the client, which never sees the end of its input, and is
         raised; but where the client ended first, what it said is.
         """
-        with self._started(arguments, stdin=subprocess.PIPE) as run:
+        with self.started(arguments, stdin=subprocess.PIPE) as run:
             run.feed(write)
             run.wait(None)
             return run.output()
 
     def run(self, *arguments: str) -> bytes:
         """Let the client work as long as it takes; return what it prints."""
-        with self._started(arguments) as run:
+        with self.started(arguments) as run:
             run.wait(None)
             return run.output()
 
     def save(self, file: IO[bytes], *arguments: str) -> None:
         """Run the client with its standard output into a file."""
-        with self._started(arguments, stdout=file) as run:
+        with self.started(arguments, stdout=file) as run:
             run.wait(None)
             run.output()
 
     @contextlib.contextmanager
-    def _started(
+    def started(
         self,
         arguments: Sequence[str],
         stdin: int = subprocess.DEVNULL,
-        stdout: IO[bytes] | None = None,
+        stdout: IO[bytes] | int | None = None,
     ) -> Iterator[_Run]:
+        """Run the client in the block, and end it with the block."""
         command = [*self.argv, *arguments]
         logger.debug("%s", shlex.join(command))
         with tempfile.TemporaryFile() as printed, tempfile.TemporaryFile() as said:
@@ -109,7 +110,7 @@ class Client:
                 process = subprocess.Popen(
                     command,
                     stdin=stdin,
-                    stdout=stdout or printed,
+                    stdout=printed if stdout is None else stdout,
                     stderr=said,
                     start_new_session=True,  # (a terminal's ^C is ours to pass on)
                 )
@@ -161,6 +162,11 @@ class _Run:
             with contextlib.suppress(OSError):
                 pipe.close()
 
+    def read(self, amount: int) -> bytes:
+        pipe = self._process.stdout
+        assert pipe is not None  # noqa: S101 - who reads has opened it
+        return os.read(pipe.fileno(), amount)
+
     def wait(self, timeout_s: float | None) -> None:
         left_s = timeout_s
         while True:
@@ -195,11 +201,65 @@ class _Run:
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
-        if self._process.stdin is not None:
-            with contextlib.suppress(OSError):
-                self._process.stdin.close()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
 
     def _last_words(self) -> str:
         self._said.seek(0, os.SEEK_END)
         self._said.seek(max(0, self._said.tell() - _MAX_MESSAGE))
         return self._said.read(_MAX_MESSAGE).decode("utf-8", "replace").strip()
+
+
+class Output:
+    """What a client prints, read as it comes. A Reader of content; its errors come at the end.
+
+    Args:
+        client: who runs.
+        arguments: of that run.
+    """
+
+    def __init__(self, client: Client, *arguments: str) -> None:
+        self._stack = contextlib.ExitStack()
+        self._run = self._stack.enter_context(client.started(arguments, stdout=subprocess.PIPE))
+        self._ended = False
+
+    def read(self, amount: int, /) -> bytes:
+        """Return 1 to `amount` bytes, none at the end.
+
+        Raises:
+            EngineUnavailable, EngineFailed: the client failed.
+        """
+        if self._ended:
+            return b""
+        chunk = self._run.read(amount)
+        if not chunk:
+            self._ended = True
+            self._run.wait(None)
+            self._run.output()
+        return chunk
+
+    def read_up_to(self, limit: int) -> bytes:
+        """Return everything, at most `limit` bytes.
+
+        Raises:
+            EngineFailed: there is more.
+        """
+        pieces, left = [], limit + 1
+        while left and (chunk := self.read(left)):
+            pieces.append(chunk)
+            left -= len(chunk)
+        if not left:
+            raise EngineFailed(f"the client printed more than {limit} bytes")
+        return b"".join(pieces)
+
+    def close(self) -> None:
+        """End the client where it has not ended."""
+        self._stack.close()
+
+    def __enter__(self) -> Output:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

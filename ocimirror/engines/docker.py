@@ -9,7 +9,7 @@ that its name stands for.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import IO, Any
 
 from ocimirror.engines.archive import write_archive
 from ocimirror.engines.client import Client
@@ -90,6 +90,10 @@ class Docker(Engine):
     def current_info(self) -> Mapping[str, Any]:
         """Ask for the information again, also in a run that was told to stop."""
         return info_of(Client(self.client.argv, self.client.where))
+
+    def export(self, name: str, file: IO[bytes]) -> None:
+        """Write what `docker save` makes of an image into a file."""
+        self.client.save(file, "save", name)
 
     def inspect(self, name: str) -> Mapping[str, Any] | None:
         """Return what docker knows of an image, None where it has no such image."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from typing import Any
+from typing import IO, Any
 
 from ocimirror.engines.archive import write_archive
 from ocimirror.engines.client import Client
@@ -72,6 +72,13 @@ class Podman(Engine):
             image_id=image.config_digest.encoded,
             asked=f"podman image inspect {wanted.name}",
         )
+
+    def export(self, name: str, file: IO[bytes]) -> None:
+        """Write an image as docker would into a file.
+
+        In podman's own format too, the layers would be compressed anew (podman#18809).
+        """
+        self.client.save(file, "save", "--quiet", "--format", "docker-archive", name)
 
     def load(self, source: Source, wanted: Wanted, watch: Watch) -> None:
         """Write an archive of one image and one entry, and have it pulled from there."""

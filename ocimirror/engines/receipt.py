@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 Tag = Literal["kept", "lost", "moved", "not_applicable"]
 Index = Literal["kept", "lost", "not_applicable"]
-Kept = Literal["kept", "lost"]
+Kept = Literal["kept", "lost", "synthesised"]
 Config = Literal["kept", "differs_by_design", "lost"]
 Part = Literal["tag", "index", "manifest", "config"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -25,7 +25,8 @@ class Receipt:
         route: how it came there; empty where nothing was loaded.
         tag: whether the name stands for this image; moved: for another one.
         index: whether the image is found by, or holds, the digest of its index.
-        manifest: whether the engine has the manifest of each kept platform under its digest.
+        manifest: whether the engine has the manifest of each kept platform under its digest;
+            synthesised: it had none, and one was made when the image was saved.
         config: whether the image ID is the config's digest; where the engine names images by
             another digest and holds the config, it differs by design.
         kept: platforms that can be run; `asked`: those that should.
@@ -58,7 +59,7 @@ class Receipt:
         lost = [
             f"{part} {getattr(self, part)}"
             for part in required
-            if getattr(self, part) in ("lost", "moved")
+            if getattr(self, part) in ("lost", "moved", "synthesised")
         ]
         missing = [platform for platform in self.asked if platform not in self.kept]
         return [*lost, *(f"platform {platform} lost" for platform in missing)]

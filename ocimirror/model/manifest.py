@@ -14,7 +14,7 @@ from ocimirror.errors import MalformedManifest, Unsupported
 from ocimirror.model import mediatype, strictjson
 from ocimirror.model.descriptor import Descriptor, annotations_of, text_of
 from ocimirror.model.digest import Digest
-from ocimirror.model.platform import Platform
+from ocimirror.model.platform import WITHOUT_ATTESTATIONS, Platform
 
 _Children = tuple[tuple[Descriptor, ...], tuple[Descriptor, ...]]  # manifests, blobs
 ATTESTATION_OF = "vnd.docker.reference.digest"
@@ -57,7 +57,8 @@ class Manifest:
         """Return the manifests that an image for these platforms needs; none asked for is all.
 
         A child without a platform cannot be told apart and is needed; an attestation goes with
-        the child it is about (BuildKit's convention, platform unknown/unknown).
+        the child it is about (BuildKit's convention, platform unknown/unknown), but not
+        WITHOUT_ATTESTATIONS.
         """
         if not platforms:
             return self.manifests
@@ -66,7 +67,7 @@ class Manifest:
             for child in self.manifests
             if child.platform is None or any(p.matches(child.platform) for p in platforms)
         }
-        about = {str(digest) for digest in chosen}
+        about = {str(digest) for digest in chosen if WITHOUT_ATTESTATIONS not in platforms}
         return tuple(
             child
             for child in self.manifests

@@ -49,3 +49,7 @@ class Platform:
     def __str__(self) -> str:
         text = f"{self.os}/{self.architecture}"
         return f"{text}/{self.variant}" if self.variant else text
+
+
+WITHOUT_ATTESTATIONS = Platform("none", "attestations")
+"""Beside other platforms: their attestations are not wanted, or not there. Matches nothing."""

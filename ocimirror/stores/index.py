@@ -30,7 +30,7 @@ from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import MAX_SIZE_BYTES as MAX_MANIFEST_BYTES
 from ocimirror.model.manifest import sniff_media_type
-from ocimirror.model.platform import Platform
+from ocimirror.model.platform import WITHOUT_ATTESTATIONS, Platform
 from ocimirror.model.reference import Reference, attachment_tag, is_attachment_tag
 from ocimirror.stores.store import Referrer, Source
 
@@ -337,9 +337,20 @@ def _moved(entry: Entry, wanted: Descriptor) -> Descriptor | None:
     if entry.descriptor.digest != wanted.digest:
         return wanted
     held, added = entry.platforms, platforms_of(wanted)
-    if not held or (added and set(added) <= set(held)):
-        return None
-    return sparse(wanted, tuple(dict.fromkeys((*held, *added))) if added else ())
+    merged = _merged(held, added)
+    return None if merged == held else sparse(wanted, merged)
+
+
+def _merged(held: tuple[Platform, ...], added: tuple[Platform, ...]) -> tuple[Platform, ...]:
+    """Return what an entry holds once more has come; nothing means everything."""
+    if not held or not added:
+        return ()
+    known, new = set(held), set(added)
+    if new - {WITHOUT_ATTESTATIONS} <= known and WITHOUT_ATTESTATIONS in new - known:
+        return held
+    if known - {WITHOUT_ATTESTATIONS} <= new and WITHOUT_ATTESTATIONS in known - new:
+        held = tuple(platform for platform in held if platform != WITHOUT_ATTESTATIONS)
+    return tuple(dict.fromkeys((*held, *added)))
 
 
 def _document_of(name: str, descriptor: Descriptor) -> dict[str, object]:

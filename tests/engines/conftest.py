@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ocimirror.stores.layout import Layout
+from tests.support.command import environment
 from tests.support.engines import (
     Containerd,
     Dockerd,
@@ -47,6 +48,16 @@ def podman() -> Iterator[Podman]:
     directory = Path(tempfile.mkdtemp(prefix="podman-"))
     yield podman_in(directory)
     remove(directory)
+
+
+@pytest.fixture
+def podman_environment(podman: Podman, tmp_path: Path) -> dict[str, str]:
+    """The environment in which `podman` is that one."""
+    file = tmp_path / "storage.conf"
+    root, run = podman.directory / "root", podman.directory / "run"
+    file.write_text(f'[storage]\ndriver = "vfs"\ngraphroot = "{root}"\nrunroot = "{run}"\n')
+    (tmp_path / "tmp").mkdir()
+    return environment(tmp_path, CONTAINERS_STORAGE_CONF=str(file), TMPDIR=str(tmp_path / "tmp"))
 
 
 @pytest.fixture

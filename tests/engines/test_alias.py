@@ -156,8 +156,10 @@ def test_a_signal_puts_everything_back(dockerd, two_ways, hosts_file) -> None:
 
 def test_a_second_load_at_the_same_time_is_refused(dockerd, two_ways, hosts_file) -> None:
     process = started(dockerd, two_ways, hosts_file)
-    undo = load(dockerd, "--undo")
+    process.send_signal(signal.SIGSTOP)
     second = load(dockerd, two_ways, "--route", "alias")
+    undo = load(dockerd, "--undo")
+    process.send_signal(signal.SIGCONT)
     said = process.communicate()[0]
     assert process.returncode == 0, said
     assert (second.code, undo.code) == (7, 7)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import images
-from tests.support.command import environment, ocimirror
-from tests.support.engines import Containerd, Dockerd, Podman
+from tests.support.command import ocimirror
+from tests.support.engines import Containerd, Dockerd
 from tests.support.images import Graph
 
 pytestmark = pytest.mark.timeout(120)
@@ -183,6 +183,13 @@ def test_an_artifact_is_no_image_for_an_engine(containerd, layout, repository) -
     assert "artifacts" in result.document["failures"][0]["error"]["message"]
 
 
+def test_what_containerd_cannot_address_is_not_called_kept(containerd, layout, repository) -> None:
+    path = layout({f"{HOST}/{repository}:v1": images.sha512_image()})
+    result = load(path, *into(containerd), "--namespace", repository.replace("/", "-"))
+    assert result.code in (4, 9), result.document
+    assert all(r["config"] == "lost" for r in result.document["receipts"])
+
+
 # --- docker --------------------------------------------------------------------------------------
 
 
@@ -214,16 +221,6 @@ def test_docker_loads_the_platform_that_is_asked_for(dockerd, layout, repository
 
 
 # --- podman --------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def podman_environment(podman: Podman, tmp_path: Path) -> dict[str, str]:
-    """The environment in which `podman` is that one."""
-    file = tmp_path / "storage.conf"
-    root, run = podman.directory / "root", podman.directory / "run"
-    file.write_text(f'[storage]\ndriver = "vfs"\ngraphroot = "{root}"\nrunroot = "{run}"\n')
-    (tmp_path / "tmp").mkdir()
-    return environment(tmp_path, CONTAINERS_STORAGE_CONF=str(file), TMPDIR=str(tmp_path / "tmp"))
 
 
 @pytest.mark.parametrize("kind", ["multi", "docker_schema2", "docker_list"])

@@ -1,0 +1,214 @@
+"""save: images of a container engine into a layout, with a receipt of what came out original.
+
+containerd, and Docker's containerd store, give the bytes that they were given. Docker's older
+store and Podman have no layer as it was: a manifest is made anew and marked so, unless the
+original is at hand and can be proved to lead to this image.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import IO
+
+from ocimirror.copy.copy import copy
+from ocimirror.copy.outcome import Options, Request
+from ocimirror.engines.containerd import Containerd
+from ocimirror.engines.contentstore import ContentStore
+from ocimirror.engines.docker import Docker
+from ocimirror.engines.engine import Engine
+from ocimirror.engines.podman import Podman
+from ocimirror.engines.receipt import Index, Receipt
+from ocimirror.engines.wanted import examine
+from ocimirror.errors import (
+    DigestNotPreserved,
+    Interrupted,
+    LocalStorageError,
+    MissingContent,
+    NotFound,
+    OciMirrorError,
+    UsageError,
+)
+from ocimirror.model import mediatype
+from ocimirror.model.descriptor import Descriptor
+from ocimirror.model.manifest import ATTESTATION_OF, Manifest
+from ocimirror.model.platform import WITHOUT_ATTESTATIONS, Platform
+from ocimirror.model.reference import Location, Reference
+from ocimirror.stores.dockerarchive.read import DockerArchive
+from ocimirror.stores.index import LayoutSource, is_synthesised
+from ocimirror.stores.profiles import image_in
+from ocimirror.stores.store import Source, Store
+from ocimirror.workflows.identity import note_on_identity, notes_on_restored
+from ocimirror.workflows.load import Loaded
+from ocimirror.workflows.originals import Restored, restore
+from ocimirror.workflows.places import Places, name_in_a_layout
+
+
+def save(
+    names: Sequence[str],
+    layout: str,
+    engine: Engine,
+    places: Places,
+    options: Options,
+    *,
+    platforms: tuple[Platform, ...] = (),
+    originals: Location | None = None,
+) -> Iterator[Loaded]:
+    """Save images one after the other, and yield what came of each.
+
+    Args:
+        names: as the engine knows them.
+        layout: the directory; made if absent.
+        engine: where from.
+        places: opens the layout and the originals.
+        options: of the copy.
+        platforms: those wanted of an index; empty for all that the engine has.
+        originals: where original manifests may be, for images that were saved without.
+
+    Raises:
+        Interrupted: the run was stopped.
+        LocalStorageError: nothing more can be saved.
+    """
+    references = [(name, Reference.parse(name).readable()) for name in names]
+    destination = places.layout(layout, write=True)
+    content = ContentStore(engine) if isinstance(engine, Containerd) else None
+    for name, reference in references:
+        try:
+            if content is not None:
+                yield _saved(content, name, reference, destination, engine, options, platforms)
+                continue
+            # (Beside the layout, where there is room for it; without a name, it never stays.)
+            beside = os.path.dirname(os.path.abspath(layout))
+            with tempfile.TemporaryFile(dir=beside) as file:
+                yield _exported(
+                    file, name, reference, destination, engine, places, options, originals
+                )
+        except (Interrupted, LocalStorageError):
+            raise
+        except OciMirrorError as error:
+            yield Loaded(name, error=error)
+
+
+def _exported(
+    file: IO[bytes],
+    name: str,
+    reference: Reference,
+    destination: Store,
+    engine: Engine,
+    places: Places,
+    options: Options,
+    originals: Location | None,
+) -> Loaded:
+    if not isinstance(engine, (Docker, Podman)):
+        raise UsageError(f"nothing can be saved from {engine.name}")
+    engine.export(name, file)
+    file.flush()
+    with DockerArchive(f"/proc/self/fd/{file.fileno()}") as archive:
+        archive.location = f"{engine.name}:{name}"
+        made = archive.resolve("")
+        restored = _restored(archive, made, reference, destination, places, originals)
+        if restored is None:
+            return _saved(archive, "", reference, destination, engine, options)
+        saved = _saved(
+            restored.source,
+            str(restored.root.digest),
+            reference,
+            destination,
+            engine,
+            options,
+            restored.platforms,
+        )
+        if saved.receipt is None:
+            return saved
+        where = str(originals or destination.location)
+        notes = notes_on_restored(restored.root, restored.manifest, where)
+        return replace(saved, receipt=replace(saved.receipt, notes=tuple(notes)))
+
+
+def _restored(
+    archive: DockerArchive,
+    made: Descriptor,
+    reference: Reference,
+    destination: Store,
+    places: Places,
+    originals: Location | None,
+) -> Restored | None:
+    """Return the image under its original manifest, None where the archive's is what there is.
+
+    What the layout has under the name already is not given up for a manifest that was made.
+    """
+    name = name_in_a_layout(reference)
+    if not is_synthesised(made):
+        return None
+    if originals is not None:
+        place = places.source(originals)
+        return restore(archive, made, place, originals.read_name, name)
+    if name in destination.names():
+        with contextlib.suppress(DigestNotPreserved):
+            return restore(archive, made, destination, name)
+    return None
+
+
+def _saved(
+    source: Source,
+    name: str,
+    reference: Reference,
+    destination: Store,
+    engine: Engine,
+    options: Options,
+    platforms: tuple[Platform, ...] = (),
+) -> Loaded:
+    """Copy an image that is at hand, and ask the engine about what came out."""
+    root = source.resolve(name)
+    platforms = platforms or held_platforms(source, source.read_manifest(root))
+    new_name = name_in_a_layout(reference)
+    shown = f"{engine.name}:{reference}", f"{destination.location}:{new_name}"
+    request = Request(source, name, destination, new_name, *shown, platforms)
+    (outcome,) = copy([request], options)
+    if outcome.error is not None:
+        return Loaded(str(reference), error=outcome.error)
+    assert isinstance(destination, LayoutSource)  # noqa: S101 - what `layout` opens
+    entry = destination.index().find(new_name)
+    wanted = examine(destination, reference, entry.descriptor, ())
+    root_manifest = replace(wanted.root, descriptor=entry.descriptor)
+    receipt = replace(engine.audit(wanted), route="archive")
+    receipt = _of_what_came_out(receipt, entry.descriptor)
+    notes = (*outcome.notes, *note_on_identity(root_manifest, verified=True))
+    return Loaded(str(reference), replace(receipt, notes=notes))
+
+
+def _of_what_came_out(receipt: Receipt, root: Descriptor) -> Receipt:
+    """Say of index and manifest what the layout has; the engine knows of tag and image ID."""
+    if is_synthesised(root):
+        return replace(receipt, index="lost", manifest="synthesised")
+    index: Index = "kept" if mediatype.is_index(root.media_type) else "not_applicable"
+    return replace(receipt, index=index, manifest="kept")
+
+
+def held_platforms(source: Source, root: Manifest) -> tuple[Platform, ...]:
+    """Return which platforms of an index are in a place; nothing where all of it is.
+
+    An engine that pulled for one platform has that one, and not the attestations of it.
+    """
+    held = {descriptor.digest for descriptor in image_in(source, "", root.descriptor).manifests}
+    there = [child for child in root.manifests if child.digest in held]
+    about = {str(child.digest) for child in there}
+    attestations = [c for c in root.manifests if c.annotations.get(ATTESTATION_OF) in about]
+    complete = all(_whole(source, child) for child in attestations)
+    expected = [c for c in root.manifests if ATTESTATION_OF not in c.annotations]
+    if complete and len(there) == len(expected):
+        return ()
+    platforms = [child.platform for child in there if child.platform is not None]
+    return tuple(dict.fromkeys([*platforms, *([] if complete else [WITHOUT_ATTESTATIONS])]))
+
+
+def _whole(source: Source, child: Descriptor) -> bool:
+    if not source.exists(child):
+        return False
+    try:
+        return all(source.exists(blob) for blob in source.read_manifest(child).blobs)
+    except (NotFound, MissingContent):
+        return False
