@@ -44,6 +44,20 @@ class Content:
         Raises:
             Refused: it is damaged.
         """
+        raw = await self.document(snapshot, repository, digest)
+        if raw is None:
+            return None
+        media_type = await self._media_type(snapshot, repository, digest, raw)
+        return (media_type, raw) if media_type else None
+
+    async def document(
+        self, snapshot: Snapshot, repository: Repository, digest: Digest
+    ) -> bytes | None:
+        """Return the bytes of a manifest or config; None where it is absent or too large for one.
+
+        Raises:
+            Refused: it is damaged.
+        """
         file = self.open(snapshot, repository, digest)
         if file is None:
             return None
@@ -55,8 +69,7 @@ class Content:
                 copy = file.duplicate()
                 raw = await self._run(lambda: self._proofs.read(copy, MAX_SIZE_BYTES))
                 self._manifests.keep(file, raw)
-        media_type = await self._media_type(snapshot, repository, digest, raw)
-        return (media_type, raw) if media_type else None
+            return raw
 
     def open(self, snapshot: Snapshot, repository: Repository, digest: Digest) -> BlobFile | None:
         """Open a file, not verified yet: of the repository's layouts, then of all others."""

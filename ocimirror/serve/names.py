@@ -51,6 +51,14 @@ def find_repository(snapshot: Snapshot, name: str, ns: str = "", only: str = "")
     return found
 
 
+def shortest_name(snapshot: Snapshot, repository: Repository, only: str = "") -> str:
+    """Return the shortest name under which a client without `ns=` finds a repository."""
+    found = find_repository(snapshot, repository.name, only=only)
+    if found is repository or not repository.registry:
+        return repository.name
+    return f"{folder_of(repository.registry)}/{repository.name}"
+
+
 def listed_names(snapshot: Snapshot, ns: str = "", only: str = "") -> list[str]:
     """Return the names of all repositories, sorted; of two with one path both are found by theirs.
 
@@ -63,11 +71,7 @@ def listed_names(snapshot: Snapshot, ns: str = "", only: str = "") -> list[str]:
         raise Refused(400, "NAME_INVALID", error.message) from error
     if registry:
         return sorted(name for host, name in snapshot.repositories if host == registry)
-    names = set(snapshot.by_name)
-    for repository in snapshot.repositories.values():
-        if repository is not snapshot.by_name[repository.name][0] and repository.registry:
-            names.add(f"{folder_of(repository.registry)}/{repository.name}")
-    return sorted(names)
+    return sorted({shortest_name(snapshot, found) for found in snapshot.repositories.values()})
 
 
 def _host(ns: str, only: str) -> str:

@@ -21,6 +21,7 @@ from ocimirror.serve.access import Access, AccessFiles
 from ocimirror.serve.answers import Answer, Request
 from ocimirror.serve.certificates import CertificateFiles, ServerCertificate
 from ocimirror.serve.content import Content
+from ocimirror.serve.page import Pages
 from ocimirror.serve.registry import Registry
 from ocimirror.serve.shelf import Shelf
 from ocimirror.serve.watch import Watch
@@ -147,11 +148,21 @@ class Server:
             refreshes.append(self._certificate.refresh)
         with ThreadPoolExecutor(os.cpu_count() or 1, "ocimirror-serve-read") as executor:
             watch = Watch(refreshes, executor)
-            registry = Registry(self._shelf, Content(executor), watch.look, self._options.only)
+            content, only = Content(executor), self._options.only
+            registry = Registry(self._shelf, content, watch.look, only)
+            pages = Pages(
+                self._shelf,
+                content,
+                watch.look,
+                self.address,
+                secure=self._certificate is not None,
+                only=only,
+            )
 
             async def respond(request: Request) -> Answer:
                 await self._access.check(request, executor)
-                return await registry.answer(request)
+                part = registry if f"{request.path}/".startswith("/v2/") else pages
+                return await part.answer(request)
 
             wire = Wire(respond)
             runner = web.ServerRunner(wire.server)

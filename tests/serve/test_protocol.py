@@ -245,7 +245,7 @@ def test_nothing_refers_to_what_nothing_refers_to(client: Registry) -> None:
         ("/v2/app/tags/list?ns=%0d%0a", 400, "NAME_INVALID"),
         ("/v2/app/manifests/", 404, "UNSUPPORTED"),
         ("/v2/app", 404, "UNSUPPORTED"),
-        ("/v3/", 404, "UNSUPPORTED"),
+        ("/v2/unknown", 404, "UNSUPPORTED"),
         ("/v2/app/tags/list?" + "a=1&" * 100, 400, "UNSUPPORTED"),
     ],
 )
