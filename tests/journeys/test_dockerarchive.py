@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import signal
 import subprocess
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
 from tests.support import images
 from tests.support.command import PROGRAM, Result, environment, ocimirror
 from tests.support.dockerarchives import (
+    DockerTar,
     Saved,
     docker_before_1_10,
     docker_before_25,
@@ -374,6 +379,50 @@ def test_an_image_of_a_layout_is_read_once_and_staged_nowhere(tmp_path: Path) ->
     layers = [digest for digest, content in large.blobs.items() if len(content) > 1_000_000]
     assert layers
     assert not any(digest.partition(":")[2] in line for digest in layers for line in made)
+
+
+@pytest.mark.parametrize("scheme", ["docker-archive", "oci-archive"])
+def test_a_signal_ends_the_writing_of_an_archive(tmp_path: Path, scheme: str) -> None:
+    (large,) = images.shared_layers(1, 2, 8_000_000, 0.0)
+    source = layout_of(tmp_path, large)
+    (tmp_path / "tmp").mkdir()
+    env = environment(TMPDIR=str(tmp_path / "tmp"))
+    command = [PROGRAM, "copy", source, f"{scheme}:-"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as run:
+        assert run.stdout is not None
+        begun = run.stdout.read(1_000_000)  # (then it waits for us)
+        run.send_signal(signal.SIGINT)
+        rest = run.stdout.read()
+    assert run.returncode == 130
+    assert len(begun + rest) < sum(map(len, large.blobs.values()))
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_a_signal_ends_the_hashing_of_compressed_layers(tmp_path: Path) -> None:
+    zeros = zstandard.compress(bytes(64 * 1024 * 1024)) * 15
+    tar = DockerTar()
+    tar.file("layer", zeros)
+    config = images.config_of([b"another"], images.PLATFORMS[0])
+    tar.json("config.json", config)
+    tar.json("manifest.json", [{"Config": "config.json", "RepoTags": [NAME], "Layers": ["layer"]}])
+    path = tar.write(tmp_path / "a.tar")
+    command = [PROGRAM, "copy", f"docker-archive:{path}", f"oci:{tmp_path}/out"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment()) as run:
+        deadline = time.monotonic() + 10
+        while f"{path}" not in _open_files(run.pid) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        run.send_signal(signal.SIGINT)
+        assert run.stderr is not None
+        told = run.stderr.read().decode()
+    assert run.returncode == 130, told
+
+
+def _open_files(pid: int) -> list[str]:
+    found = []
+    for link in Path(f"/proc/{pid}/fd").glob("*"):
+        with contextlib.suppress(OSError):
+            found.append(str(link.readlink()))
+    return found
 
 
 def test_dry_run_writes_nothing(tmp_path: Path) -> None:
