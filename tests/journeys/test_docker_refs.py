@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import signal
 import subprocess
 import time
@@ -15,7 +14,8 @@ import pytest
 
 from ocimirror.engines.dockeruse import kept_from_dockerd
 from tests.support import images
-from tests.support.command import ocimirror
+from tests.support.command import PROGRAM, environment, ocimirror
+from tests.support.dockerservice import DockerService
 from tests.support.engines import (
     Dockerd,
     remove,
@@ -32,58 +32,17 @@ APP = f"{REPOSITORY}:1.0"
 HUB = "docker.io/library/fixture:2.0"
 
 
-class Service:
-    """How one dockerd is stopped and started by commands, as an init system would."""
-
-    def __init__(self, daemon: Dockerd) -> None:
-        self.daemon = daemon
-        self.pid_file = daemon.directory / "pid"
-        words = Path(f"/proc/{daemon.pid}/cmdline").read_bytes().split(b"\0")[:-1]
-        command = shlex.join(word.decode() for word in words)
-        self.stop_command = self._script("stop", f"kill $(cat {self.pid_file})")
-        self.start_command = self._script(
-            "start", f"setsid {command} </dev/null >>{daemon.directory}/log 2>&1 &"
-        )
-
-    def _script(self, name: str, body: str) -> str:
-        path = self.daemon.directory / name
-        path.write_text(f"#!/bin/sh\n{body}\n")
-        path.chmod(0o755)
-        return str(path)
-
-    @property
-    def options(self) -> list[str]:
-        """What tells ocimirror about it."""
-        return [
-            "--restart-docker",
-            f"--stop-command={self.stop_command}",
-            f"--start-command={self.start_command}",
-            f"--host={self.daemon.host}",
-        ]
-
-    def end(self) -> None:
-        """Stop whichever dockerd runs now; its predecessors have ended."""
-        try:
-            pid = int(self.pid_file.read_text())
-            os.kill(pid, signal.SIGTERM)
-        except (FileNotFoundError, ProcessLookupError):
-            return
-        deadline = time.monotonic() + 15
-        while self.pid_file.exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-
-
 @pytest.fixture(scope="module")
 def image() -> Graph:
     return runnable()
 
 
 @pytest.fixture
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerService]:
     """Run a dockerd of its own, which the test may stop and start."""
     directory = short_directory(tmp_path_factory, "d")
     daemon = start_dockerd(directory)
-    service = Service(daemon)
+    service = DockerService(daemon)
     try:
         yield service
     finally:
@@ -98,7 +57,7 @@ def layout(tmp_path: Path, image: Graph) -> Path:
 
 
 @pytest.fixture
-def loaded(service: Service, tmp_path: Path, image: Graph) -> Dockerd:
+def loaded(service: DockerService, tmp_path: Path, image: Graph) -> Dockerd:
     """Load the image of the layout as docker has always done it."""
     archive = docker_archive(tmp_path / "image.tar", image, APP)
     service.daemon.docker("load", "-i", str(archive))
@@ -128,22 +87,11 @@ def add_by_hand(daemon: Dockerd, name: str, image_id: str) -> None:
     store_of(daemon).write_bytes(images.compact(document))
 
 
-def wait_for_pid_file_gone(service: Service) -> None:
-    deadline = time.monotonic() + 15
-    while service.pid_file.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-
-
-def stop(service: Service) -> None:
-    run([service.stop_command])
-    wait_for_pid_file_gone(service)
-
-
 # --- what Docker does ---------------------------------------------------------------------------
 
 
 def test_docker_load_loses_the_digest_and_sighup_does_not_bring_it_back(
-    service: Service, loaded: Dockerd, image: Graph
+    service: DockerService, loaded: Dockerd, image: Graph
 ) -> None:
     assert loaded.inspect(APP)["Id"] == image_id_of(image)
     assert digests_of(loaded) == set()
@@ -164,7 +112,7 @@ def test_docker_load_loses_the_digest_and_sighup_does_not_bring_it_back(
 
 
 def test_restore_brings_the_digests_of_index_and_manifest_back(
-    service: Service, loaded: Dockerd, layout: Path, image: Graph
+    service: DockerService, loaded: Dockerd, layout: Path, image: Graph
 ) -> None:
     before = store_of(loaded).read_bytes()
     done = ocimirror("docker-refs", "restore", layout, *service.options, "--json")
@@ -194,7 +142,7 @@ def test_restore_brings_the_digests_of_index_and_manifest_back(
 
 
 def test_restore_again_changes_nothing_and_does_not_stop_docker(
-    service: Service, loaded: Dockerd, layout: Path
+    service: DockerService, loaded: Dockerd, layout: Path
 ) -> None:
     assert ocimirror("docker-refs", "restore", layout, *service.options).code == 0
     pid = service.pid_file.read_text()
@@ -205,7 +153,7 @@ def test_restore_again_changes_nothing_and_does_not_stop_docker(
 
 
 def test_an_image_of_docker_hub_gets_its_short_name_by_digest(
-    service: Service, tmp_path: Path, image: Graph
+    service: DockerService, tmp_path: Path, image: Graph
 ) -> None:
     layout = images.write_layout(tmp_path / "layout", {HUB: image})
     daemon = service.daemon
@@ -215,9 +163,9 @@ def test_an_image_of_docker_hub_gets_its_short_name_by_digest(
 
 
 def test_a_stopped_docker_is_not_started_and_needs_its_data_root(
-    service: Service, loaded: Dockerd, layout: Path, image: Graph
+    service: DockerService, loaded: Dockerd, layout: Path, image: Graph
 ) -> None:
-    stop(service)
+    service.stop()
     where = ["--host", loaded.host]
     asked = ocimirror("docker-refs", "restore", layout, *where)
     assert asked.code == 4
@@ -233,7 +181,7 @@ def test_a_stopped_docker_is_not_started_and_needs_its_data_root(
 
 
 def test_a_running_docker_is_refused_whatever_the_pid_file_says(
-    service: Service, loaded: Dockerd, layout: Path
+    service: DockerService, loaded: Dockerd, layout: Path
 ) -> None:
     before = store_of(loaded).read_bytes()
     asked = ocimirror("docker-refs", "restore", layout, "--host", loaded.host, "--json")
@@ -250,7 +198,7 @@ def test_a_running_docker_is_refused_whatever_the_pid_file_says(
 
 
 def test_a_dry_run_says_what_it_would_write_beside_a_running_docker(
-    service: Service, loaded: Dockerd, layout: Path, image: Graph
+    service: DockerService, loaded: Dockerd, layout: Path, image: Graph
 ) -> None:
     before = store_of(loaded).read_bytes()
     planned = ocimirror("docker-refs", "restore", layout, "--host", loaded.host, "--dry-run")
@@ -263,7 +211,7 @@ def test_a_dry_run_says_what_it_would_write_beside_a_running_docker(
 
 
 def test_whoever_restarts_docker_is_told_of_the_containers_that_it_stops(
-    service: Service, loaded: Dockerd, layout: Path
+    service: DockerService, loaded: Dockerd, layout: Path
 ) -> None:
     loaded.docker("run", "-d", "--network=none", "--name=long", APP, "sleep", "600")
     options = service.options
@@ -282,7 +230,7 @@ def test_with_live_restore_a_container_lives_on_through_the_restart(
     directory = short_directory(tmp_path_factory, "d")
     (directory / "daemon.json").write_text('{"live-restore": true}')
     daemon = start_dockerd(directory)
-    service = Service(daemon)
+    service = DockerService(daemon)
     try:
         daemon.docker("load", "-i", str(docker_archive(tmp_path / "image.tar", image, APP)))
         daemon.docker("run", "-d", "--network=none", "--name=long", APP, "sleep", "600")
@@ -300,9 +248,9 @@ def test_with_live_restore_a_container_lives_on_through_the_restart(
 
 
 def test_a_truncated_store_is_refused_and_left_as_it_is(
-    service: Service, loaded: Dockerd, layout: Path
+    service: DockerService, loaded: Dockerd, layout: Path
 ) -> None:
-    stop(service)
+    service.stop()
     torn = store_of(loaded).read_bytes()[:-20]
     store_of(loaded).write_bytes(torn)
     blind = ["--host", loaded.host, "--data-root", loaded.data_root]
@@ -315,11 +263,11 @@ def test_a_truncated_store_is_refused_and_left_as_it_is(
 
 
 def test_a_digest_that_stands_for_another_image_is_never_moved(
-    service: Service, loaded: Dockerd, layout: Path, image: Graph, tmp_path: Path
+    service: DockerService, loaded: Dockerd, layout: Path, image: Graph, tmp_path: Path
 ) -> None:
     other = images.single()
     loaded.docker("load", "-i", str(docker_archive(tmp_path / "other.tar", other, "other:1")))
-    stop(service)
+    service.stop()
     add_by_hand(loaded, f"{REPOSITORY}@{image.root}", image_id_of(other))
     before = store_of(loaded).read_bytes()
     blind = ["--host", loaded.host, "--data-root", loaded.data_root]
@@ -330,7 +278,7 @@ def test_a_digest_that_stands_for_another_image_is_never_moved(
 
 
 def test_the_old_file_is_put_back_where_docker_does_not_start_with_the_new_one(
-    service: Service, loaded: Dockerd, layout: Path
+    service: DockerService, loaded: Dockerd, layout: Path
 ) -> None:
     before = store_of(loaded).read_bytes()
     # A start that works only with a store without digests: as a later dockerd might.
@@ -351,7 +299,7 @@ def test_the_old_file_is_put_back_where_docker_does_not_start_with_the_new_one(
 
 
 def test_docker_is_started_again_where_the_write_is_refused(
-    service: Service, loaded: Dockerd, layout: Path
+    service: DockerService, loaded: Dockerd, layout: Path
 ) -> None:
     before = store_of(loaded).read_bytes()
     # (A directory in the way of the temporary file.)
@@ -363,20 +311,20 @@ def test_docker_is_started_again_where_the_write_is_refused(
 
 
 def test_a_dockerd_that_starts_while_the_file_is_written_gives_up(
-    service: Service, loaded: Dockerd
+    service: DockerService, loaded: Dockerd
 ) -> None:
     """The lock that keeps it away is one that it takes before it reads the file."""
-    stop(service)
+    service.stop()
     with kept_from_dockerd(str(loaded.data_root), []):
-        words = shlex.split(Path(service.start_command).read_text().splitlines()[1])
-        command = words[1 : words.index("</dev/null")]
-        started = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        started = subprocess.run(
+            service.command, capture_output=True, text=True, timeout=60, check=False
+        )
     assert started.returncode == 1
     assert "volume store metadata database: timeout" in started.stderr + started.stdout
 
 
 def test_an_index_stands_for_the_platform_that_has_the_tag(
-    service: Service, loaded: Dockerd, layout: Path, image: Graph, tmp_path: Path
+    service: DockerService, loaded: Dockerd, layout: Path, image: Graph, tmp_path: Path
 ) -> None:
     untagged = docker_archive(tmp_path / "arm64.tar", image, number=1)
     loaded.docker("load", "-i", str(untagged))
@@ -388,7 +336,7 @@ def test_an_index_stands_for_the_platform_that_has_the_tag(
 
 
 def test_an_index_of_several_images_without_the_tag_is_given_to_none(
-    service: Service, layout: Path, image: Graph, tmp_path: Path
+    service: DockerService, layout: Path, image: Graph, tmp_path: Path
 ) -> None:
     for number in (0, 1):
         archive = docker_archive(tmp_path / f"{number}.tar", image, number=number)
@@ -402,11 +350,35 @@ def test_an_index_of_several_images_without_the_tag_is_given_to_none(
         assert digests_of(service.daemon, image_id_of(image, number)) == own
 
 
+def test_a_signal_while_docker_is_down_does_not_leave_it_down(
+    service: DockerService, loaded: Dockerd, layout: Path, image: Graph
+) -> None:
+    signalling = loaded.directory / "signalling"
+    signalling.write_text(f"#!/bin/sh\n{service.stop_command}\nkill -TERM $PPID\n")
+    signalling.chmod(0o755)
+    options = [o for o in service.options if not o.startswith("--stop-command")]
+    done = ocimirror("docker-refs", "restore", layout, *options, f"--stop-command={signalling}")
+    assert done.code == 0, done.stderr
+    assert digests_of(loaded) == by_digest(image)
+
+
+def test_who_may_not_read_dockers_files_is_told_to_be_root(
+    service: DockerService, loaded: Dockerd
+) -> None:
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    command = [*nobody, PROGRAM, "docker-refs", "show", f"--data-root={loaded.data_root}"]
+    refused = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, env=environment()
+    )
+    assert refused.returncode == 8, refused.stderr
+    assert "run this as root" in refused.stderr
+
+
 # --- what a layout has to prove -----------------------------------------------------------------
 
 
 def test_a_layout_that_gives_an_image_other_layers_proves_nothing(
-    service: Service, loaded: Dockerd, image: Graph, tmp_path: Path
+    service: DockerService, loaded: Dockerd, image: Graph, tmp_path: Path
 ) -> None:
     builder = images.Builder()
     builder.blobs.update(image.blobs)
@@ -426,7 +398,7 @@ def test_a_layout_that_gives_an_image_other_layers_proves_nothing(
 
 @pytest.mark.parametrize("part", ["root", "manifest", "config", "layer"])
 def test_a_flipped_bit_anywhere_below_the_name_is_refused(
-    service: Service, loaded: Dockerd, layout: Path, image: Graph, part: str
+    service: DockerService, loaded: Dockerd, layout: Path, image: Graph, part: str
 ) -> None:
     manifest = json.loads(image.manifests[manifest_of(image)][1])
     digest = {
@@ -445,7 +417,7 @@ def test_a_flipped_bit_anywhere_below_the_name_is_refused(
 
 
 def test_a_name_that_docker_has_no_image_of_is_an_error_only_where_it_is_asked_for(
-    service: Service, loaded: Dockerd, tmp_path: Path, image: Graph
+    service: DockerService, loaded: Dockerd, tmp_path: Path, image: Graph
 ) -> None:
     other = "registry.example.com/team/other:1.0"
     layout = images.write_layout(tmp_path / "two", {APP: image, other: images.single()})
@@ -462,7 +434,7 @@ def test_a_name_that_docker_has_no_image_of_is_an_error_only_where_it_is_asked_f
 
 
 def test_show_lists_names_and_what_a_layout_knows_to_be_lost(
-    service: Service, loaded: Dockerd, layout: Path, image: Graph
+    service: DockerService, loaded: Dockerd, layout: Path, image: Graph
 ) -> None:
     shown = ocimirror("docker-refs", "show", layout, "--host", loaded.host, "--json")
     assert shown.code == 0, shown.stderr
@@ -481,9 +453,9 @@ def test_show_lists_names_and_what_a_layout_knows_to_be_lost(
 
 
 def test_show_reads_the_files_of_a_stopped_docker(
-    service: Service, loaded: Dockerd, layout: Path
+    service: DockerService, loaded: Dockerd, layout: Path
 ) -> None:
-    stop(service)
+    service.stop()
     add_by_hand(loaded, f"{REPOSITORY}@sha256:zz", "sha256:" + "0" * 64)
     add_by_hand(loaded, f"{REPOSITORY}:gone", "sha256:" + "0" * 64)
     blind = ["--host", loaded.host, "--data-root", loaded.data_root]
