@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,14 @@ from typing import Any
 
 import pytest
 
+from ocimirror.copy.outcome import Options, Request, Silent
+from ocimirror.copy.plan import Plan
+from ocimirror.model.reference import Reference
+from ocimirror.stores.layout import Layout
+from ocimirror.stores.registry import NetworkOptions
+from ocimirror.workflows.names import remove
+from ocimirror.workflows.places import Places
+from ocimirror.workflows.pull import pull
 from tests.support import images
 from tests.support.command import PROGRAM, environment, ocimirror
 from tests.support.faults import Drip, Rule
@@ -23,6 +32,7 @@ from tests.support.servers import run_docker_registry
 from tests.support.stores import named
 from tests.support.witness import Registry
 
+ROOT = Path(__file__).parents[2]
 APP, OTHER = "registry.example.com/app:v1", "registry.example.com/other:v2"
 IMAGE, SECOND = images.multi(), images.docker_schema2()
 
@@ -255,7 +265,7 @@ def test_gc_beside_pulls_never_takes_what_they_need(
     names = [f"{docker_registry.host}/{repository}:t{number}" for number in range(3)]
     assert ocimirror("pull", *names, layout).code == 0
     codes = []
-    for round_number in range(30):
+    for round_number in range(9):
         name = names[round_number % 3]
         ocimirror("remove", layout, name, "--wait")
         processes = [
@@ -268,6 +278,60 @@ def test_gc_beside_pulls_never_takes_what_they_need(
         assert faults_of(layout) == []
 
     assert set(codes) == {0}
+    assert ocimirror("verify", layout).code == 0
+    assert leftovers_of(layout) == []
+
+
+class Pausing(Silent):
+    """Holds a pull up once it knows what it needs."""
+
+    def __init__(self, pause_s: float) -> None:
+        self._pause_s = pause_s
+
+    def planned(self, request: Request, plan: Plan) -> None:
+        time.sleep(self._pause_s)
+
+
+@pytest.mark.bar("R09")
+def test_gc_in_a_loop_beside_two_hundred_pulls_never_takes_what_they_need(
+    docker_registry: Registry, repository: str, tmp_path: Path
+) -> None:
+    """Two processes collect all the time; the pulls are of this one, some of them held up."""
+    layout = tmp_path / "layout"
+    graphs = images.shared_layers(3, 3, 5000, 0.67)
+    for number, graph in enumerate(graphs):
+        images.push(docker_registry, repository, f"t{number}", graph)
+    references = [
+        Reference.parse(f"{docker_registry.host}/{repository}:t{number}") for number in range(3)
+    ]
+    wanted = {str(reference): g.root for reference, g in zip(references, graphs, strict=True)}
+    assert ocimirror("pull", *wanted, layout).code == 0
+    command = [sys.executable, "-m", "tests.support.gcloop", str(layout)]
+    collectors = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
+        for _ in range(2)
+    ]
+    for collector in collectors:
+        assert collector.stdout is not None
+        assert collector.stdout.readline() == b"ready\n"
+    for round_number in range(200):
+        reference = references[round_number % 3]
+        with Places(NetworkOptions, durable=False, wait=True) as places:
+            remove(str(layout), str(reference), places)
+        time.sleep(0.001 * (round_number % 7))
+        pausing = Pausing(0.05 * (round_number % 10 == 0))
+        with Places(NetworkOptions, durable=False, wait=True) as places:
+            (outcome,) = pull([reference], str(layout), places, Options(jobs=2), pausing)
+        assert outcome.error is None, outcome.error
+        with Layout(str(layout), wait=True):  # (gc waits meanwhile)
+            assert names_of(layout) == wanted
+            assert faults_of(layout) == []
+    told = [collector.communicate(b"stop", timeout=60)[0] for collector in collectors]
+    runs, put_away, deleted = (
+        sum(counts) for counts in zip(*(map(int, t.split()) for t in told), strict=True)
+    )
+    assert runs >= 200
+    assert min(put_away, deleted) >= 100
     assert ocimirror("verify", layout).code == 0
     assert leftovers_of(layout) == []
 
