@@ -125,16 +125,14 @@ class _Run:
         wanted = sparse(root, request.platforms)
         if not request.new_name or not destination.named(request.new_name, wanted):
             return False
-        manifests = [root]
         if not destination.name_vouches:
             try:
                 plan = walk(destination, root, request.platforms)
             except (NotFound, IntegrityError):
                 return False
-            manifests = [manifest.descriptor for manifest in plan.manifests]
             if not all(destination.exists(blob) for blob in plan.blobs):
                 return False
-        return not self._options.referrers or not has_new_attachments(request, manifests)
+        return not self._options.referrers or not has_new_attachments(request, root)
 
     def _resolved(self, image: Image, root: Descriptor, complete: bool) -> None:
         image.outcome.root = root

@@ -16,6 +16,7 @@ from tests.support.registry import StrictRegistry, run_registry
 from tests.support.servers import run_docker_registry
 from tests.support.signed import (
     Signed,
+    Subject,
     push_signed,
     put_fallback,
     referrers_at,
@@ -23,6 +24,7 @@ from tests.support.signed import (
 )
 from tests.support.witness import Registry
 
+PLATFORMS = images.PLATFORMS[:2]
 KINDS = ["api", "tags", "docker-registry"]
 
 
@@ -134,25 +136,71 @@ def test_no_referrers_asks_for_none_and_carries_none(
     assert not [path for path in asked if "referrers" in path or "tags/list" in path]
 
 
-def test_an_unchanged_image_costs_one_request_more_and_the_repository_a_handful(
+def two_platforms(number: int) -> images.Graph:
+    builder = images.Builder()
+    children = [images.add_image(builder, (number, p["architecture"]), p) for p in PLATFORMS]
+    return builder.graph(builder.index(children))
+
+
+@pytest.mark.parametrize("kind", ["api", "fallback", "cosign"])
+def test_fifty_unchanged_tags_cost_two_requests_each_and_the_repository_a_handful(
+    kind: str, registries: SimpleNamespace, tmp_path: Path
+) -> None:
+    """Each image has attachments, and so has a platform of it."""
+    here, there = (registries.start("api" if kind == "api" else "tags", n) for n in "ab")
+    names = []
+    for number in range(50):
+        graph = two_platforms(number)
+        images.push(here, "app", f"t{number}", graph)
+        names.append(f"{here.host}/app:t{number}")
+        child = json.loads(graph.raw)["manifests"][0]
+        child = Subject({key: child[key] for key in ("mediaType", "digest", "size")})
+        attached = [images.with_subject(subject, number) for subject in (graph, child)]  # type: ignore[arg-type]
+        for subject, each in zip((graph.root, child.descriptor["digest"]), attached, strict=True):
+            if kind == "cosign":
+                tag = str(subject).replace(":", "-") + ".sig"
+                images.push(here, "app", tag, images.artifact())
+                continue
+            images.push(here, "app", None, each)
+            if kind == "fallback":
+                put_fallback(here, "app", str(subject), [each])
+    layout = tmp_path / "layout"
+    pulled = ocimirror("pull", *names, layout, "--json")
+    pushed = ocimirror("push", layout, there.host, "--json")
+    assert [image["referrers"] for image in pulled.document["images"]] == [2] * 50
+    assert pushed.code == 0, pushed.stderr
+    for registry in (here, there):
+        registry.requests.clear()
+
+    again = [
+        ocimirror("pull", *names, layout, "--json"),
+        ocimirror("push", layout, there.host, "--json"),
+    ]
+
+    for result in again:
+        assert {image["status"] for image in result.document["images"]} == {"unchanged"}
+    assert len(here.requests) <= 2 * 50 + 5
+    assert len(there.requests) <= 2 * 50 + 5
+
+
+def test_deep_finds_what_came_to_a_platform_of_an_unchanged_image(
     registries: SimpleNamespace, tmp_path: Path
 ) -> None:
-    here = registries.start("tags", "a")
-    assert isinstance(here, StrictRegistry)
-    names = []
-    for number in range(10):
-        signed = images.with_subject(images.multi(), number)
-        images.push(here, "app", f"t{number}", images.multi())
-        images.push(here, "app", None, signed)
-        names.append(f"{here.host}/app:t{number}")
-    put_fallback(here, "app", images.multi().root, [images.with_subject(images.multi(), 0)])
-    assert ocimirror("pull", *names, tmp_path / "layout").code == 0
-    before = len(here.requests)
+    here = registries.start("api", "a")
+    graph = two_platforms(0)
+    images.push(here, "app", "1.0", graph)
+    name, layout = f"{here.host}/app:1.0", tmp_path / "layout"
+    assert ocimirror("pull", name, layout).code == 0
+    child = json.loads(graph.raw)["manifests"][0]
+    child = Subject({key: child[key] for key in ("mediaType", "digest", "size")})
+    images.push(here, "app", None, images.with_subject(child, 1))  # type: ignore[arg-type]
 
-    again = ocimirror("pull", *names, tmp_path / "layout", "--json")
+    found = [
+        image_of(ocimirror("pull", name, layout, "--json", *option))["referrers"]
+        for option in ((), ("--deep",))
+    ]
 
-    assert {image["status"] for image in again.document["images"]} == {"unchanged"}
-    assert len(here.requests) - before <= 2 * len(names) + 5
+    assert found == [0, 1]
 
 
 @pytest.mark.bar("R49", "gitlab-fallback-alias")
