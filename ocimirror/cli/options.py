@@ -89,6 +89,7 @@ class Settings:
             durable=self.fsync,
             wait=self.wait,
             link_from=[layout_argument(layout) for layout in self.link_from],
+            stop=self.stop,
         )
 
     def install_signals(self, *, writes: bool) -> None:

@@ -63,16 +63,16 @@ def restore(
     with held.fetch(config) as stream:
         raw = stream.read_all(MAX_CONFIG_BYTES)
     diff_ids = ImageConfig.parse(raw, f"config {config.digest}").diff_ids
-    paths = [
+    paths = (
         path
         for root in _roots(originals, name, prefers)
         for path in _leading_to(originals, root, config.digest)
         if path[-1].digest != made.digest
-    ]
-    if not paths:
+    )
+    path = next(paths, None)
+    if path is None:
         where = f"{originals.location}:{name}" if name else originals.location
         raise DigestNotPreserved(f"{where} has no original manifest of image {config.digest}")
-    path = paths[0]
     prove_chain(path, raw, config.digest, diff_ids)
     source = _Joined(held, originals, path[0].descriptor)
     for layer in path[-1].blobs:

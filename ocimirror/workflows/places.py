@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os.path
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from ocimirror.errors import UsageError
+from ocimirror.errors import Interrupted, UsageError
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location, Reference, is_tag
 from ocimirror.stores.archive import Archive, ArchiveWriter
@@ -58,6 +59,7 @@ class Places:
         durable: layouts and archives survive power loss.
         wait: wait for a lock instead of failing.
         link_from: directories of layouts; what they have is linked into those that are written.
+        stop: set to end the opening of an archive whose layers are decompressed then.
     """
 
     def __init__(
@@ -67,8 +69,10 @@ class Places:
         durable: bool = True,
         wait: bool = False,
         link_from: Sequence[str] = (),
+        stop: threading.Event | None = None,
     ) -> None:
         self._network = network
+        self._stop = stop
         self._durable = durable
         self.wait = wait
         self._link_from = link_from
@@ -140,8 +144,12 @@ class Places:
         if location.scheme == "oci-archive":
             return self._stack.enter_context(Archive(location.path))
         if location.scheme == "docker-archive":
-            return self._stack.enter_context(DockerArchive(location.path))
+            return self._stack.enter_context(DockerArchive(location.path, self._watch))
         return self.layout(location.path)
+
+    def _watch(self, _: int) -> None:
+        if self._stop is not None and self._stop.is_set():
+            raise Interrupted("stopped while an archive was opened")
 
     def destination(
         self,

@@ -220,6 +220,7 @@ NETWORK = {"requests", "urllib3", "oras", "http.client", "socket", "ssl", "click
         "ocimirror.model.reference",
         "ocimirror.stores.layout",
         "ocimirror.stores.archive",
+        "ocimirror.stores.dockerarchive.read",
         "ocimirror.copy.copy",
         "ocimirror.workflows.verify",
     ],

@@ -46,7 +46,7 @@ from ocimirror.stores.dockerarchive.synthesis import (
 from ocimirror.stores.index import Entry, LayoutIndex, LayoutSource, synthesised
 from ocimirror.stores.layoutfile import LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES, check_layout_file
 from ocimirror.stores.profiles import blob_path, is_container_image
-from ocimirror.stores.stream import CHUNK_BYTES, Reader
+from ocimirror.stores.stream import CHUNK_BYTES, Reader, Watch
 from ocimirror.stores.tarmembers import TarMembers
 
 MAX_DEPTH = 8
@@ -74,6 +74,7 @@ class DockerArchive(LayoutSource):
 
     Args:
         path: the file; `-` is standard input, kept in a temporary file first.
+        watch: told the number of bytes of each chunk that is decompressed; raises to stop.
 
     Raises:
         NotFound: there is no such file.
@@ -82,8 +83,9 @@ class DockerArchive(LayoutSource):
         UsageError: zstd layers, and the library for them is not installed.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, watch: Watch | None = None) -> None:
         self.path = path
+        self._watch = watch
         self.location = f"docker-archive:{path}"
         self._made: dict[Digest, bytes] = {}
         self._named: dict[Digest, str] = {}
@@ -238,6 +240,8 @@ class DockerArchive(LayoutSource):
             hasher = diff_id.hasher()
             while chunk := content.read(CHUNK_BYTES):
                 hasher.update(chunk)
+                if self._watch is not None:
+                    self._watch(len(chunk))
             digest = reader.digest()
             layer = Descriptor(LAYER_TYPES[compression], digest, size)
             stands_for = Digest.parse(f"{diff_id.algorithm}:{hasher.hexdigest()}")
