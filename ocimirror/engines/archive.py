@@ -1,8 +1,8 @@
-"""The tar that an engine is fed with: a few documents, and content that is checked on its way."""
+"""The tar that an engine is fed with, by index.json: content is checked on its way into it."""
 
 from __future__ import annotations
 
-from ocimirror.engines.wanted import PlatformImage, Wanted
+from ocimirror.engines.wanted import Wanted
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.stores import profiles
@@ -18,8 +18,6 @@ def write_archive(
     wanted: Wanted,
     profile: Profile,
     write: Write,
-    *,
-    chosen: PlatformImage | None = None,
     watch: Watch | None = None,
 ) -> None:
     """Write an image as an archive that one engine reads.
@@ -29,18 +27,14 @@ def write_archive(
         wanted: the image, with all that goes into the archive.
         profile: whose archive.
         write: takes all bytes that it is given.
-        chosen: what an engine without indexes is to load.
         watch: told of each chunk; may raise.
 
     Raises:
         IntegrityError: a blob is damaged; the tar has no end then.
     """
-    image = wanted.archived(chosen)
     tar = TarWriter(write)
     tar.member(LAYOUT_FILE, LAYOUT_VERSION)
-    tar.member("index.json", profiles.index_document(profile, [image]))
-    if profiles.has_docker_manifest(profile) and chosen is not None:
-        tar.member("manifest.json", profiles.docker_manifest([image]))
+    tar.member("index.json", profiles.index_document(profile, [wanted.archived()]))
     manifests = {manifest.digest: manifest for manifest in wanted.manifests}
     blobs: dict[Digest, Descriptor] = {blob.digest: blob for blob in wanted.blobs}
     for digest in sorted({*manifests, *blobs}, key=str):

@@ -100,7 +100,7 @@ class Containerd(Engine):
         """Feed `ctr images import` with an archive that names its own digests."""
         for options in _imports(wanted):
             self.client.feed(
-                lambda write: write_archive(source, wanted, "containerd", write, watch=watch),
+                lambda write: write_archive(source, wanted, "containerd", write, watch),
                 *("images", "import", "--no-unpack", *options, "-"),
             )
 

@@ -28,8 +28,10 @@ from ocimirror.engines.receipt import Part, Receipt
 from ocimirror.engines.wanted import PlatformImage, Wanted
 from ocimirror.errors import EngineFailed, EngineUnavailable
 from ocimirror.model.platform import Platform
+from ocimirror.stores.dockerarchive.write import write_image
 from ocimirror.stores.store import Source
 from ocimirror.stores.stream import Watch
+from ocimirror.stores.tar import TarWriter
 
 CONTAINERD_STORE = "io.containerd.snapshotter.v1"
 
@@ -134,11 +136,11 @@ class DockerGraphdriver(Docker):
         )
 
     def load(self, source: Source, wanted: Wanted, watch: Watch) -> None:
-        """Feed `docker load`, which reads manifest.json."""
+        """Feed `docker load` with what every version of it reads: zstd layers decompressed."""
         image = self.chosen(wanted)
         self.client.feed(
-            lambda write: write_archive(
-                source, wanted.only(image), "docker", write, chosen=image, watch=watch
+            lambda write: write_image(
+                TarWriter(write), source, image.manifest, str(wanted.reference), None, watch
             ),
             "load",
         )
@@ -180,5 +182,5 @@ class DockerContainerd(Docker):
     def load(self, source: Source, wanted: Wanted, watch: Watch) -> None:
         """Feed `docker load`, which reads index.json."""
         self.client.feed(
-            lambda write: write_archive(source, wanted, "docker", write, watch=watch), "load"
+            lambda write: write_archive(source, wanted, "docker", write, watch), "load"
         )

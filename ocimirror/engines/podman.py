@@ -86,7 +86,7 @@ class Podman(Engine):
         one = wanted.only(image)
         with storage_errors("cannot write the archive for podman"):
             with tempfile.NamedTemporaryFile(prefix="ocimirror-", suffix=".tar") as file:
-                write_archive(source, one, "podman", file.write, watch=watch)
+                write_archive(source, one, "podman", file.write, watch)
                 file.flush()
                 # (Podman looks for its own platform unless it is told.)
                 platform = str(image.platform)

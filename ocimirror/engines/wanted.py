@@ -86,15 +86,10 @@ class Wanted:
             return self.images[0]
         return next((i for i in self.images if platform.matches(i.platform)), None)
 
-    def archived(self, chosen: PlatformImage | None = None) -> Image:
+    def archived(self) -> Image:
         """Return the image as the archive profiles take it."""
         images = tuple(image.manifest.descriptor for image in self.images) if self.is_index else ()
-        return Image(
-            str(self.reference),
-            replace(self.root.descriptor, annotations={}),
-            images,
-            None if chosen is None else chosen.manifest,
-        )
+        return Image(str(self.reference), replace(self.root.descriptor, annotations={}), images)
 
     def only(self, image: PlatformImage) -> Wanted:
         """Return what an engine that keeps one platform needs: its manifest and its blobs."""

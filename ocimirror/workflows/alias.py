@@ -194,24 +194,28 @@ def undo(open_docker: Callable[[], Engine]) -> list[str] | None:
     """Put back what a killed run left changed; return what could not be, None for nothing to do.
 
     Args:
-        open_docker: asks docker; only where something is to be put back.
+        open_docker: asks docker; where it does not answer, files are put back all the same.
 
     Raises:
         Locked: a run is at work, and puts everything back itself.
     """
-    found = {journal_of(dockerd) for dockerd in [*running_dockerds(), None]}
+    try:
+        engine: Engine | None = open_docker()
+    except EngineUnavailable:
+        engine = None
+    docker = engine if isinstance(engine, Docker) else None
+    if docker is not None:
+        dockerds = [dockerd_of(str(docker.info.get("DockerRootDir") or ""))]
+    else:
+        dockerds = running_dockerds()
     left: list[str] | None = None
-    for journal in sorted(path for path in found if os.path.exists(path)):
+    for journal in sorted({journal_of(dockerd) for dockerd in [*dockerds, None]}):
+        if not os.path.exists(journal):
+            continue
         borrowed = Borrowed(journal)
         try:
-            if not borrowed.changes:
-                continue
-            try:
-                engine: Engine | None = open_docker()
-            except EngineUnavailable:
-                engine = None
-            docker = engine if isinstance(engine, Docker) else None
-            left = [*(left or []), *borrowed.undo(partial(reload, docker=docker))]
+            if borrowed.changes:
+                left = [*(left or []), *borrowed.undo(partial(reload, docker=docker))]
         finally:
             borrowed.close()
     return left

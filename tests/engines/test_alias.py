@@ -14,6 +14,7 @@ from tests.engines.test_load import ALL_KEPT, children, only_receipt, parts
 from tests.support import images
 from tests.support.command import PROGRAM, Result, environment, ocimirror
 from tests.support.engines import Dockerd
+from tests.support.runnable import SAYS, runnable
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -62,7 +63,7 @@ def hosts_file(dockerd) -> Path:
 def test_dockerd_learns_tag_index_and_manifest_and_nothing_else_changes(
     host, dockerd, layout, repository
 ) -> None:
-    graph, before = images.multi(), files(dockerd)
+    graph, before = runnable(), files(dockerd)
     name = f"{host}/{repository}"
     result = load(dockerd, layout({f"{name}:v1": graph}), "--route", "alias")
     assert result.code == 0, result.stdout + result.stderr
@@ -70,10 +71,14 @@ def test_dockerd_learns_tag_index_and_manifest_and_nothing_else_changes(
     assert (parts(receipt), receipt["route"]) == (ALL_KEPT, "alias")
     assert files(dockerd) == before
     familiar = name.removeprefix("docker.io/")
-    wanted = {f"{familiar}@{graph.root}", f"{familiar}@{children(graph)['linux/amd64']['digest']}"}
+    manifest = children(graph)["linux/amd64"]["digest"]
+    wanted = {f"{familiar}@{graph.root}", f"{familiar}@{manifest}"}
     assert set(digests(dockerd, f"{name}:v1")) == wanted
     assert f"{familiar}:v1" in dockerd.inspect(f"{name}@{graph.root}")["RepoTags"]
     assert dockerd.docker("info", "-f", "{{json .RegistryConfig.Mirrors}}").strip() == "[]"
+    for pinned in (f"{name}@{graph.root}", f"{name}@{manifest}"):
+        said = dockerd.docker("run", "--rm", "--network=none", "--pull=never", pinned)
+        assert said.strip() == SAYS
 
 
 def test_settings_of_the_user_stay_in_force(dockerd, layout, repository) -> None:

@@ -29,7 +29,7 @@ from ocimirror.stores.dockerarchive.compression import (
 from ocimirror.stores.dockerarchive.document import MANIFEST_FILE, document_of
 from ocimirror.stores.files import FileReader
 from ocimirror.stores.index import LayoutSource
-from ocimirror.stores.store import Stored, verified
+from ocimirror.stores.store import Source, Stored, verified
 from ocimirror.stores.stream import CHUNK_BYTES, Reader, VerifiedStream, Watch
 from ocimirror.stores.tar import TarWriter
 
@@ -70,70 +70,98 @@ class DockerArchiveWriter(ArchiveWriter):
             return place._open_at(descriptor, position)
         return super()._open_at(descriptor, position)
 
+    def _exists(self, descriptor: Descriptor) -> bool:
+        return descriptor.digest in self._elsewhere or super()._exists(descriptor)
+
     def _pack(self, tar: TarWriter, watch: Watch | None) -> None:
         if self._image is None:
             raise MissingContent(f"{self.path}: no image was copied")
         manifest = self.read_manifest(self._image)
-        config, layers = manifest.blobs[0], manifest.blobs[1:]
-        with self.fetch(config, watch) as stream:
-            raw = stream.read_all(MAX_CONFIG_BYTES)
-        diff_ids = ImageConfig.parse(raw, f"config {config.digest}").diff_ids
-        if len(diff_ids) != len(layers):
-            raise MalformedManifest(
-                f"{manifest.digest} has {len(layers)} layers, and its config {len(diff_ids)}"
-                " diff_ids: docker refuses it"
-            )
-        members = [self._member_of(*pair) for pair in zip(layers, diff_ids, strict=True)]
-        names = [name for name, _ in members]
-        config_name = f"{config.digest.encoded}.json"
-        tar.member(MANIFEST_FILE, document_of(config_name, self._name, names))
-        tar.member(config_name, raw)
-        written = set[str]()
-        for (name, plain), layer, diff_id in zip(members, layers, diff_ids, strict=True):
-            if name in written:
-                continue
-            written.add(name)
+        write_image(tar, self, manifest, self._name, self._staging.name, watch)
+
+
+def write_image(
+    tar: TarWriter,
+    source: Source,
+    manifest: Manifest,
+    name: str,
+    directory: str | None,
+    watch: Watch | None = None,
+) -> None:
+    """Write the docker-archive of an image manifest, to its end.
+
+    Args:
+        tar: the archive, empty so far.
+        source: has the blobs.
+        manifest: of one platform.
+        name: a full reference with a tag; anything else gives an image without a tag.
+        directory: where a zstd layer is decompressed; None for the system's own choice.
+        watch: told of each chunk; may raise.
+
+    Raises:
+        IntegrityError: a blob is damaged, or not what the config says; the tar has no end then.
+        ForeignLayer: a layer that is not there.
+        UsageError: a zstd layer, and the library for it is not installed.
+    """
+    config, layers = manifest.blobs[0], manifest.blobs[1:]
+    with source.fetch(config, watch) as stream:
+        raw = stream.read_all(MAX_CONFIG_BYTES)
+    diff_ids = ImageConfig.parse(raw, f"config {config.digest}").diff_ids
+    if len(diff_ids) != len(layers):
+        raise MalformedManifest(
+            f"{manifest.digest} has {len(layers)} layers, and its config {len(diff_ids)}"
+            " diff_ids: docker refuses it"
+        )
+    members = [_member_of(source, *pair) for pair in zip(layers, diff_ids, strict=True)]
+    names = [member for member, _ in members]
+    config_name = f"{config.digest.encoded}.json"
+    tar.member(MANIFEST_FILE, document_of(config_name, name, names))
+    tar.member(config_name, raw)
+    written = set[str]()
+    for (member, plain), layer, diff_id in zip(members, layers, diff_ids, strict=True):
+        if member in written:
+            continue
+        written.add(member)
+        with source.fetch(layer, watch) as stream:
             if plain:
-                with self.fetch(layer, watch) as stream:
-                    tar.stream(name, stream)
+                tar.stream(member, stream)
             else:
-                self._write_decompressed(tar, name, layer, diff_id, watch)
-        tar.end()
+                _write_decompressed(tar, member, stream, diff_id, directory)
+    tar.end()
 
-    def _member_of(self, layer: Descriptor, diff_id: Digest) -> tuple[str, bool]:
-        """Return the member that a layer becomes, and whether it is written as it is."""
-        if mediatype.is_foreign(layer.media_type) and not self._has(layer):
-            raise ForeignLayer(
-                f"{layer.digest} is a foreign layer and not here: docker needs it in the archive"
-            )
-        with self.fetch(layer) as stream:
-            compression = compression_of(stream.read(MAGIC_BYTES))
-        if compression == "zstd":
-            return f"{diff_id.encoded}.tar", False
-        suffix = "tar.gz" if compression == "gzip" else "tar"
-        return f"{layer.digest.encoded}.{suffix}", True
 
-    def _has(self, layer: Descriptor) -> bool:
-        return layer.digest in self._elsewhere or self.exists(layer)
+def _member_of(source: Source, layer: Descriptor, diff_id: Digest) -> tuple[str, bool]:
+    """Return the member that a layer becomes, and whether it is written as it is."""
+    if mediatype.is_foreign(layer.media_type) and not source.exists(layer):
+        raise ForeignLayer(
+            f"{layer.digest} is a foreign layer and not here: docker needs it in the archive"
+        )
+    with source.fetch(layer) as stream:
+        compression = compression_of(stream.read(MAGIC_BYTES))
+    if compression == "zstd":
+        return f"{diff_id.encoded}.tar", False
+    suffix = "tar.gz" if compression == "gzip" else "tar"
+    return f"{layer.digest.encoded}.{suffix}", True
 
-    def _write_decompressed(
-        self, tar: TarWriter, name: str, layer: Descriptor, diff_id: Digest, watch: Watch | None
-    ) -> None:
-        """Write what a layer stands for: its size is known only once it is decompressed."""
-        with (
-            storage_errors(f"cannot decompress {layer.digest} beside {self.path}"),
-            tempfile.TemporaryFile(dir=self._staging.name) as file,
-        ):
-            with self.fetch(layer, watch) as stream:
-                content = Decompressed(stream, "zstd", layer.size, f"layer {layer.digest}")
-                while chunk := content.read(CHUNK_BYTES):
-                    file.write(chunk)
-                while stream.read():
-                    pass  # (what the library did not ask for is checked too)
-            file.flush()
-            size, fd = os.fstat(file.fileno()).st_size, file.fileno()
-            plain = Descriptor(mediatype.OCI_LAYER, diff_id, size)
-            with VerifiedStream(
-                plain, lambda at: FileReader(fd, name, at, size, closes=False)
-            ) as checked:
-                tar.stream(name, checked)
+
+def _write_decompressed(
+    tar: TarWriter, name: str, layer: VerifiedStream, diff_id: Digest, directory: str | None
+) -> None:
+    """Write what a layer stands for: its size is known only once it is decompressed."""
+    what = f"layer {layer.descriptor.digest}"
+    with (
+        storage_errors(f"cannot decompress {what}"),
+        tempfile.TemporaryFile(dir=directory) as file,
+    ):
+        content = Decompressed(layer, "zstd", layer.descriptor.size, what)
+        while chunk := content.read(CHUNK_BYTES):
+            file.write(chunk)
+        while layer.read():
+            pass  # (what the library did not ask for is checked too)
+        file.flush()
+        size, fd = os.fstat(file.fileno()).st_size, file.fileno()
+        plain = Descriptor(mediatype.OCI_LAYER, diff_id, size)
+        with VerifiedStream(
+            plain, lambda at: FileReader(fd, name, at, size, closes=False)
+        ) as checked:
+            tar.stream(name, checked)
