@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from urllib.parse import parse_qsl, unquote
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from ocimirror.serve.answers import Answer, Refused, Request
 
@@ -41,6 +42,7 @@ class Wire:
         self.server = web.Server(
             self._exchange,
             access_log=None,
+            logger=_errors_of_ours(),
             keepalive_timeout=_IDLE_S,
             lingering_time=1.0,
             auto_decompress=False,
@@ -99,6 +101,18 @@ class Wire:
             return await self._respond(request)
         except Refused as refused:
             return refused.answer
+
+
+def _errors_of_ours() -> logging.Logger:
+    """Return where the library logs faults in handling; what is no HTTP is none of ours."""
+    log = logging.getLogger(f"{__name__}.http")
+    if not log.filters:
+        log.addFilter(
+            lambda record: (
+                not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+            )
+        )
+    return log
 
 
 async def _send(received: web.BaseRequest, answer: Answer) -> web.StreamResponse:
