@@ -16,6 +16,7 @@ from ocimirror.serve.answers import Answer, Refused, Request
 
 logger = logging.getLogger(__name__)
 _PIECE_BYTES = 4 * 1024 * 1024
+_READ_BYTES = 1024 * 1024
 # The slowest reader that is waited for takes one piece in this time, 17 KiB a second.
 _PIECE_TIMEOUT_S = 240.0
 # A client has this long to send its first request, and between two of them.
@@ -132,28 +133,44 @@ async def _send_file(received: web.BaseRequest, answer: Answer, fd: int) -> web.
     response = web.StreamResponse(status=answer.status, headers=answer.headers)
     response.content_length = answer.length
     await response.prepare(received)
-    loop = asyncio.get_running_loop()
+    transport = received.transport
+    if transport is None:
+        return response
+    plain = transport.get_extra_info("sslcontext") is None
     position, end = answer.start, answer.start + answer.length
-    with os.fdopen(fd, "rb", buffering=0, closefd=False) as file:
-        while position < end:
-            transport = received.transport
-            if transport is None or transport.is_closing():
-                return response
-            piece = min(_PIECE_BYTES, end - position)
-            try:
+    try:
+        with os.fdopen(fd, "rb", buffering=0, closefd=False) as file:
+            while position < end and not transport.is_closing():
+                piece = min(_PIECE_BYTES, end - position)
                 async with asyncio.timeout(_PIECE_TIMEOUT_S):
-                    sent = await loop.sendfile(transport, file, position, piece)
-            except (OSError, RuntimeError, TimeoutError) as error:
-                logger.debug("gave up sending to a client: %r", error)
-                transport.abort()
-                return response
-            except asyncio.CancelledError:
-                transport.abort()
-                raise
-            if sent < piece:
-                logger.warning("a file became shorter while it was sent; the client sees that")
-                transport.abort()
-                return response
-            position += piece
-    await response.write_eof()
+                    if plain:
+                        loop = asyncio.get_running_loop()
+                        sent = await loop.sendfile(transport, file, position, piece)
+                    else:
+                        sent = await _send_encrypted(response, fd, position, piece)
+                if sent < piece:
+                    logger.warning("a file became shorter while it was sent; the client sees that")
+                    transport.abort()
+                position += sent
+        if position == end:
+            await response.write_eof()
+    except (OSError, RuntimeError, TimeoutError) as error:
+        logger.debug("gave up sending to a client: %r", error)
+        transport.abort()
+    except asyncio.CancelledError:
+        transport.abort()
+        raise
     return response
+
+
+async def _send_encrypted(response: web.StreamResponse, fd: int, position: int, count: int) -> int:
+    """Send a piece of a file over TLS; asyncio's own way does it at a fifth of the rate."""
+    end = position + count
+    while position < end:
+        amount = min(_READ_BYTES, end - position)
+        chunk = await asyncio.to_thread(os.pread, fd, amount, position)
+        if not chunk:
+            break
+        await response.write(chunk)
+        position += len(chunk)
+    return position - (end - count)
