@@ -11,6 +11,7 @@ from ocimirror.errors import Interrupted, OciMirrorError, UsageError, blamed_on
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location
 from ocimirror.stores.archive import ArchiveWriter
+from ocimirror.stores.dockerarchive.compression import require_zstd
 from ocimirror.stores.index import LayoutSource, is_synthesised
 from ocimirror.stores.profiles import (
     Image,
@@ -119,6 +120,8 @@ def _choose_for_docker(wanted: _Wanted, name: str) -> None:
     """Read one image manifest only; a docker-archive has no place for more."""
     root = wanted.source.resolve(wanted.read_name)
     chosen = one_image(wanted.source, root, wanted.platforms)
+    if any("zstd" in layer.media_type for layer in chosen.blobs):
+        require_zstd()
     wanted.read_name, wanted.platforms, wanted.referrers = str(chosen.digest), (), False
     wanted.notes += notes_on_docker(root, chosen, name)
 

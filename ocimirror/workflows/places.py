@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 def parse_location(text: str) -> Location:
     """Parse a location; a bare path of a file is an archive, of anything else a layout.
 
-    Of a file with both, an image layout and what docker loads, the layout counts.
+    Of a file with both, an image layout and what docker loads, the layout counts, unless it was
+    made up by docker.
     """
     location = Location.parse(text)
     if not text.startswith("oci:") and location.scheme == "oci" and os.path.isfile(location.path):

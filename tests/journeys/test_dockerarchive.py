@@ -358,6 +358,33 @@ def test_a_damaged_layer_spoils_no_archive(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tar", "layout"]
 
 
+def test_without_the_library_zstd_layers_are_found_out_before_anything_moves(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden" / "zstandard.py").write_text("raise ImportError")
+    source = layout_of(tmp_path, images.uncompressed_and_zstd())
+    env = environment(PYTHONPATH=str(tmp_path / "hidden"))
+    result = ocimirror("copy", source, f"docker-archive:{tmp_path}/a.tar", "--dry-run", env=env)
+    assert result.code == 2
+    assert "ocimirror[docker-archive]" in result.stderr
+
+
+def test_a_config_that_does_not_fit_is_the_sources_fault(tmp_path: Path) -> None:
+    builder = images.Builder()
+    raw = images.compact(images.config_of([], images.PLATFORMS[0]))
+    config = builder.blob(raw, images.OCI_CONFIG)
+    layer = builder.blob(images.gzip_stored(b"layer"), images.OCI_LAYER_GZIP)
+    document = {"schemaVersion": 2, "mediaType": images.OCI_MANIFEST, "config": config}
+    raw = images.compact({**document, "layers": [layer]})
+    graph = builder.graph(builder.manifest(raw, images.OCI_MANIFEST))
+    place = f"docker-archive:{tmp_path}/a.tar"
+    result = ocimirror("copy", layout_of(tmp_path, graph), place, "--json")
+    assert result.code == 5
+    assert result.document["images"][0]["error"]["side"] == "source"
+    assert not (tmp_path / "a.tar").exists()
+
+
 def test_a_bomb_becomes_no_archive(tmp_path: Path) -> None:
     source = layout_of(tmp_path, images.decompression_bomb(3 * 10**9))
     result = ocimirror("copy", source, f"docker-archive:{tmp_path}/a.tar")

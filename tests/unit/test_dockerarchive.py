@@ -473,6 +473,12 @@ def test_two_layers_that_claim_one_diff_id_must_both_be_it(tmp_path: Path) -> No
 
 def test_a_bare_path_is_what_the_tar_holds(tmp_path: Path) -> None:
     assert is_docker_archive(str(flat(IMAGE, [NAME]).write(tmp_path / "a.tar")))
+    for version in (25, 28):
+        tar = docker_since_25(IMAGE, NAME, version=version)
+        assert is_docker_archive(str(tar.write(tmp_path / "b.tar")))
+    config, layers = platform_parts(MULTI, "amd64")
+    kept = hybrid(MULTI, NAME, config, layers).write(tmp_path / "c.tar")
+    assert not is_docker_archive(str(kept))
     assert not is_docker_archive(str(FIXTURES / "ctr-export.tar"))
     assert not is_docker_archive(str(FIXTURES / "skopeo-oci-archive.tar"))
     assert not is_docker_archive(str(tmp_path / "nothing.tar"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from types import ModuleType
 from typing import IO, Literal, cast
 
 from ocimirror.errors import DamagedLayout, UsageError
@@ -103,8 +104,12 @@ class _Gzip:
                 return chunk
 
 
-def _zstd(reader: Reader) -> tuple[Callable[[int], bytes], type[Exception]]:
-    """Return what reads frames in a row, and its error; it is silent of a cut, the hash is not."""
+def require_zstd() -> ModuleType:
+    """Return the library for zstd.
+
+    Raises:
+        UsageError: it is not installed.
+    """
     try:
         import zstandard
     except ImportError as error:
@@ -112,6 +117,12 @@ def _zstd(reader: Reader) -> tuple[Callable[[int], bytes], type[Exception]]:
             "this image has zstd layers, and the library that decompresses them is not installed",
             advice="pip install 'ocimirror[docker-archive]'",
         ) from error
+    return zstandard
+
+
+def _zstd(reader: Reader) -> tuple[Callable[[int], bytes], type[Exception]]:
+    """Return what reads frames in a row, and its error; it is silent of a cut, the hash is not."""
+    library = require_zstd()
     source = cast("IO[bytes]", reader)
-    stream = zstandard.ZstdDecompressor().stream_reader(source, read_across_frames=True)
-    return stream.read, zstandard.ZstdError
+    stream = library.ZstdDecompressor().stream_reader(source, read_across_frames=True)
+    return stream.read, library.ZstdError

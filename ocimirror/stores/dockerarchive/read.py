@@ -43,7 +43,13 @@ from ocimirror.stores.dockerarchive.synthesis import (
     is_made_up,
     manifest_for,
 )
-from ocimirror.stores.index import Entry, LayoutIndex, LayoutSource, synthesised
+from ocimirror.stores.index import (
+    Entry,
+    LayoutIndex,
+    LayoutSource,
+    is_synthesised,
+    synthesised,
+)
 from ocimirror.stores.layoutfile import LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES, check_layout_file
 from ocimirror.stores.profiles import blob_path, is_container_image
 from ocimirror.stores.stream import CHUNK_BYTES, Reader, Watch
@@ -53,16 +59,23 @@ MAX_DEPTH = 8
 
 
 def is_docker_archive(path: str) -> bool:
-    """Whether a tar holds images as docker saves them, and no image layout."""
+    """Whether a tar is better read as a docker-archive than as the image layout it may hold too.
+
+    So it is where there is no layout, or an engine has made that up: Docker 25 lists no layers.
+    """
     try:
         members = TarMembers(path, links=True)
+        try:
+            names = {MANIFEST_FILE, "repositories"} & set(members)
+            layout = LAYOUT_FILE in members
+        finally:
+            members.close()
+        if not names or not layout:
+            return bool(names)
+        with DockerArchive(path) as archive:
+            return any(is_synthesised(entry.descriptor) for entry in archive.entries())
     except OciMirrorError:
         return False  # (whoever opens it says what is wrong)
-    try:
-        docker = MANIFEST_FILE in members or "repositories" in members
-        return docker and LAYOUT_FILE not in members
-    finally:
-        members.close()
 
 
 class DockerArchive(LayoutSource):

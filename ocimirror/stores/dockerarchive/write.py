@@ -13,7 +13,13 @@ import os
 import tempfile
 from collections.abc import Sequence
 
-from ocimirror.errors import ForeignLayer, MalformedManifest, MissingContent, storage_errors
+from ocimirror.errors import (
+    ForeignLayer,
+    MalformedManifest,
+    MissingContent,
+    blamed_on,
+    storage_errors,
+)
 from ocimirror.model import mediatype
 from ocimirror.model.config import MAX_SIZE_BYTES as MAX_CONFIG_BYTES
 from ocimirror.model.config import ImageConfig
@@ -106,12 +112,13 @@ def write_image(
     config, layers = manifest.blobs[0], manifest.blobs[1:]
     with source.fetch(config, watch) as stream:
         raw = stream.read_all(MAX_CONFIG_BYTES)
-    diff_ids = ImageConfig.parse(raw, f"config {config.digest}").diff_ids
-    if len(diff_ids) != len(layers):
-        raise MalformedManifest(
-            f"{manifest.digest} has {len(layers)} layers, and its config {len(diff_ids)}"
-            " diff_ids: docker refuses it"
-        )
+    with blamed_on("source"):
+        diff_ids = ImageConfig.parse(raw, f"config {config.digest}").diff_ids
+        if len(diff_ids) != len(layers):
+            raise MalformedManifest(
+                f"{manifest.digest} has {len(layers)} layers, and its config {len(diff_ids)}"
+                " diff_ids: docker refuses it"
+            )
     members = [_member_of(source, *pair) for pair in zip(layers, diff_ids, strict=True)]
     names = [member for member, _ in members]
     config_name = f"{config.digest.encoded}.json"
@@ -145,18 +152,18 @@ def _member_of(source: Source, layer: Descriptor, diff_id: Digest) -> tuple[str,
 
 
 def _write_decompressed(
-    tar: TarWriter, name: str, layer: VerifiedStream, diff_id: Digest, directory: str | None
+    tar: TarWriter, name: str, stream: VerifiedStream, diff_id: Digest, directory: str | None
 ) -> None:
     """Write what a layer stands for: its size is known only once it is decompressed."""
-    what = f"layer {layer.descriptor.digest}"
+    what = f"layer {stream.descriptor.digest}"
     with (
         storage_errors(f"cannot decompress {what}"),
         tempfile.TemporaryFile(dir=directory) as file,
     ):
-        content = Decompressed(layer, "zstd", layer.descriptor.size, what)
+        content = Decompressed(stream, "zstd", stream.descriptor.size, what)
         while chunk := content.read(CHUNK_BYTES):
             file.write(chunk)
-        while layer.read():
+        while stream.read():
             pass  # (what the library did not ask for is checked too)
         file.flush()
         size, fd = os.fstat(file.fileno()).st_size, file.fileno()
