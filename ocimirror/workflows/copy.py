@@ -64,17 +64,17 @@ def copy(
         raise UsageError("--profile says what an oci-archive: is for; nothing else has one")
     origin = places.source(source)
     name = new_name(destination, origin, source)
+    manifest_for = platforms if len(platforms) == 1 else ()
+    asked = platforms
     if not platforms and isinstance(origin, LayoutSource) and source.digest is None:
         platforms = origin.index().find(source.name).platforms
     wanted = _Wanted(origin, source.read_name, platforms, options.referrers)
     if originals is not None:
         _restore(wanted, places, originals, name)
-        platforms = wanted.platforms
-    manifest_for = platforms if len(platforms) == 1 else ()
     if profile is not None:
         _suit_profile(wanted, profile, name, manifest_for)
     elif destination.scheme == "docker-archive":
-        _choose_for_docker(wanted, name)
+        _choose_for_docker(wanted, name, asked)
     store = places.destination(
         destination, dry_run=options.dry_run, profile=profile, platforms=manifest_for
     )
@@ -116,10 +116,10 @@ def _suit_profile(
     wanted.notes.append(f"for {profile}: without signatures, SBOMs and attestations beside it")
 
 
-def _choose_for_docker(wanted: _Wanted, name: str) -> None:
+def _choose_for_docker(wanted: _Wanted, name: str, platforms: Sequence[Platform]) -> None:
     """Read one image manifest only; a docker-archive has no place for more."""
     root = wanted.source.resolve(wanted.read_name)
-    chosen = one_image(wanted.source, root, wanted.platforms)
+    chosen = one_image(wanted.source, root, platforms)
     if any("zstd" in layer.media_type for layer in chosen.blobs):
         require_zstd()
     wanted.read_name, wanted.platforms, wanted.referrers = str(chosen.digest), (), False

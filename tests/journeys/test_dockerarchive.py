@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import zstandard
 
+from ocimirror.stores.profiles import this_linux
 from tests.support import images
 from tests.support.command import PROGRAM, Result, environment, ocimirror
 from tests.support.dockerarchives import (
@@ -336,6 +337,18 @@ def test_a_sparse_layout_gives_the_platform_that_it_has(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     assert ocimirror("copy", f"oci:{tmp_path}/sparse", f"docker-archive:{path}").code == 0
     assert image_id_by_skopeo(path) == platform_parts(MULTI, "arm")[0]
+
+
+def test_a_sparse_layout_of_several_platforms_gives_this_machines(tmp_path: Path) -> None:
+    source = layout_of(tmp_path, MULTI)
+    options = ("--platform", "linux/arm64", "--platform", "linux/amd64")
+    assert ocimirror("copy", source, f"oci:{tmp_path}/sparse", *options).code == 0
+    result = ocimirror("copy", f"oci:{tmp_path}/sparse", f"docker-archive:{tmp_path}/a.tar")
+    known = {name: platform_parts(MULTI, name)[0] for name in ("amd64", "arm64")}
+    machine = this_linux().architecture
+    assert result.code == (0 if machine in known else 2), result.stderr
+    if machine in known:
+        assert image_id_by_skopeo(tmp_path / "a.tar") == known[machine]
 
 
 @pytest.mark.parametrize("graph", [images.artifact(), images.foreign_layer()])

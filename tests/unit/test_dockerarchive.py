@@ -157,6 +157,30 @@ def test_tags_that_only_manifest_json_has_are_names_too(tmp_path: Path) -> None:
         assert str(archive.resolve("other:2").digest) == MULTI.root
 
 
+def test_a_tag_that_only_manifest_json_has_is_marked_like_the_others(tmp_path: Path) -> None:
+    tar = docker_since_25(IMAGE, NAME)
+    for place, (member, content) in enumerate(tar.members):
+        if member.name == "manifest.json":
+            (entry,) = json.loads(content)
+            del tar.members[place]
+            tar.json("manifest.json", [{**entry, "RepoTags": [NAME, "other:2"]}])
+    with DockerArchive(str(tar.write(tmp_path / "a.tar"))) as archive:
+        assert archive.resolve("other:2").digest == archive.resolve(NAME).digest
+        assert is_synthesised(archive.resolve("other:2"))
+
+
+def test_an_original_without_layers_is_not_taken_for_a_made_up_one(tmp_path: Path) -> None:
+    builder = images.Builder()
+    config = builder.blob(
+        images.compact(images.config_of([], images.PLATFORMS[0])), images.OCI_CONFIG
+    )
+    document = {"schemaVersion": 2, "mediaType": images.OCI_MANIFEST, "config": config}
+    raw = images.compact({**document, "layers": []})
+    graph = builder.graph(builder.manifest(raw, images.OCI_MANIFEST))
+    path = hybrid(graph, NAME, config["digest"], []).write(tmp_path / "a.tar")
+    assert read(path)[2] is False
+
+
 def test_what_podman_saves_is_read() -> None:
     document, contents, made = read(FIXTURES / "podman-docker-archive.tar")
     assert images.digest_of(contents[document["config"]["digest"]]).endswith("dfa552")

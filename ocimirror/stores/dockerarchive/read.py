@@ -144,6 +144,7 @@ class DockerArchive(LayoutSource):
         self, entry: Entry, entries: list[Entry], originals: dict[Digest, Entry]
     ) -> None:
         """Take in an entry of index.json, unless an engine wrote nonsense there."""
+        configs = []
         made_up = False
         try:
             for manifest in self._images_of(self.read_manifest(entry.descriptor), set()):
@@ -153,12 +154,14 @@ class DockerArchive(LayoutSource):
                 if alone and is_broken(manifest, diff_ids):
                     return
                 made_up = alone and is_made_up(manifest, diff_ids)
-                originals.setdefault(config.digest, entry)
+                configs.append(config.digest)
         except (IntegrityError, Unsupported):
             pass  # (whoever reads it says what is wrong; a sparse image may be all right)
         if made_up:
             entry = replace(entry, descriptor=synthesised(entry.descriptor))
         entries.append(entry)
+        for digest in configs:
+            originals.setdefault(digest, entry)
 
     def _images_of(
         self, manifest: Manifest, seen: set[Digest], depth: int = 1

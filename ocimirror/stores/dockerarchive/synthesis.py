@@ -41,9 +41,8 @@ def is_made_up(manifest: Manifest, diff_ids: Sequence[Digest]) -> bool:
     Its layers are then uncompressed, while nearly all that registries hold is compressed.
     """
     layers = manifest.blobs[1:]
-    return all(layer.media_type == mediatype.OCI_LAYER for layer in layers) and [
-        layer.digest for layer in layers
-    ] == list(diff_ids)
+    plain = all(layer.media_type == mediatype.OCI_LAYER for layer in layers)
+    return bool(layers) and plain and [layer.digest for layer in layers] == list(diff_ids)
 
 
 def is_broken(manifest: Manifest, diff_ids: Sequence[Digest]) -> bool:
@@ -53,7 +52,8 @@ def is_broken(manifest: Manifest, diff_ids: Sequence[Digest]) -> bool:
     """
     layers = manifest.blobs[1:]
     plain = all(layer.media_type == mediatype.OCI_LAYER for layer in layers)
-    return len(layers) != len(diff_ids) or (plain and not is_made_up(manifest, diff_ids))
+    listed = [layer.digest for layer in layers]
+    return len(layers) != len(diff_ids) or (plain and listed != list(diff_ids))
 
 
 def _document(descriptor: Descriptor) -> dict[str, object]:
