@@ -3,94 +3,57 @@
 from __future__ import annotations
 
 import hashlib
-import zlib
-from collections.abc import Iterator
-from typing import IO, cast
 
-from ocimirror.errors import MalformedManifest, Unsupported
+from ocimirror.errors import Unsupported
 from ocimirror.model.digest import Digest
-from ocimirror.stores.stream import VerifiedStream
-
-_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-_STEP_BYTES = 1024 * 1024
-_GZIP_WINDOW = 31  # (zlib: 15 bits, and a gzip header)
+from ocimirror.stores.dockerarchive.compression import (
+    MAGIC_BYTES,
+    Decompressed,
+    compression_of,
+)
+from ocimirror.stores.stream import CHUNK_BYTES, Reader, VerifiedStream
 
 
 def diff_id_of(stream: VerifiedStream) -> Digest:
-    """Read a layer to its end, which verifies it, and return the digest of its bare tar.
+    """Read a layer to its end, which verifies it, and return the sha256 of its bare tar.
 
     What it is compressed with is told from its first bytes, as engines do.
 
     Raises:
         IntegrityError: the layer is not what its descriptor says, or its compression is broken.
-        Unsupported: zstd, where the library for it is not installed.
+        Unsupported: it is compressed with something that OCI layers are not.
+        UsageError: zstd, and the library for it is not installed.
     """
-    plain = hashlib.sha256()
-    head = b""
-    while len(head) < len(_ZSTD) and (chunk := stream.read()):
-        head += chunk
     what = f"layer {stream.descriptor.digest}"
-    compressed = _chunks(head, stream)
-    if head.startswith(_GZIP):
-        compressed = _gunzipped(compressed, what)
-    elif head.startswith(_ZSTD):
-        compressed = _unzstd(compressed, what)
-    for chunk in compressed:
+    head = b""
+    while len(head) < MAGIC_BYTES and (chunk := stream.read()):
+        head += chunk
+    content: Reader = _Joined(head, stream)
+    compression = compression_of(head)
+    if compression in ("gzip", "zstd"):
+        content = Decompressed(content, compression, stream.descriptor.size, what)
+    elif compression:
+        raise Unsupported(f"{what} is compressed with {compression}: OCI has no such layers")
+    plain = hashlib.sha256()
+    while chunk := content.read(CHUNK_BYTES):
         plain.update(chunk)
+    while stream.read():
+        pass  # (what the library did not ask for is checked too)
     return Digest.parse(f"sha256:{plain.hexdigest()}")
 
 
-def _chunks(head: bytes, stream: VerifiedStream) -> Iterator[bytes]:
-    yield head
-    while chunk := stream.read():
-        yield chunk
+class _Joined:
+    """The bytes that were looked at, and then the rest."""
 
+    def __init__(self, head: bytes, stream: VerifiedStream) -> None:
+        self._head = head
+        self._stream = stream
 
-def _gunzipped(chunks: Iterator[bytes], what: str) -> Iterator[bytes]:
-    """Yield the content of one gzip member after the other, in bounded pieces."""
-    member = zlib.decompressobj(_GZIP_WINDOW)
-    for chunk in chunks:
-        while chunk:
-            if member.eof:
-                member = zlib.decompressobj(_GZIP_WINDOW)
-            try:
-                yield member.decompress(chunk, _STEP_BYTES)
-            except zlib.error as error:
-                raise MalformedManifest(f"{what} is not gzip: {error}") from error
-            chunk = member.unused_data if member.eof else member.unconsumed_tail
-    while not member.eof:
-        rest = member.decompress(b"", _STEP_BYTES)
-        if not rest:
-            raise MalformedManifest(f"{what} ends within its gzip data")
-        yield rest
+    def read(self, amount: int, /) -> bytes:
+        if self._head:
+            chunk, self._head = self._head[:amount], self._head[amount:]
+            return chunk
+        return self._stream.read(amount)
 
-
-def _unzstd(chunks: Iterator[bytes], what: str) -> Iterator[bytes]:
-    try:
-        import zstandard
-    except ImportError as error:
-        raise Unsupported(
-            f"{what} is compressed with zstd, and the library for it is not installed",
-            advice="pip install 'ocimirror[docker-archive]'",
-        ) from error
-    pull = cast("IO[bytes]", _Pull(chunks))
-    reader = zstandard.ZstdDecompressor().stream_reader(pull, read_across_frames=True)
-    try:
-        while chunk := reader.read(_STEP_BYTES):
-            yield chunk
-    except zstandard.ZstdError as error:
-        raise MalformedManifest(f"{what} is not zstd: {error}") from error
-
-
-class _Pull:
-    """Chunks as a file to read from."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._left = b""
-
-    def read(self, amount: int) -> bytes:
-        if not self._left:
-            self._left = next(self._chunks, b"")
-        chunk, self._left = self._left[:amount], self._left[amount:]
-        return chunk
+    def close(self) -> None:
+        self._stream.close()

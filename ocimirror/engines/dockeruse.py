@@ -11,14 +11,12 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 
+from ocimirror.engines.localdockerd import DEFAULT_DATA_ROOT, LocalDockerd, running_dockerds
 from ocimirror.errors import EngineRunning, Locked
 from ocimirror.stores.atomic import FileLock
 
-DEFAULT_DATA_ROOT = "/var/lib/docker"
 DEFAULT_PID_FILE = "/var/run/docker.pid"
-_ROOT_OPTIONS = ("--data-root", "--graph", "-g")
-_MAX_PID_FILE_BYTES = 64
-_MAX_CMDLINE_BYTES = 64 * 1024
+_MAX_FILE_BYTES = 1024
 
 
 def evidence_of_use(data_root: str, pid_files: Sequence[str] = (DEFAULT_PID_FILE,)) -> str:
@@ -31,13 +29,15 @@ def evidence_of_use(data_root: str, pid_files: Sequence[str] = (DEFAULT_PID_FILE
     root = os.path.realpath(data_root)
     if _locked(root):
         return f"{_database(root)} is locked"
+    dockerds = {dockerd.pid: dockerd for dockerd in running_dockerds()}
     for path in pid_files:
-        pid = _pid_in(path)
-        if pid and _is_dockerd(pid) and (path != DEFAULT_PID_FILE or _may_use(pid, root)):
-            return f"{path} names process {pid}, a dockerd"
+        named = dockerds.get(_pid_in(path))
+        if named and (path != DEFAULT_PID_FILE or _may_use(named, root)):
+            return f"{path} names process {named.pid}, a dockerd"
+    for dockerd in dockerds.values():
+        if _may_use(dockerd, root):
+            return f"process {dockerd.pid} is a dockerd with this data root"
     for pid in _processes():
-        if _is_dockerd(pid) and _may_use(pid, root):
-            return f"process {pid} is a dockerd with this data root"
         held = _written_by(pid, root)
         if held:
             return f"process {pid} has {held} open for writing"
@@ -101,7 +101,7 @@ def _locked(root: str) -> bool:
 def _pid_in(path: str) -> int:
     try:
         with open(path, "rb") as file:
-            text = file.read(_MAX_PID_FILE_BYTES).strip()
+            text = file.read(_MAX_FILE_BYTES).strip()
     except OSError:
         return 0
     return int(text) if text.isdigit() else 0
@@ -112,52 +112,26 @@ def _processes() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != own]
 
 
-def _arguments(pid: int) -> list[str]:
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            raw = file.read(_MAX_CMDLINE_BYTES)
-    except OSError:
-        return []
-    return [os.fsdecode(word) for word in raw.split(b"\0")[:-1]]
-
-
-def _is_dockerd(pid: int) -> bool:
-    return os.path.basename((_arguments(pid) or [""])[0]) == "dockerd"
-
-
-def _may_use(pid: int, root: str) -> bool:
+def _may_use(dockerd: LocalDockerd, root: str) -> bool:
     """Whether a dockerd has this data root; one whose open files cannot be seen may."""
-    stated = _data_root_of(pid)
+    stated = dockerd.stated_data_root
     if stated and _is_or_contains(stated, root):
         return True
+    files = f"/proc/{dockerd.pid}/fd"
     try:
-        held = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+        held = [os.readlink(f"{files}/{number}") for number in os.listdir(files)]
     except FileNotFoundError:
         return False  # (it has ended, or closed one just now: the lock tells)
     except OSError:
         return not stated
     if any(path.startswith(f"{root}/") for path in held):
         return True
-    return not stated and _is_or_contains(DEFAULT_DATA_ROOT, root)
-
-
-def _data_root_of(pid: int) -> str:
-    arguments = _arguments(pid)
-    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        name, equals, value = word.partition("=")
-        if name in _ROOT_OPTIONS:
-            try:
-                directory = os.readlink(f"/proc/{pid}/cwd")
-            except OSError:
-                directory = "/"
-            return os.path.join(directory, value if equals else following)
-    return ""
+    return not stated and _is_or_contains(os.path.realpath(DEFAULT_DATA_ROOT), root)
 
 
 def _is_or_contains(stated: str, root: str) -> bool:
     """Compare data roots; with userns-remap the real one is a directory in the stated one."""
-    stated = os.path.realpath(stated)
-    return root == stated or os.path.dirname(root) == stated
+    return stated in (root, os.path.dirname(root))
 
 
 def _written_by(pid: int, root: str) -> str:
@@ -175,7 +149,7 @@ def _written_by(pid: int, root: str) -> str:
             path = os.readlink(f"/proc/{pid}/fd/{number}")
             if path.startswith(f"{root}/") and not path.startswith(f"{root}/containerd/"):
                 with open(f"/proc/{pid}/fdinfo/{number}", "rb") as file:
-                    information = file.read(_MAX_PID_FILE_BYTES).split()
+                    information = file.read(_MAX_FILE_BYTES).split()
                 flags = int(information[information.index(b"flags:") + 1], 8)
                 if flags & os.O_ACCMODE != os.O_RDONLY:
                     return path

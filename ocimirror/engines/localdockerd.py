@@ -33,10 +33,21 @@ class LocalDockerd:
         return os.path.realpath(self._option("--config-file") or DEFAULT_CONFIG_FILE)
 
     @property
+    def stated_data_root(self) -> str:
+        """What its arguments say that it keeps everything in; empty where they do not."""
+        stated = self._option("--data-root") or self._option("--graph") or self._option("-g")
+        if not stated:
+            return ""
+        try:
+            directory = os.readlink(f"/proc/{self.pid}/cwd")
+        except OSError:
+            directory = "/"
+        return os.path.realpath(os.path.join(directory, stated))
+
+    @property
     def data_root(self) -> str:
         """What it was told to keep everything in."""
-        stated = self._option("--data-root") or self._option("--graph") or self._option("-g")
-        return os.path.realpath(stated or DEFAULT_DATA_ROOT)
+        return self.stated_data_root or os.path.realpath(DEFAULT_DATA_ROOT)
 
     @property
     def sets_mirrors(self) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from tests.support import images
@@ -172,6 +173,31 @@ def test_a_digest_only_mirror_is_asked_by_containerd_for_no_tag(
     pull_with_ctr(containerd, files, f"{PORTED}/team/app@{IMAGE.root}")
     with pytest.raises(AssertionError, match="failed to resolve"):
         pull_with_ctr(containerd, files, f"{PORTED}/team/app:1.0")
+
+
+def pull_over_cri(containerd: Containerd, name: str) -> None:
+    """Ask for a pull as a kubelet does: PullImage of runtime.v1, whose messages are short."""
+
+    def field_one(content: bytes) -> bytes:
+        assert len(content) < 0x4000
+        return bytes([10, len(content) & 0x7F | 0x80, len(content) >> 7]) + content
+
+    with grpc.insecure_channel(
+        f"unix://{containerd.address}", options=[("grpc.default_authority", "localhost")]
+    ) as channel:
+        pull = channel.unary_unary("/runtime.v1.ImageService/PullImage")
+        pull(field_one(field_one(name.encode())), timeout=60)
+
+
+def test_a_kubelet_pulls_by_tag_and_digest_from_the_mirror(
+    mirror: Registry, containerd: Containerd
+) -> None:
+    """Through the directory that config_path names, which the test's containerd has."""
+    url = f"http://{mirror.host}/prefix"
+    place_for_containerd(containerd, settings(url, PORTED, "--for", "containerd", "--keep-host"))
+    for name in (f"{PORTED}/team/app:1.0", f"{PORTED}/team/app@{IMAGE.root}"):
+        pull_over_cri(containerd, name)
+        assert name in containerd.names("k8s.io")
 
 
 # --- Docker -------------------------------------------------------------------------------------

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gzip
 import io
-import zlib
+import lzma
 
 import pytest
 
 from ocimirror.engines.diffid import diff_id_of
-from ocimirror.errors import DigestMismatch, MalformedManifest
+from ocimirror.errors import DamagedLayout, DigestMismatch, Unsupported
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.stores.stream import VerifiedStream
@@ -54,16 +54,21 @@ def test_a_layer_has_the_digest_of_its_tar(layer: bytes, tar: bytes) -> None:
         gzip.compress(TAR)[:-1],
         gzip.compress(TAR)[: 1 << 20],
         gzip.compress(TAR) + b"rest",
-        zlib.compress(b"x").join([b"\x1f\x8b", b""]),
+        b"\x1f\x8b\x08" + bytes(range(200)),
         zstd_stored(TAR)[:9] + b"\xff" * 100,
     ],
     ids=["cut at the end", "cut", "followed by something", "no gzip", "no zstd"],
 )
 def test_broken_compression_is_refused(layer: bytes) -> None:
-    with pytest.raises(MalformedManifest):
+    with pytest.raises(DamagedLayout):
         diff_id_of(stream_of(layer))
 
 
 def test_the_layer_itself_is_verified() -> None:
     with pytest.raises(DigestMismatch):
         diff_id_of(stream_of(gzip.compress(TAR), Digest.of(b"something else")))
+
+
+def test_what_oci_layers_are_not_compressed_with_is_refused() -> None:
+    with pytest.raises(Unsupported):
+        diff_id_of(stream_of(lzma.compress(TAR)))
