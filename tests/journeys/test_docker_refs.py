@@ -131,6 +131,10 @@ def test_restore_brings_the_digests_of_index_and_manifest_back(
     for name in by_digest(image):
         assert loaded.docker("run", "--rm", "--network=none", "--pull=never", name).strip() == SAYS
 
+    asked = ["verify", layout, "--in", "docker", "--host", loaded.host]
+    audited = ocimirror(*asked, "--require", "tag,index,manifest,config")
+    assert audited.code == 0, audited.stdout
+
     assert [path.read_bytes() for path in backups_of(loaded)] == [before]
     assert document["backup"] == str(backups_of(loaded)[0])
     assert {os.stat(p).st_mode & 0o7777 for p in [store_of(loaded), *backups_of(loaded)]} == {0o600}
@@ -275,6 +279,20 @@ def test_a_digest_that_stands_for_another_image_is_never_moved(
     assert refused.code == 9
     assert refused.document["images"][0]["error"]["code"] == "digest_taken"
     assert store_of(loaded).read_bytes() == before
+
+
+def test_an_image_that_is_refused_does_not_keep_the_others_back(
+    service: DockerService, loaded: Dockerd, image: Graph, tmp_path: Path
+) -> None:
+    other, name = images.single(), f"{REPOSITORY}-other:1"
+    loaded.docker("load", "-i", str(docker_archive(tmp_path / "other.tar", other, name)))
+    layout = images.write_layout(tmp_path / "two", {name: other, APP: image})
+    images.blob_path(layout, other.root).write_bytes(b"damaged")
+    done = ocimirror("docker-refs", "restore", layout, *service.options, "--json")
+    assert done.code == 5
+    assert [i["status"] for i in done.document["images"]] == ["failed", "restored"]
+    assert digests_of(loaded) == by_digest(image)
+    assert digests_of(loaded, name) == set()
 
 
 def test_the_old_file_is_put_back_where_docker_does_not_start_with_the_new_one(
