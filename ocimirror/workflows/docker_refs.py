@@ -77,7 +77,7 @@ def find(where: Where) -> Found:
             raise EngineUnavailable(
                 error.message, advice="Where Docker is stopped, name its --data-root."
             ) from error
-    if info is not None and where.data_root and not _same(info.data_root, where.data_root):
+    if info is not None and where.data_root and not same_path(info.data_root, where.data_root):
         info = None  # (a daemon that has nothing to do with it)
     if info is not None and info.containerd_store:
         raise Unsupported(
@@ -94,7 +94,8 @@ def find(where: Where) -> Found:
     return Found(root, info, in_use)
 
 
-def _same(one: str, other: str) -> bool:
+def same_path(one: str, other: str) -> bool:
+    """Whether two paths lead to one directory."""
     return os.path.realpath(one) == os.path.realpath(other)
 
 

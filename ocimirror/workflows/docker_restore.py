@@ -17,6 +17,7 @@ from ocimirror.engines.dockeruse import evidence_of_use, running
 from ocimirror.errors import (
     DigestNotPreserved,
     EngineFailed,
+    EngineUnavailable,
     Interrupted,
     NotFound,
     OciMirrorError,
@@ -30,6 +31,7 @@ from ocimirror.workflows.docker_refs import (
     find,
     layout_source,
     named_entries,
+    same_path,
     wanted_names,
 )
 from ocimirror.workflows.places import Places
@@ -173,7 +175,7 @@ def _write(done: Restoration, found: Found, where: Where, how: How) -> None:
         if how.service and found.in_use:
             how.service.stop(in_use, how.patience_s)
         done.backup = root.edit(
-            lambda references: references.with_digests(additions),
+            lambda references: _edited(references, additions, root),
             where.pid_files,
             datetime.now(UTC),
         )
@@ -190,12 +192,22 @@ def _write(done: Restoration, found: Found, where: Where, how: How) -> None:
         done.notes.append("start Docker now: it reads the file only then")
 
 
+def _edited(
+    references: DockerReferences, additions: Sequence[DockerName], root: DockerRoot
+) -> bytes:
+    """Add names to the store as dockerd left it; what it has may have changed since the proof."""
+    for name in additions:
+        if not root.has(name.image_id):
+            raise NotFound(f"the image {name.image_id} was removed from Docker meanwhile")
+    return references.with_digests(additions)
+
+
 def _start(
     done: Restoration, where: Where, how: How, service: Service, in_use: Callable[[], str]
 ) -> None:
     """Start the daemon; where it does not come up with the new file, put the old one back."""
     daemon = Daemon(where.host)
-    written = done.root.raw()
+    written = done.root.raw() if done.backup else b""
     try:
         service.start()
         daemon.wait(how.patience_s)
@@ -224,6 +236,12 @@ def _start(
 def _check(done: Restoration, where: Where) -> None:
     """Ask the daemon what it has now."""
     daemon = Daemon(where.host)
+    there = daemon.info().data_root
+    if not same_path(there, done.root.data_root):
+        raise EngineUnavailable(
+            f"{done.root.path} was written, and the daemon that answers has the data root {there}",
+            advice="So nothing was checked. Name the right one with --host.",
+        )
     for image in done.images:
         lacking = [
             name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -20,6 +21,7 @@ from tests.support.engines import (
     Dockerd,
     remove,
     run,
+    run_dockerd,
     short_directory,
     start_dockerd,
     stop_dockerd,
@@ -79,6 +81,10 @@ def digests_of(daemon: Dockerd, name: str = APP) -> set[str]:
 def by_digest(image: Graph, repository: str = REPOSITORY) -> set[str]:
     """Return the names by digest that the image has in its registry."""
     return {f"{repository}@{image.root}", f"{repository}@{manifest_of(image)}"}
+
+
+def run_line(daemon: Dockerd, *arguments: str) -> str:
+    return shlex.join(["docker", "-H", daemon.host, *arguments])
 
 
 def add_by_hand(daemon: Dockerd, name: str, image_id: str) -> None:
@@ -366,6 +372,34 @@ def test_an_index_of_several_images_without_the_tag_is_given_to_none(
     for number in (0, 1):
         own = {f"{REPOSITORY}@{manifest_of(image, number)}"}
         assert digests_of(service.daemon, image_id_of(image, number)) == own
+
+
+def test_an_image_that_goes_while_docker_stops_gets_no_name(
+    service: DockerService, loaded: Dockerd, layout: Path
+) -> None:
+    removing = loaded.directory / "removing"
+    removing.write_text(f"#!/bin/sh\n{run_line(loaded, 'rmi', APP)}\nexec {service.stop_command}\n")
+    removing.chmod(0o755)
+    options = [o for o in service.options if not o.startswith("--stop-command")]
+    done = ocimirror("docker-refs", "restore", layout, *options, f"--stop-command={removing}")
+    assert done.code == 4
+    assert "was removed from Docker meanwhile" in done.stderr
+    assert "@sha256" not in store_of(loaded).read_text()
+    assert loaded.docker("version")
+
+
+def test_a_daemon_with_another_data_root_is_not_taken_for_the_restarted_one(
+    service: DockerService, loaded: Dockerd, layout: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    directory = short_directory(tmp_path_factory, "o")
+    with run_dockerd(directory) as other:
+        options = [o for o in service.options if not o.startswith("--host")]
+        where = [f"--host={other.host}", f"--data-root={loaded.data_root}"]
+        done = ocimirror("docker-refs", "restore", layout, *options, *where)
+        assert done.code == 4
+        assert "nothing was checked" in done.stderr
+        assert "@sha256" not in (other.data_root / "image/vfs/repositories.json").read_text()
+    remove(directory)
 
 
 def test_a_signal_while_docker_is_down_does_not_leave_it_down(
