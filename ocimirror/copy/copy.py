@@ -28,7 +28,7 @@ from ocimirror.copy.plan import Plan
 from ocimirror.copy.ready import Ready
 from ocimirror.copy.sparse import instead_of_sparse, refuse_or_warn_of_sparse
 from ocimirror.copy.tasks import Tasks
-from ocimirror.copy.transfer import Carrier, move_names, push_manifest
+from ocimirror.copy.transfer import Carried, Carrier, move_names, push_manifest
 from ocimirror.copy.walk import Walk, refuse_foreign, walk
 from ocimirror.errors import (
     IntegrityError,
@@ -231,7 +231,7 @@ class _Run:
             known.waiting.append(image)
 
     def _carry(self, image: Image, blob: Descriptor) -> None:
-        def work() -> Stored | None:
+        def work() -> Carried | None:
             # (What an image that has failed since would have needed is not fetched.)
             return None if image.done else self._carrier.carry(image.request, blob)
 
@@ -241,8 +241,8 @@ class _Run:
             partial(self._not_carried, blob, image),
         )
 
-    def _carried(self, blob: Descriptor, carrier: Image, stored: Stored | None) -> None:
-        if stored is None:
+    def _carried(self, blob: Descriptor, carrier: Image, carried: Carried | None) -> None:
+        if carried is None:
             for image in self._blobs.pop(key_of(carrier, blob)).waiting:
                 if not image.done:
                     self._want(image, blob)
@@ -252,7 +252,7 @@ class _Run:
         waiting, state.waiting = state.waiting, []
         for image in waiting:
             if image is carrier:
-                self._blob_is_in(image, blob, stored)
+                self._blob_is_in(image, carried)
             else:
                 self._shared(image, blob)
 
@@ -270,14 +270,13 @@ class _Run:
         """Take in a blob that another image of this run carried."""
         if not image.done:
             self._reporter.moved(image.request, blob.size)
-        self._blob_is_in(image, blob, Stored.PRESENT)
+        self._blob_is_in(image, Carried(Stored.PRESENT))
 
-    def _blob_is_in(self, image: Image, blob: Descriptor, stored: Stored) -> None:
+    def _blob_is_in(self, image: Image, carried: Carried) -> None:
         if image.done:
             return
-        image.outcome.blobs[stored.value] += 1
-        if stored is Stored.COPIED and not self._options.dry_run:
-            image.outcome.bytes_copied += blob.size
+        image.outcome.blobs[carried.stored.value] += 1
+        image.outcome.bytes_copied += carried.bytes
         image.waiting -= 1
         if image.waiting == 0:
             self._blobs_are_in(image)

@@ -6,7 +6,7 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from ocimirror.copy.outcome import Options, Reporter, Request
 from ocimirror.copy.plan import Plan
@@ -32,6 +32,13 @@ _MAX_RETRY_AFTER_S = 600.0
 T = TypeVar("T")
 
 
+class Carried(NamedTuple):
+    """How a blob came to be stored, and the bytes of it that moved in this run, in all tries."""
+
+    stored: Stored
+    bytes: int = 0
+
+
 def holds(destination: Store, descriptor: Descriptor, *, hashed: bool) -> bool:
     """Whether the destination has this content; `hashed`, a local one is read to find out."""
     if not destination.exists(descriptor):
@@ -55,7 +62,7 @@ class Carrier:
         self.options = options
         self._reporter = reporter
 
-    def carry(self, request: Request, blob: Descriptor) -> Stored:
+    def carry(self, request: Request, blob: Descriptor) -> Carried:
         """Bring a blob to the destination, unless it is there, or this is a dry run.
 
         Raises:
@@ -68,7 +75,7 @@ class Carrier:
             present = holds(request.destination, blob, hashed=options.deep)
         if present or options.dry_run:
             self._reporter.moved(request, blob.size)
-            return Stored.PRESENT if present else Stored.COPIED
+            return Carried(Stored.PRESENT if present else Stored.COPIED)
         return self.transfer(request, blob, replace=True)
 
     def read_manifest(self, request: Request, descriptor: Descriptor) -> Manifest:
@@ -89,11 +96,11 @@ class Carrier:
 
         return self._patiently(once)
 
-    def transfer(self, request: Request, blob: Descriptor, *, replace: bool = False) -> Stored:
+    def transfer(self, request: Request, blob: Descriptor, *, replace: bool = False) -> Carried:
         """Fetch and push; each try is a fresh fetch."""
+        moved = _Moved(request, self._reporter, self.options)
 
         def once() -> Stored:
-            moved = _Moved(request, self._reporter, self.options)
             try:
                 with request.source.fetch(blob, moved) as stream:
                     stored = request.destination.push(blob, stream, replace=replace)
@@ -104,7 +111,7 @@ class Carrier:
             moved.settle(blob.size)
             return stored
 
-        return self._patiently(once)
+        return Carried(self._patiently(once), moved.bytes)
 
     def _patiently(self, work: Callable[[], T]) -> T:
         """Run `work` until it succeeds or trying again does not help.
@@ -153,9 +160,13 @@ def _worth_another_try(error: OciMirrorError) -> bool:
 
 
 class _Moved:
-    """Tells the reporter of bytes as they move, and ends a stream once the run is stopped."""
+    """Tells the reporter of bytes as they move, and ends a stream once the run is stopped.
+
+    `bytes` have moved; what was settled is not among them.
+    """
 
     def __init__(self, request: Request, reporter: Reporter, options: Options) -> None:
+        self.bytes = 0
         self._request = request
         self._reporter = reporter
         self._stop = options.stop
@@ -164,6 +175,7 @@ class _Moved:
     def __call__(self, count: int) -> None:
         if self._stop.is_set():
             raise Interrupted("stopped")
+        self.bytes += count
         self._count += count
         self._reporter.moved(self._request, count)
 

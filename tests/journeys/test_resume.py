@@ -109,6 +109,8 @@ def test_after_a_kill_the_next_pull_transfers_only_the_rest(
     assert pulled.code == 0, pulled.stderr
     sent = sum(r.sent_bytes for r in front.requests if "/blobs/" in r.path and r.method == "GET")
     assert HUGE_BYTES - kept <= sent <= HUGE_BYTES - kept + 1000  # (and the config)
+    manifests = sum(r.sent_bytes for r in front.requests if "/manifests/" in r.path)
+    assert pulled.document["images"][0]["bytes"]["copied"] == sent + manifests
     assert sent <= (1 - share) * HUGE_BYTES + 4 * HUGE_PART_BYTES
     assert ocimirror("verify", layout).code == 0
     assert partials(layout) == []
