@@ -20,7 +20,6 @@ from ocimirror.errors import (
     MissingContent,
     OciMirrorError,
     SizeMismatch,
-    UsageError,
     storage_error,
 )
 from ocimirror.model.descriptor import Descriptor
@@ -42,6 +41,7 @@ from ocimirror.stores.profiles import (
 from ocimirror.stores.stream import Reader, Watch
 from ocimirror.stores.tar import TarWriter
 from ocimirror.stores.tarmembers import TarMembers
+from ocimirror.stores.writable import refuse_unwritable_archive
 
 
 class Archive(LayoutSource):
@@ -152,8 +152,8 @@ class ArchiveWriter(Layout):
         platforms: Sequence[Platform] = (),
     ) -> None:
         beside = tempfile.gettempdir() if path == "-" else os.path.dirname(os.path.abspath(path))
-        if path != "-" and os.path.lexists(path) and not os.path.isfile(path):
-            raise UsageError(f"{path} is there, and no regular file")
+        if path != "-":
+            refuse_unwritable_archive(path)
         try:
             _remove_abandoned_staging(beside)
             self._staging = tempfile.TemporaryDirectory(prefix=_STAGING, dir=beside)

@@ -32,7 +32,6 @@ from ocimirror.errors import (
     NoSpace,
     NotFound,
     SizeMismatch,
-    UsageError,
     storage_error,
     storage_errors,
 )
@@ -58,8 +57,8 @@ from ocimirror.stores.layoutfile import (
 )
 from ocimirror.stores.store import Store, Stored, verified
 from ocimirror.stores.stream import CHUNK_BYTES, Reader, VerifiedStream
+from ocimirror.stores.writable import PRIVATE, is_layout_to_write
 
-_PRIVATE = ".ocimirror"
 T = TypeVar("T")
 
 
@@ -99,7 +98,7 @@ class Layout(LayoutSource, Store):
         self._os = os_layer or OsLayer()
         self._durable = durable
         self._root = os.path.abspath(path)
-        self._private = os.path.join(self._root, _PRIVATE)
+        self._private = os.path.join(self._root, PRIVATE)
         self._directories: dict[str, int] = {}
         self._parsed: tuple[tuple[int, int, int], LayoutIndex] | None = None
         self._guard = threading.Lock()
@@ -128,7 +127,7 @@ class Layout(LayoutSource, Store):
         check_layout_file(self._read_small(LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES), self.path)
 
     def _open_for_writing(self, wait: bool) -> None:
-        self._refuse_other_directories()
+        is_layout_to_write(self.path)
         self._make_directories()
         self._lock = FileLock(os.path.join(self._private, "lock"))
         self._lock.acquire(self._lock_mode, wait=wait)
@@ -150,21 +149,6 @@ class Layout(LayoutSource, Store):
                         self._sync_directory(directory)
                 self._write_file("index.json", layout_index.EMPTY)
                 self._sync_directory(self._root)
-
-    def _refuse_other_directories(self) -> None:
-        try:
-            present = set(os.listdir(self._root))
-        except FileNotFoundError:
-            return
-        except NotADirectoryError as error:
-            raise UsageError(f"{self.path} is a file, and no OCI image layout") from error
-        except OSError as error:
-            raise storage_error(error, f"cannot read {self.path}") from error
-        if present - {"blobs", _PRIVATE} and LAYOUT_FILE not in present:
-            raise UsageError(
-                f"{self.path} is a directory with other files, and no OCI image layout",
-                advice="Name a new or empty directory, or an existing layout.",
-            )
 
     def _make_directories(self) -> None:
         """Make what is absent; what is there must be ours to write, and lead nowhere else."""

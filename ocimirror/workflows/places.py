@@ -23,6 +23,11 @@ from ocimirror.stores.links import LinkingLayout
 from ocimirror.stores.memory import MemoryStore
 from ocimirror.stores.profiles import Profile
 from ocimirror.stores.store import Source, Store
+from ocimirror.stores.writable import (
+    is_layout_to_write,
+    refuse_unwritable_archive,
+    refuse_unwritable_layout,
+)
 
 if TYPE_CHECKING:
     from ocimirror.stores.registry import (
@@ -110,9 +115,15 @@ class Places:
         return self._repositories[key]
 
     def layout(self, path: str, *, write: bool = False, dry_run: bool = False) -> Store:
-        """Return a layout directory; a dry run into one that is not there gets an empty store."""
-        if write and dry_run and not os.path.exists(path):
-            return MemoryStore(f"oci:{path}")
+        """Return a layout directory; a dry run into one that is not there gets an empty store.
+
+        A dry run is refused what a run would be refused, as far as a look tells.
+        """
+        if write and dry_run:
+            present = is_layout_to_write(path)
+            refuse_unwritable_layout(path)
+            if not present:
+                return MemoryStore(f"oci:{path}")
         if not write or dry_run:
             layout = Layout(path, wait=self.wait)
         else:
@@ -167,6 +178,8 @@ class Places:
         if location.reference is not None:
             return self.repository(location.reference)
         if location.is_archive and dry_run:
+            if location.path != "-":
+                refuse_unwritable_archive(location.path)
             return MemoryStore(f"{location.scheme}:{location.path}")
         if location.scheme == "docker-archive":
             return self._stack.enter_context(
