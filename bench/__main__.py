@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench import report, rows_bulk, rows_small, rows_tags, tools
+from bench import report, rows_bulk, rows_serve, rows_small, rows_tags, tools
 from bench.measure import Failed, say
 from bench.report import Line
 from bench.sites import Sites
@@ -28,6 +28,7 @@ ROWS: dict[str, Callable[[Sites], Iterator[Line]]] = {
     "8": rows_bulk.pull_elsewhere,
     "9": rows_small.memory,
     "10": rows_small.start,
+    "11": rows_serve.serve,
 }
 RUNS, QUICK_RUNS = 5, 2
 NEEDED_GIB, QUICK_NEEDED_GIB = 20, 3

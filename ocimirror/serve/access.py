@@ -61,10 +61,10 @@ class Access:
         self._nobody = bcrypt.hashpw(secrets.token_bytes(16), bcrypt.gensalt(10))
         self._one_at_a_time = asyncio.Semaphore()
 
-    def refresh(self) -> bool:
+    def refresh(self, force: bool = False) -> bool:
         """Read the files again where they changed; a bad one leaves the old in force."""
-        users = self._users is not None and self._users.refresh()
-        tokens = self._tokens is not None and self._tokens.refresh()
+        users = self._users is not None and self._users.refresh(force)
+        tokens = self._tokens is not None and self._tokens.refresh(force)
         return users or tokens
 
     async def check(self, request: Request, executor: Executor) -> None:

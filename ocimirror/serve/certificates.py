@@ -51,9 +51,9 @@ class ServerCertificate:
         # (A context made whole each time: loading into a live one could leave it half changed.)
         self.context.sni_callback = self._swap
 
-    def refresh(self) -> bool:
+    def refresh(self, force: bool = False) -> bool:
         """Take the files again where they changed; those that do not fit leave the old in force."""
-        return self._current.refresh()
+        return self._current.refresh(force)
 
     def _swap(self, connection: ssl.SSLObject, _: str | None, __: ssl.SSLContext) -> None:
         connection.context = self._current.value

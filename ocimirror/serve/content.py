@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from typing import TypeVar
 
@@ -20,21 +21,30 @@ from ocimirror.serve.shelf import Repository, ServedLayout, Snapshot
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 _CACHE_BYTES = 64 * 1024 * 1024
+_MOST_COMPLAINTS = 10_000
 
 
 class Content:
     """What the layouts hold, verified. Used from one event loop.
 
     Args:
-        executor: where files are read and hashed.
+        reading: where small files are read.
+        hashing: where large ones are hashed, which may take a while.
     """
 
-    def __init__(self, executor: Executor) -> None:
-        self._executor = executor
-        self._proofs = Proofs()
+    def __init__(self, reading: Executor, hashing: Executor) -> None:
+        self._reading = reading
+        self._hashing = hashing
+        self._stopped = threading.Event()
+        self._proofs = Proofs(self._stopped)
         self._manifests = _ManifestCache()
-        self._hashing: dict[tuple[Identity, Digest], asyncio.Future[None]] = {}
+        self._being_hashed: dict[tuple[Identity, Digest], asyncio.Future[None]] = {}
+        self._complaints: set[str] = set()
         self._relations = Relations(self._proofs)
+
+    def stop(self) -> None:
+        """Let what is being hashed end now, unproved."""
+        self._stopped.set()
 
     async def manifest(
         self, snapshot: Snapshot, repository: Repository, digest: Digest
@@ -58,7 +68,7 @@ class Content:
         Raises:
             Refused: it is damaged.
         """
-        file = self.open(snapshot, repository, digest)
+        file = await self.open(snapshot, repository, digest)
         if file is None:
             return None
         with file:
@@ -71,13 +81,23 @@ class Content:
                 self._manifests.keep(file, raw)
             return raw
 
-    def open(self, snapshot: Snapshot, repository: Repository, digest: Digest) -> BlobFile | None:
+    async def open(
+        self, snapshot: Snapshot, repository: Repository, digest: Digest
+    ) -> BlobFile | None:
         """Open a file, not verified yet: of the repository's layouts, then of all others."""
-        for layout in _layouts(snapshot, repository):
+        held = repository.layouts
+        file = self._first(held, digest)
+        if file is not None or len(held) == len(snapshot.layouts):
+            return file
+        others = [layout for layout in snapshot.layouts if layout not in held]
+        return await self._run(lambda: self._first(others, digest))
+
+    def _first(self, layouts: Iterable[ServedLayout], digest: Digest) -> BlobFile | None:
+        for layout in layouts:
             try:
                 file = open_blob(layout.path, digest)
             except OciMirrorError as error:
-                logger.warning("%s", error.message)
+                self._complain(error)
                 continue
             if file is not None:
                 return file
@@ -94,13 +114,13 @@ class Content:
             if self._proofs.known(file):
                 return
         except OciMirrorError as error:
-            raise _damaged(error) from error
-        running = self._hashing.get(key)
+            raise self._damaged(error) from error
+        running = self._being_hashed.get(key)
         if running is None:
             copy = file.duplicate()
-            running = asyncio.ensure_future(self._run(lambda: self._proofs.prove(copy)))
-            self._hashing[key] = running
-            running.add_done_callback(lambda _: self._hashing.pop(key, None))
+            work = self._run(lambda: self._proofs.prove(copy), self._hashing)
+            running = self._being_hashed[key] = asyncio.ensure_future(work)
+            running.add_done_callback(lambda _: self._being_hashed.pop(key, None))
         await asyncio.shield(running)
 
     async def referrers(self, repository: Repository, subject: Digest) -> list[dict[str, object]]:
@@ -111,9 +131,8 @@ class Content:
         self, snapshot: Snapshot, repository: Repository, digest: Digest, raw: bytes
     ) -> str:
         """What index.json says, else the document of itself, else the index that names it."""
-        for layout in _layouts(snapshot, repository):
-            if digest in layout.media_types:
-                return layout.media_types[digest]
+        if digest in snapshot.media_types:
+            return snapshot.media_types[digest]
         try:
             stated = sniff_media_type(raw, str(digest))
         except OciMirrorError:
@@ -122,11 +141,22 @@ class Content:
             return stated
         return await self._run(lambda: self._relations.media_type(repository.layouts, digest))
 
-    async def _run(self, work: Callable[[], T]) -> T:
+    async def _run(self, work: Callable[[], T], executor: Executor | None = None) -> T:
+        loop = asyncio.get_running_loop()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+            return await loop.run_in_executor(executor or self._reading, work)
         except OciMirrorError as error:
-            raise _damaged(error) from error
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: OciMirrorError) -> Refused:
+        self._complain(error)
+        return Refused(500, "UNKNOWN", error.message)
+
+    def _complain(self, error: OciMirrorError) -> None:
+        """Log what is wrong once, however often it is asked for."""
+        if error.message not in self._complaints and len(self._complaints) < _MOST_COMPLAINTS:
+            self._complaints.add(error.message)
+            logger.warning("not served: %s", error.message)
 
 
 class _ManifestCache:
@@ -146,14 +176,3 @@ class _ManifestCache:
         self._bytes += len(raw)
         while self._bytes > _CACHE_BYTES:
             self._bytes -= len(self._raw.popitem(last=False)[1])
-
-
-def _layouts(snapshot: Snapshot, repository: Repository) -> Iterator[ServedLayout]:
-    held: Iterable[ServedLayout] = repository.layouts
-    yield from held
-    yield from (layout for layout in snapshot.layouts if layout not in held)
-
-
-def _damaged(error: OciMirrorError) -> Refused:
-    logger.warning("not served: %s", error.message)
-    return Refused(500, "UNKNOWN", error.message)

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from types import TracebackType
 from typing import NamedTuple
 
-from ocimirror.errors import DamagedLayout, IntegrityError
+from ocimirror.errors import DamagedLayout, IntegrityError, Interrupted
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.mediatype import OCTET_STREAM
@@ -110,9 +110,14 @@ def open_blob(layout: str, digest: Digest) -> BlobFile | None:
 
 
 class Proofs:
-    """Which files were hashed, and with what result. Thread-safe."""
+    """Which files were hashed, and with what result. Thread-safe.
 
-    def __init__(self) -> None:
+    Args:
+        stopped: ends what is being hashed.
+    """
+
+    def __init__(self, stopped: threading.Event) -> None:
+        self._stopped = stopped
         self._found: OrderedDict[tuple[Identity, Digest], str] = OrderedDict()
         self._guard = threading.Lock()
 
@@ -151,7 +156,8 @@ class Proofs:
             try:
                 with _stream_of(file) as stream:
                     while stream.read():
-                        pass
+                        if self._stopped.is_set():
+                            raise Interrupted(f"{file.digest} was not hashed to its end")
             except IntegrityError as error:
                 message = f"{file.layout}: {error.message}"
             changed = identity_of(os.fstat(file.fd)) != file.identity

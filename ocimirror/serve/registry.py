@@ -132,7 +132,7 @@ class Registry:
     # --- blobs ---------------------------------------------------------------------------------
 
     async def _blob(self, request: Request, repository: Repository, digest: Digest) -> Answer:
-        file = self._content.open(self._shelf.snapshot, repository, digest)
+        file = await self._content.open(self._shelf.snapshot, repository, digest)
         if file is None:
             raise Refused(404, "BLOB_UNKNOWN", f"no blob {digest}")
         try:

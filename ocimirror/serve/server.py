@@ -9,8 +9,8 @@ import resource
 import signal
 import socket
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -29,6 +29,7 @@ from ocimirror.serve.wire import Wire
 
 # What is being sent when the server is told to stop has this long to arrive.
 _GRACE_S = 5.0
+_READERS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +99,13 @@ class Server:
 
         def listen_to_signals(watch: Watch) -> None:
             loop = asyncio.get_running_loop()
+
+            def hangup() -> None:
+                asyncio.ensure_future(watch.look(force=True))  # noqa: RUF006 - it keeps itself
+
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(number, stop, number)
-            loop.add_signal_handler(signal.SIGHUP, lambda: asyncio.ensure_future(watch.look()))
+            loop.add_signal_handler(signal.SIGHUP, hangup)
             started()
 
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -110,16 +115,23 @@ class Server:
 
     def __enter__(self) -> Server:
         ready = threading.Event()
+        answering: list[bool] = []
+
+        def started(_: Watch) -> None:
+            answering.append(True)
+            ready.set()
 
         def serve() -> None:
             try:
-                asyncio.run(self._serve(lambda _: ready.set()))
+                asyncio.run(self._serve(started))
             finally:
                 ready.set()
 
         self._thread = threading.Thread(target=serve, name="ocimirror-serve", daemon=True)
         self._thread.start()
         ready.wait()
+        if not answering:
+            raise RuntimeError("the server did not start")
         return self
 
     def __exit__(
@@ -141,42 +153,54 @@ class Server:
     async def _serve(self, started: Callable[[Watch], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        context = None
         refreshes = [self._shelf.refresh, self._access.refresh]
         if self._certificate is not None:
-            context = self._certificate.context
             refreshes.append(self._certificate.refresh)
-        with ThreadPoolExecutor(os.cpu_count() or 1, "ocimirror-serve-read") as executor:
-            watch = Watch(refreshes, executor)
-            content, only = Content(executor), self._options.only
-            registry = Registry(self._shelf, content, watch.look, only)
-            pages = Pages(
-                self._shelf,
-                content,
-                watch.look,
-                self.address,
-                secure=self._certificate is not None,
-                only=only,
-            )
+        with (
+            ThreadPoolExecutor(_READERS, "ocimirror-serve-read") as reading,
+            ThreadPoolExecutor(os.cpu_count() or 1, "ocimirror-serve-hash") as hashing,
+        ):
+            watch = Watch(refreshes, reading)
+            content = Content(reading, hashing)
+            wire = Wire(self._answering(content, watch, reading))
+            try:
+                await self._until_stopped(wire, watch, started)
+            finally:
+                content.stop()
 
-            async def respond(request: Request) -> Answer:
-                await self._access.check(request, executor)
-                part = registry if f"{request.path}/".startswith("/v2/") else pages
-                return await part.answer(request)
+    def _answering(
+        self, content: Content, watch: Watch, executor: Executor
+    ) -> Callable[[Request], Awaitable[Answer]]:
+        """Return what answers a request: first who asks, then what for."""
+        only, secure = self._options.only, self._certificate is not None
+        registry = Registry(self._shelf, content, watch.look, only)
+        pages = Pages(self._shelf, content, watch.look, self.address, secure=secure, only=only)
 
-            wire = Wire(respond)
-            runner = web.ServerRunner(wire.server)
-            await runner.setup()
-            site = web.SockSite(runner, self._socket, ssl_context=context)
-            await site.start()
-            beside = [asyncio.create_task(watch.run()), asyncio.create_task(wire.sweep())]
-            started(watch)
-            await self._stopping.wait()
-            for task in beside:
-                task.cancel()
-            await site.stop()
-            await wire.finish(_GRACE_S)
-            await runner.cleanup()
+        async def answer(request: Request) -> Answer:
+            await self._access.check(request, executor)
+            if f"{request.path}/".startswith("/v2/"):
+                return await registry.answer(request)
+            return await pages.answer(request)
+
+        return answer
+
+    async def _until_stopped(
+        self, wire: Wire, watch: Watch, started: Callable[[Watch], None]
+    ) -> None:
+        assert self._stopping is not None  # noqa: S101 - set before
+        context = self._certificate.context if self._certificate else None
+        runner = web.ServerRunner(wire.server)
+        await runner.setup()
+        site = web.SockSite(runner, self._socket, ssl_context=context)
+        await site.start()
+        beside = [asyncio.create_task(watch.run()), asyncio.create_task(wire.sweep())]
+        started(watch)
+        await self._stopping.wait()
+        for task in beside:
+            task.cancel()
+        await site.stop()
+        await wire.finish(_GRACE_S)
+        await runner.cleanup()
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -38,14 +38,12 @@ class ServedLayout:
         path: the directory.
         called: the repository of entries that have a tag and name none; empty for none.
         version: which index.json it was.
-        media_types: what index.json says of its roots.
     """
 
     path: str
     called: str
     version: Identity
     entries: tuple[Entry, ...]
-    media_types: Mapping[Digest, str]
 
 
 @dataclass(slots=True)
@@ -73,9 +71,13 @@ class Snapshot:
         self.layouts = tuple(layouts)
         self.conflicts: list[str] = []
         found: dict[tuple[str, str], Repository] = {}
+        media_types: dict[Digest, str] = {}
         for layout in layouts:
             for entry in layout.entries:
+                media_types.setdefault(entry.descriptor.digest, entry.descriptor.media_type)
                 self._add(found, layout, entry)
+        self.media_types: Mapping[Digest, str] = MappingProxyType(media_types)
+        """What the layouts say of their roots."""
         for repository in found.values():
             repository.tags = dict(sorted(repository.tags.items()))
         self.repositories: Mapping[tuple[str, str], Repository] = MappingProxyType(found)
@@ -140,8 +142,11 @@ class Shelf:
         self.snapshot = Snapshot(())
         self.refresh()
 
-    def refresh(self) -> bool:
+    def refresh(self, force: bool = False) -> bool:
         """Look at every layout again; return whether something changed.
+
+        Args:
+            force: read them, also where their files look unchanged.
 
         `snapshot` is replaced as a whole. What is torn or damaged stays as it was served before,
         with one warning. Not to be called by two threads at once.
@@ -149,7 +154,7 @@ class Shelf:
         kept: dict[str, ServedLayout] = {}
         for path, called in self._found():
             if path not in kept:
-                current = self._looked_at(path, called)
+                current = self._looked_at(path, called, force)
                 if current is not None:
                     kept[path] = current
         layouts = [*kept.values()]
@@ -171,15 +176,15 @@ class Shelf:
             else:
                 yield from _below(path)
 
-    def _looked_at(self, path: str, called: str) -> ServedLayout | None:
+    def _looked_at(self, path: str, called: str, force: bool) -> ServedLayout | None:
         before = self._kept.get(path)
         version: Identity | None = None
         try:
             version = _version(path)
-            if before is not None and version == before.version:
+            if before is not None and version == before.version and not force:
                 self._refused.pop(path, None)
                 return before
-            if version == self._refused.get(path):
+            if version == self._refused.get(path) and not force:
                 return before
             read = _read(path, called)
         except OciMirrorError as error:
@@ -223,8 +228,7 @@ def _read(path: str, called: str) -> ServedLayout:
     check_layout_file(layout_file, path)
     raw, version = _document(path, "index.json", MAX_SIZE_BYTES)
     entries = LayoutIndex.parse(raw, path).entries
-    types = {entry.descriptor.digest: entry.descriptor.media_type for entry in reversed(entries)}
-    return ServedLayout(path, called, version, entries, types)
+    return ServedLayout(path, called, version, entries)
 
 
 def _document(path: str, name: str, limit: int) -> tuple[bytes, Identity]:

@@ -35,10 +35,10 @@ class Reloaded(Generic[T]):
         self._versions = self._seen()
         self.value = make()
 
-    def refresh(self) -> bool:
-        """Make the value again where a file changed; return whether it did."""
+    def refresh(self, force: bool = False) -> bool:
+        """Make the value again where a file changed, or by force; return whether it was made."""
         versions = self._seen()
-        if versions == self._versions:
+        if versions == self._versions and not force:
             return False
         self._versions = versions
         try:
@@ -63,11 +63,12 @@ class Watch:
     """Calls `refresh` functions, one after the other and never two at once.
 
     Args:
-        refreshes: each looks at its files and returns whether something changed.
+        refreshes: each looks at its files, by force where it is told so, and returns whether
+            something changed.
         executor: where they run.
     """
 
-    def __init__(self, refreshes: Sequence[Callable[[], bool]], executor: Executor) -> None:
+    def __init__(self, refreshes: Sequence[Callable[[bool], bool]], executor: Executor) -> None:
         self._refreshes = refreshes
         self._executor = executor
         self._lock = asyncio.Lock()
@@ -75,21 +76,21 @@ class Watch:
         self._took_s = 0.0
         self._ended_s = 0.0
 
-    async def look(self) -> None:
+    async def look(self, *, force: bool = False) -> None:
         """Return once a look that began after this call has ended; calls at once share one.
 
         Looking takes a fifth of the time at most, however often somebody asks for it.
         """
         needed = self._begun + 1
         async with self._lock:
-            if self._done >= needed:
+            if self._done >= needed and not force:
                 return
             await asyncio.sleep(self._ended_s + 4 * self._took_s - time.monotonic())
             self._begun += 1
             began_s = time.monotonic()
             loop = asyncio.get_running_loop()
             for refresh in self._refreshes:
-                if await loop.run_in_executor(self._executor, refresh):
+                if await loop.run_in_executor(self._executor, refresh, force):
                     logger.info("what is served has changed")
             self._done = self._begun
             self._ended_s = time.monotonic()
@@ -98,5 +99,5 @@ class Watch:
     async def run(self) -> None:
         """Look again and again, until this is cancelled."""
         while True:
-            await asyncio.sleep(INTERVAL_S)
+            await asyncio.sleep(max(INTERVAL_S, 20 * self._took_s))
             await self.look()

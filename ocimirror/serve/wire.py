@@ -57,8 +57,9 @@ class Wire:
             idle = {c for c in self.server.connections if c not in self._busy}
             self._quiet_since = {c: self._quiet_since.get(c, now) for c in idle}
             for connection in idle:
-                if now - self._quiet_since[connection] > _IDLE_S:
-                    connection.force_close()
+                transport = connection.transport
+                if now - self._quiet_since[connection] > _IDLE_S and transport is not None:
+                    transport.abort()
 
     async def finish(self, grace_s: float) -> None:
         """End all connections: the quiet ones at once, the others when their answer is sent.
