@@ -4,6 +4,8 @@ It answers what the distribution-spec calls pull and discovery, from the layouts
 disk at that moment: what a pull adds or a tag moves is served at once, without a restart. It
 refuses every write, and sends no byte of content that was not hashed.
 
-`shelf` says what is on offer, `names` which repository a client means, `files` hands out content,
-`registry` answers clients, `page` people, `access` asks who they are, and `server` is the wire.
+Start with `shelf`, what is on offer, and `registry`, what clients are answered. `names` says which
+repository they mean, `content` reads and hashes beside the event loop with the help of `files` and
+`relations`, `page` and `image` are for people. `access` asks who it is, `watch` sees what changes,
+`wire` alone speaks HTTP, and `server` puts all of it together.
 """

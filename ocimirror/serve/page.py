@@ -16,13 +16,13 @@ from urllib.parse import quote, urlencode
 
 from ocimirror.errors import InvalidReference
 from ocimirror.model.digest import Digest
-from ocimirror.model.reference import check_registry, is_attachment_tag
+from ocimirror.model.reference import check_registry
 from ocimirror.serve.answers import Answer, Refused, Request
 from ocimirror.serve.content import Content
 from ocimirror.serve.image import ImagePage, link, shown_name, shown_type, when
 from ocimirror.serve.markup import HEADERS, Html, code, document, element, join, table
 from ocimirror.serve.names import shortest_name
-from ocimirror.serve.shelf import Repository, Shelf, Snapshot
+from ocimirror.serve.shelf import Repository, Shelf, Snapshot, counted
 
 ROWS = 100
 _MAX_ASKED = 200
@@ -147,7 +147,7 @@ class Pages:
 def _served(snapshot: Snapshot, only: str) -> list[Repository]:
     found = snapshot.repositories.values()
     chosen = [repository for repository in found if not only or repository.registry == only]
-    return sorted(chosen, key=lambda r: (_counted(r.name), r.registry))
+    return sorted(chosen, key=lambda r: (counted(r.name), r.registry))
 
 
 def _images(found: Sequence[Repository], asked: str, request: Request) -> Html:
@@ -156,7 +156,7 @@ def _images(found: Sequence[Repository], asked: str, request: Request) -> Html:
     matches = [
         (repository, tag)
         for repository in found
-        for tag in _newest_first(repository)
+        for tag in repository.versions
         if wanted in f"{repository.registry}/{repository.name}:{tag}".lower()
         or wanted in str(repository.tags[tag][1].digest)
     ]
@@ -177,7 +177,7 @@ def _images(found: Sequence[Repository], asked: str, request: Request) -> Html:
 
 
 def _repository(repository: Repository, request: Request) -> Html:
-    tags = _newest_first(repository)
+    tags = repository.versions
     attachments = len(repository.tags) - len(tags)
     shown, pages = _slice(tags, request)
     rows = [
@@ -195,17 +195,6 @@ def _repository(repository: Repository, request: Request) -> Html:
         table(("Tag", "Kind", "Digest"), rows, "- tight digest") if rows else "",
         pages,
     )
-
-
-def _newest_first(repository: Repository) -> list[str]:
-    """Tags of images, the highest version first, as people count: v10 above v9."""
-    tags = [tag for tag in repository.tags if not is_attachment_tag(tag)]
-    return sorted(tags, key=_counted, reverse=True)
-
-
-def _counted(tag: str) -> list[tuple[int, int, str]]:
-    parts = re.findall(r"[0-9]+|[^0-9]+", tag)
-    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts]
 
 
 def _slice(rows: Sequence[T], request: Request) -> tuple[Sequence[T], Html]:

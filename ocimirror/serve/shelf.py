@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 
 from ocimirror.errors import (
@@ -18,7 +19,12 @@ from ocimirror.errors import (
 )
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.reference import Reference
+from ocimirror.model.reference import (
+    Reference,
+    check_repository,
+    is_attachment_tag,
+    is_tag,
+)
 from ocimirror.serve.files import Identity, identity_of
 from ocimirror.stores.files import open_regular
 from ocimirror.stores.index import MAX_SIZE_BYTES, Entry, LayoutIndex
@@ -46,7 +52,7 @@ class ServedLayout:
     entries: tuple[Entry, ...]
 
 
-@dataclass(slots=True)
+@dataclass(eq=False)
 class Repository:
     """One repository of one registry; `registry` is empty for tags that name none.
 
@@ -59,6 +65,17 @@ class Repository:
     name: str
     tags: dict[str, tuple[ServedLayout, Descriptor]] = field(default_factory=dict)
     layouts: list[ServedLayout] = field(default_factory=list)
+
+    @cached_property
+    def versions(self) -> list[str]:
+        """Tags of images, the highest version first, as people count: v10 above v9."""
+        return sorted((t for t in self.tags if not is_attachment_tag(t)), key=counted, reverse=True)
+
+
+def counted(text: str) -> list[tuple[int, int, str]]:
+    """Return a key that sorts texts with their numbers as numbers."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", text)
+    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts]
 
 
 class Snapshot:
@@ -99,11 +116,11 @@ class Snapshot:
     def _add(
         self, found: dict[tuple[str, str], Repository], layout: ServedLayout, entry: Entry
     ) -> None:
-        reference = entry.reference()
-        if reference is None and layout.called and entry.tag:
-            with contextlib.suppress(InvalidReference):
-                reference = Reference("", layout.called, entry.tag)
+        reference = entry.reference() or _by_directory(layout, entry.tag)
         if reference is None:
+            if entry.name:
+                what = f"{layout.path}: {entry.name} says no repository, nor does its directory"
+                self.conflicts.append(f"{what}; it is served by digest only")
             return
         key = reference.registry, reference.repository
         repository = found.setdefault(key, Repository(*key))
@@ -195,6 +212,21 @@ class Shelf:
             return before
         self._refused.pop(path, None)
         return read
+
+
+def _by_directory(layout: ServedLayout, tag: str) -> Reference | None:
+    """Return what a tag without a repository is called: like the directory of its layout.
+
+    A first directory that can only be a host (`registry.example.com`, `registry_5000`) is one.
+    """
+    first, _, rest = layout.called.partition("/")
+    host = re.sub(r"_([0-9]{1,5})$", r":\1", first)
+    try:
+        if rest and ("." in host or ":" in host or host == "localhost"):
+            return Reference.parse(f"{host}/{rest}:{tag}") if is_tag(tag) else None
+        return Reference("", check_repository(layout.called), tag) if is_tag(tag) else None
+    except InvalidReference:
+        return None
 
 
 def _is_layout(path: str) -> bool:

@@ -119,18 +119,25 @@ def test_one_host_is_served_as_that_host(tmp_path: Path, serve: Serve) -> None:
 
 
 def test_tags_without_a_repository_are_called_like_their_directory(
-    tmp_path: Path, serve: Serve
+    tmp_path: Path, serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As skopeo, umoci and oras write them: `org.opencontainers.image.ref.name` alone."""
-    for path in ("tree/team/tool", "single"):
+    paths = ("tree/team/tool", "tree/quay.io_5000/team/app", "single", "No Name")
+    for path in paths:
         layout = write_layout(tmp_path / path, {"registry.example.com/x:v1": QUAY})
         index = json.loads((layout / "index.json").read_bytes())
         index["manifests"][0]["annotations"] = {"org.opencontainers.image.ref.name": "v9"}
         (layout / "index.json").write_bytes(compact(index))
-    client = serve(tmp_path / "tree", tmp_path / "single")
-    assert client.tags("team/tool") == ["v9"]
-    assert client.tags("single") == ["v9"]
+    client = serve(tmp_path / "tree", tmp_path / "single", tmp_path / "No Name")
+    assert json.loads(client.request("GET", "/v2/_catalog").body)["repositories"] == [
+        "single",
+        "team/app",
+        "team/tool",
+    ]
     assert client.get_manifest("team/tool", "v9") == QUAY.raw
+    assert client.get_manifest("single", "v9") == QUAY.raw
+    assert client.request("GET", "/v2/team/app/tags/list?ns=quay.io:5000").status == 200
+    assert "No Name" in caplog.text
 
 
 def test_a_tree_is_searched_for_layouts(
