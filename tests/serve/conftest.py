@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,6 +22,16 @@ from tests.support.command import PROGRAM, environment
 from tests.support.witness import Registry
 
 Serve = Callable[..., Registry]
+
+
+def eventually(claim: Callable[[], bool], timeout_s: float = 15) -> bool:
+    """Whether a claim comes true in time."""
+    deadline = time.monotonic() + timeout_s
+    while not claim():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 @pytest.fixture

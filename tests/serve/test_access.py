@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import shutil
 import ssl
 import subprocess
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from cryptography import x509
 from ocimirror.errors import UsageError
 from ocimirror.serve.access import AccessFiles
 from ocimirror.serve.certificates import CertificateFiles, generate_certificate
-from tests.serve.conftest import Command, Serve
+from tests.serve.conftest import Command, Serve, eventually
 from tests.support.certificates import Certificates, write_certificates
 from tests.support.images import single, write_layout
 from tests.support.programs import require_program
@@ -95,12 +95,11 @@ def test_a_changed_user_file_is_in_force_at_once(
     client = serve(layout, access=AccessFiles(htpasswd=str(users)))
     assert status(as_user(client, "ada", "first")) == 200
     write_users(users, ada="second")
-    time.sleep(0.6)
+    assert eventually(lambda: status(as_user(client, "ada", "second")) == 200)
     assert status(as_user(client, "ada", "first")) == 401
-    assert status(as_user(client, "ada", "second")) == 200
-    for torn in ("", "ada", "ada:$apr1$x$y\n"):
+    for number, torn in enumerate(("# nobody", "ada", "ada:$apr1$x$y\n"), 1):
         users.write_text(torn)
-        time.sleep(0.6)
+        assert eventually(lambda n=number: caplog.text.count("stays") == n)
         assert status(as_user(client, "ada", "second")) == 200
         assert status(client) == 401
     assert caplog.text.count("what was in force before stays") == 3
@@ -173,16 +172,21 @@ def test_a_new_certificate_is_used_without_a_restart(
     assert client.get_manifest("app", "v1") == GRAPH.raw
     # (1) A certificate without its key leaves the old one in force.
     shutil.copy(new.certificate_file, old.certificate_file)
-    time.sleep(0.6)
+    assert eventually(lambda: "are not a certificate with its key" in caplog.text)
     assert client.get_manifest("app", "v1") == GRAPH.raw
-    assert "are not a certificate with its key" in caplog.text
     # (2) With its key it is in force, without a restart.
     shutil.copy(new.key_file, old.key_file)
-    time.sleep(0.6)
+    client.ca_file = new.ca_file
+
+    def new_one_is_used() -> bool:
+        with contextlib.suppress(ssl.SSLError):
+            return client.get_manifest("app", "v1") == GRAPH.raw
+        return False
+
+    assert eventually(new_one_is_used)
+    client.ca_file = old.ca_file
     with pytest.raises(ssl.SSLError):
         client.get_manifest("app", "v1")
-    client.ca_file = new.ca_file
-    assert client.get_manifest("app", "v1") == GRAPH.raw
 
 
 def test_a_generated_certificate_is_trusted_by_its_ca(

@@ -21,7 +21,7 @@ from tests.support.engines import (
     run_containerd,
     run_dockerd,
 )
-from tests.support.images import Graph, multi, write_layout
+from tests.support.images import Graph, multi, single, write_layout
 
 GRAPH = multi()
 NAME = "reg.example.com/team/app"
@@ -102,6 +102,25 @@ def test_dockerd_pulls_by_tag_and_by_digest(layout: Path, serve: Serve, dockerd:
     for digest in (GRAPH.root, native_manifest(GRAPH)):
         dockerd.docker("pull", f"{repository}@{digest}")
         assert dockerd.inspect(f"{repository}@{digest}")["Id"] == config
+
+
+def test_dockerd_pulls_from_a_server_that_stands_in_for_the_original_host(
+    tmp_path: Path, directory: Path, serve: Serve
+) -> None:
+    """Its name and digest are then the original ones, on an engine that nothing was done to."""
+    layout = write_layout(
+        tmp_path / "layout", {f"{NAME}:v1": GRAPH, "docker.io/team/app:v1": single()}
+    )
+    files = generate_certificate(str(tmp_path / "tls"), ["reg.example.com"])
+    serve(layout, host="127.7.7.7", port=443, certificate=files, only="reg.example.com")
+    place = directory / "alias"
+    trusted = place / "etc/docker/certs.d/reg.example.com"
+    trusted.mkdir(parents=True)
+    (trusted / "ca.crt").write_bytes(Path(files.ca).read_bytes())
+    (place / "etc/hosts").write_text("127.0.0.1 localhost\n127.7.7.7 reg.example.com\n")
+    with run_dockerd(place, isolated=True) as engine:
+        engine.docker("pull", f"{NAME}:v1")
+        assert engine.inspect(f"{NAME}:v1")["RepoDigests"] == [f"{NAME}@{GRAPH.root}"]
 
 
 def test_podman_pulls_by_tag_and_by_digest(layout: Path, serve: Serve, podman: Podman) -> None:

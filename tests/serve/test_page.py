@@ -151,7 +151,7 @@ def test_ten_thousand_tags_are_fast(tmp_path: Path, serve: Serve) -> None:
         page(client, path)
         began = time.monotonic()
         text = page(client, path)
-        assert time.monotonic() - began < 0.5, path
+        assert time.monotonic() - began < 1, path
         assert len(text) < 50_000
     assert "Page 100 of 100" in page(client, f"/{HUB}?page=100")
     assert "v9999" in page(client, f"/{HUB}?page=0")

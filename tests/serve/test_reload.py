@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serve.conftest import Command, Serve
+from tests.serve.conftest import Command, Serve, eventually
 from tests.support.command import ocimirror
 from tests.support.images import (
     blob_path,
@@ -28,16 +28,6 @@ from tests.support.images import (
 
 NAME = "registry.example.com/app"
 ONE, TWO = multi(), single()
-
-
-def eventually(claim: Callable[[], bool], timeout_s: float = 5) -> bool:
-    """Whether a claim comes true in time."""
-    deadline = time.monotonic() + timeout_s
-    while not claim():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def test_a_new_tag_is_served_by_the_very_next_request(tmp_path: Path, serve: Serve) -> None:
