@@ -41,7 +41,7 @@ from tests.support.dockerarchives import (
     platform_parts,
     saved,
 )
-from tests.support.evil import CANARY, EVIL_DOCKER_ARCHIVES, SHOWN_ESCAPED
+from tests.support.evil import CANARY, EVIL_ARCHIVES, EVIL_DOCKER_ARCHIVES, MAY_PASS, SHOWN_ESCAPED
 from tests.support.judge import contents_of, faults_of
 from tests.support.stores import copy_all, failures
 
@@ -359,6 +359,19 @@ def test_a_hostile_docker_archive_is_refused_and_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
     assert not (Path("/tmp") / CANARY).exists()
     assert name not in SHOWN_ESCAPED or "\\x1b" in shown
+
+
+@pytest.mark.parametrize("name", sorted(set(EVIL_ARCHIVES) - MAY_PASS))
+def test_what_is_hostile_as_a_layout_is_refused_here_too(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(IntegrityError) as caught:
+        read(EVIL_ARCHIVES[name])
+    shown = caught.value.diagnostics()
+    assert all(character.isprintable() or character == "\n" for character in shown)
+    assert list(tmp_path.iterdir()) == []
+    assert not (Path("/tmp") / CANARY).exists()
 
 
 def test_docker_before_1_10_is_refused_with_advice(tmp_path: Path) -> None:
