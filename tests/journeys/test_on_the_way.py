@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.support import images
-from tests.support.command import PROGRAM, environment, ocimirror
+from tests.support.command import PROGRAM, environment, ocimirror, weighed
 from tests.support.faults import Call, Cut, Flip, OtherRange, Request, Respond, Rule, Stall
 from tests.support.judge import names_of
 from tests.support.proxy import Canary, Proxy, Visit
@@ -182,18 +181,13 @@ def test_the_tags_of_a_huge_repository_need_little_memory(
         return Respond(200, headers, json.dumps({"name": "a/b", "tags": tags}).encode())
 
     server = canary(pages)
-    with (tmp_path / "tags.json").open("wb") as file:
-        process = subprocess.Popen(
-            [PROGRAM, "list", f"docker://{server.host}/a/b", "--json"],
-            env=environment(),
-            stdout=file,
-        )
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+    output = tmp_path / "tags.json"
 
-    assert process.returncode == 0
-    assert used.ru_maxrss < 300 * 1024
-    tags = json.loads((tmp_path / "tags.json").read_bytes())["tags"]
+    code, peak_bytes = weighed("list", f"docker://{server.host}/a/b", "--json", output=output)
+
+    assert code == 0
+    assert peak_bytes < 300 * 1024 * 1024
+    tags = json.loads(output.read_bytes())["tags"]
     assert len(tags) == len(set(tags)) == count
 
 

@@ -37,7 +37,7 @@ def partials(layout: Path) -> list[Path]:
 def killed_at(share: float, size: int, front: Proxy, name: str, layout: Path, number: int) -> int:
     """Kill a pull once this share of the layer is on the disk; return the bytes that were."""
     process = subprocess.Popen(
-        [PROGRAM, "pull", f"{front.host}/{name}", layout],
+        [PROGRAM, "pull", f"{front.host}/{name}", layout, "-j1"],
         env=environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -104,7 +104,7 @@ def test_after_a_kill_the_next_pull_transfers_only_the_rest(
     kept = killed_at(on_disk, HUGE_BYTES, stuck, "huge:1.0", layout, number)
     front = proxy(huge)
 
-    pulled = ocimirror("pull", f"{front.host}/huge:1.0", layout, "--json")
+    pulled = ocimirror("pull", f"{front.host}/huge:1.0", layout, "--json", "-j1")
 
     assert pulled.code == 0, pulled.stderr
     sent = sum(r.sent_bytes for r in front.requests if "/blobs/" in r.path and r.method == "GET")

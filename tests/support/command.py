@@ -55,3 +55,29 @@ def ocimirror(
         check=False,
     )
     return Result(done.returncode, done.stdout, done.stderr.decode())
+
+
+_WEIGHED = """
+import os, subprocess, sys
+process = subprocess.Popen(sys.argv[1:])
+_, status, used = os.wait4(process.pid, 0)
+print(os.waitstatus_to_exitcode(status), used.ru_maxrss * 1024, file=sys.stderr)
+"""
+
+
+def weighed(*arguments: str | Path, output: Path) -> tuple[int, int]:
+    """Run the command, standard output to a file; return its exit code and peak memory in bytes.
+
+    (By a small process in between: the kernel counts a parent's memory to the child it forks.)
+    """
+    with output.open("wb") as file:
+        done = subprocess.run(
+            [sys.executable, "-c", _WEIGHED, PROGRAM, *map(str, arguments)],
+            env=environment(),
+            stdout=file,
+            stderr=subprocess.PIPE,
+            check=True,
+            timeout=120,
+        )
+    code, peak_bytes = done.stderr.split()[-2:]
+    return int(code), int(peak_bytes)

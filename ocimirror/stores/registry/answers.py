@@ -45,15 +45,13 @@ def content_length(headers: Mapping[str, str]) -> int | None:
     return int(text) if _DECIMAL.fullmatch(text) and not chunked else None
 
 
-def content_range(headers: Mapping[str, str]) -> tuple[int, int] | None:
-    """Return the first position and the number of bytes after it of a 206 that goes to the end.
+def content_range(headers: Mapping[str, str]) -> tuple[int, int, int] | None:
+    """Return the first and the last position of a 206, and the size of the whole.
 
-    None where Content-Range is absent, odd, or ends before the content does (RFC 9110, 14.4).
+    None where Content-Range is absent or odd (RFC 9110, 14.4).
     """
     match = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", "").strip())
-    if match is None or int(match[2]) + 1 != int(match[3]):
-        return None
-    return int(match[1]), int(match[3]) - int(match[1])
+    return match and (int(match[1]), int(match[2]), int(match[3]))
 
 
 def content_digest(headers: Mapping[str, str]) -> Digest | None:

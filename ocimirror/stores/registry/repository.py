@@ -28,6 +28,7 @@ from ocimirror.model.manifest import MAX_SIZE_BYTES, Manifest, sniff_media_type
 from ocimirror.model.reference import is_tag
 from ocimirror.stores.registry import answers
 from ocimirror.stores.registry.messages import Access, Response
+from ocimirror.stores.registry.parallel import CONNECTIONS, WORTH_BYTES, ParallelBody
 from ocimirror.stores.registry.referrers import Referrers
 from ocimirror.stores.registry.resume import ResumedBody
 from ocimirror.stores.registry.tags import list_tags
@@ -144,20 +145,36 @@ class RegistryRepository(Store):
         self, descriptor: Descriptor, response: Response | None, position: int = 0
     ) -> Reader:
         path, accept = _place(descriptor)
+        transport, size = self.host.transport, descriptor.size
+        options = transport.options
+        url = response.url if response else str(self.host.endpoint)
 
-        def ask(position: int) -> Response:
-            at = {"Range": f"bytes={position}-"} if position else {}
+        def ask(position: int, length: int = 0) -> Response:
+            end = position + length - 1 if length else ""
+            at = {"Range": f"bytes={position}-{end}"} if position else {}
             return self._send("GET", path, headers={"Accept": accept, **at})
 
-        transport = self.host.transport
-        url = response.url if response else str(self.host.endpoint)
-        return ResumedBody(
-            response,
-            descriptor.size,
+        def read_on(response: Response | None, position: int) -> ResumedBody:
+            return ResumedBody(
+                response,
+                size,
+                position,
+                ask=ask,
+                pause=lambda attempt, failure: transport.pause(url, attempt, failure),
+                retries=options.retries,
+            )
+
+        body = read_on(response, position)
+        alone = size - position < WORTH_BYTES or options.bytes_per_second or options.jobs == 1
+        if alone or (response and response.headers.get("Accept-Ranges") != "bytes"):
+            return body
+        return ParallelBody(
+            body,
+            size,
             position,
             ask=ask,
-            pause=lambda attempt, failure: transport.pause(url, attempt, failure),
-            retries=transport.options.retries,
+            again=lambda position: read_on(None, position),
+            connections=min(CONNECTIONS, options.jobs),
         )
 
     def _get(self, path: str, accept: str) -> Response:

@@ -92,7 +92,7 @@ class ResumedBody:
     def _rest(self) -> Response:
         """Return an answer that stands at our position."""
         response = self._ask(self._position)
-        rest = (self._position, self._size_bytes - self._position)
+        rest = (self._position, self._size_bytes - 1, self._size_bytes)
         fits = answers.content_range(response.headers) == rest
         if response.status == 206 and fits and not answers.encoded(response.headers):
             return response
