@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench import report, rows_bulk, rows_serve, rows_small, rows_tags, tools
+from bench import report, rows_bulk, rows_engines, rows_serve, rows_small, rows_tags, tools
 from bench.measure import Failed, say
 from bench.report import Line
 from bench.sites import Sites
@@ -29,6 +29,7 @@ ROWS: dict[str, Callable[[Sites], Iterator[Line]]] = {
     "9": rows_small.memory,
     "10": rows_small.start,
     "11": rows_serve.serve,
+    "12": rows_engines.load,
 }
 RUNS, QUICK_RUNS = 5, 2
 NEEDED_GIB, QUICK_NEEDED_GIB = 20, 3

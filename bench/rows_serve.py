@@ -27,7 +27,8 @@ def serve(sites: Sites) -> Iterator[Line]:
         blob = f"{url}/v2/{image.repository}/blobs/{digest}"
         file = f"{other}/{digest.partition(':')[2]}"
         _curl(sites, blob, pid)  # (the first time it is hashed)
-        yield from _against(
+        yield from against(
+            "11",
             sites,
             f"send {image.size_bytes // MIB} MiB",
             BLOB_BAR,
@@ -38,7 +39,8 @@ def serve(sites: Sites) -> Iterator[Line]:
         path = f"/v2/{image.repository}/manifests/1"
         count = sites.part(REQUESTS)
         ours, theirs = f"{url}{path}", f"http://{source.host}{path}"
-        yield from _against(
+        yield from against(
+            "11",
             sites,
             f"answer {count} manifest GETs, {AT_ONCE} at once",
             MANIFEST_BAR,
@@ -47,19 +49,20 @@ def serve(sites: Sites) -> Iterator[Line]:
         )
 
 
-def _against(
-    sites: Sites, work: str, bar: float, ours: Contender, theirs: Contender
+def against(
+    row: str, sites: Sites, work: str, bar: float, ours: Contender, theirs: Contender
 ) -> Iterator[Line]:
-    race(f"row 11, {work}", [ours, theirs], sites.runs, sites.scratch)
+    """Let two contenders race, and compare ours with theirs."""
+    race(f"row {row}, {work}", [ours, theirs], sites.runs, sites.scratch)
     for one in (ours, theirs):
         if one.failure:
-            yield failed_line("11", work, one.name, one.failure)
+            yield failed_line(row, work, one.name, one.failure)
             return
     walls = [[sample.wall_s for sample in one.of(0)] for one in (ours, theirs)]
     found = ratio(*walls)
     assert found is not None
     yield plain_line(
-        "11", work, ours.name, f"{show_ratio(found)} × {theirs.name}", bar, found.median
+        row, work, ours.name, f"{show_ratio(found)} × {theirs.name}", bar, found.median
     )
 
 

@@ -27,8 +27,9 @@ def docker_refs_command() -> None:
     internal; it is read only when dockerd starts. (With the containerd store no digest is lost.)
 
     \b
-    ocimirror docker-refs show ./layout
-    ocimirror docker-refs restore ./layout --restart-docker
+    Examples:
+      ocimirror docker-refs show ./layout
+      ocimirror docker-refs restore ./layout --restart-docker
     """
 
 

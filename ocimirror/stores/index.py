@@ -184,8 +184,9 @@ class LayoutIndex:
         )
 
     def _lookup(self, name: str) -> Sequence[Entry]:
-        if not name:
-            return self.entries
+        if not name:  # (what refers to an image is no other image)
+            images = [e for e in self.entries if e.name and not is_attachment_tag(e.tag)]
+            return images or self.entries
         for spelling in _spellings(name):
             found = self._by_name.get(spelling) or self._by_spelling.get(spelling)
             if found:
