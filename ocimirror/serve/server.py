@@ -100,8 +100,12 @@ class Server:
         def listen_to_signals(watch: Watch) -> None:
             loop = asyncio.get_running_loop()
 
+            looks: set[asyncio.Task[None]] = set()  # (the loop itself keeps none alive)
+
             def hangup() -> None:
-                asyncio.ensure_future(watch.look(force=True))  # noqa: RUF006 - it keeps itself
+                look = loop.create_task(watch.look(force=True))
+                looks.add(look)
+                look.add_done_callback(looks.discard)
 
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(number, stop, number)

@@ -79,7 +79,7 @@ class Watch:
     async def look(self, *, force: bool = False) -> None:
         """Return once a look that began after this call has ended; calls at once share one.
 
-        Looking takes a fifth of the time at most, however often somebody asks for it.
+        Looking in vain takes a fifth of the time at most, however often somebody asks for it.
         """
         needed = self._begun + 1
         async with self._lock:
@@ -89,12 +89,14 @@ class Watch:
             self._begun += 1
             began_s = time.monotonic()
             loop = asyncio.get_running_loop()
+            changed = False
             for refresh in self._refreshes:
-                if await loop.run_in_executor(self._executor, refresh, force):
-                    logger.info("what is served has changed")
+                changed |= await loop.run_in_executor(self._executor, refresh, force)
+            if changed:
+                logger.info("what is served has changed")
             self._done = self._begun
             self._ended_s = time.monotonic()
-            self._took_s = self._ended_s - began_s
+            self._took_s = 0.0 if changed else self._ended_s - began_s
 
     async def run(self) -> None:
         """Look again and again, until this is cancelled."""
