@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from typing import TypeVar
 
-from ocimirror.errors import OciMirrorError
+from ocimirror.errors import DamagedLayout, LocalStorageError, OciMirrorError
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import MAX_SIZE_BYTES, sniff_media_type
 from ocimirror.serve.answers import Refused
@@ -84,9 +84,16 @@ class Content:
     async def open(
         self, snapshot: Snapshot, repository: Repository, digest: Digest
     ) -> BlobFile | None:
-        """Open a file, not verified yet: of the repository's layouts, then of all others."""
+        """Open a file, not verified yet: of the repository's layouts, then of all others.
+
+        Raises:
+            Refused: it is there and cannot be read, which is not the same as absent.
+        """
         held = repository.layouts
-        file = self._first(held, digest)
+        try:
+            file = self._first(held, digest)
+        except LocalStorageError as error:
+            raise self._damaged(error) from error
         if file is not None or len(held) == len(snapshot.layouts):
             return file
         others = [layout for layout in snapshot.layouts if layout not in held]
@@ -96,7 +103,7 @@ class Content:
         for layout in layouts:
             try:
                 file = open_blob(layout.path, digest)
-            except OciMirrorError as error:
+            except DamagedLayout as error:
                 self._complain(error)
                 continue
             if file is not None:
@@ -150,7 +157,8 @@ class Content:
 
     def _damaged(self, error: OciMirrorError) -> Refused:
         self._complain(error)
-        return Refused(500, "UNKNOWN", error.message)
+        told = "what is stored under this digest is damaged or cannot be read"
+        return Refused(500, "UNKNOWN", f"{told}; the server's log says more")
 
     def _complain(self, error: OciMirrorError) -> None:
         """Log what is wrong once, however often it is asked for."""

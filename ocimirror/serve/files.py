@@ -6,6 +6,7 @@ exception to the one door. The hash itself goes through that door.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -13,7 +14,7 @@ from collections import OrderedDict
 from types import TracebackType
 from typing import NamedTuple
 
-from ocimirror.errors import DamagedLayout, IntegrityError, Interrupted
+from ocimirror.errors import DamagedLayout, IntegrityError, Interrupted, storage_error
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.mediatype import OCTET_STREAM
@@ -21,6 +22,7 @@ from ocimirror.stores.files import FileReader, open_regular
 from ocimirror.stores.stream import VerifiedStream
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NO_FILE = {errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.EISDIR, errno.ENOTDIR}
 _MOST_PROOFS = 100_000
 _SETTLED_S = 0.05
 
@@ -93,7 +95,8 @@ def open_blob(layout: str, digest: Digest) -> BlobFile | None:
     Only the layout's own path may lead through links.
 
     Raises:
-        DamagedLayout: it is there, and a link, no regular file or not readable.
+        DamagedLayout: it is there, and a link or no regular file.
+        LocalStorageError: it cannot be read.
     """
     opened: list[int] = []
     try:
@@ -103,7 +106,9 @@ def open_blob(layout: str, digest: Digest) -> BlobFile | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise DamagedLayout(f"{layout}: {digest} cannot be read: {error.strerror}") from error
+        if error.errno in _NO_FILE:
+            raise DamagedLayout(f"{layout}: {digest} is a link or no regular file") from error
+        raise storage_error(error, f"cannot read {digest} in {layout}") from error
     finally:
         for fd in opened:
             os.close(fd)

@@ -16,6 +16,7 @@ from ocimirror.errors import (
     NotFound,
     OciMirrorError,
     storage_error,
+    storage_errors,
 )
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
@@ -271,7 +272,7 @@ def _document(path: str, name: str, limit: int) -> tuple[bytes, Identity]:
         raise DamagedLayout(f"{path}: no {name}") from error
     except OSError as error:
         raise DamagedLayout(f"{path}: {name} cannot be read: {error.strerror}") from error
-    with os.fdopen(fd, "rb") as file:
+    with os.fdopen(fd, "rb") as file, storage_errors(f"cannot read {name} in {path}"):
         version = identity_of(os.fstat(fd))  # (before it is read: what changes now is seen later)
         raw = file.read(limit + 1)
     if len(raw) > limit:
