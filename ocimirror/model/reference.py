@@ -45,9 +45,14 @@ def is_tag(text: str) -> bool:
     return _TAG.fullmatch(text) is not None
 
 
+def is_repository(text: str) -> bool:
+    """Whether the text fits the grammar of repository names."""
+    return len(text) <= _MAX_NAME and _REPOSITORY.fullmatch(text) is not None
+
+
 def check_repository(text: str) -> str:
     """Return the repository name; InvalidReference where it does not fit the grammar."""
-    if len(text) > _MAX_NAME or not _REPOSITORY.fullmatch(text):
+    if not is_repository(text):
         raise InvalidReference(f"not a repository name: {text[:300]!r}")
     return text
 

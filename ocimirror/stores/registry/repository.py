@@ -27,11 +27,11 @@ from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import MAX_SIZE_BYTES, Manifest, sniff_media_type
 from ocimirror.model.reference import is_tag
 from ocimirror.stores.registry import answers
+from ocimirror.stores.registry.listing import list_tags
 from ocimirror.stores.registry.messages import Access, Response
 from ocimirror.stores.registry.parallel import CONNECTIONS, WORTH_BYTES, ParallelBody
 from ocimirror.stores.registry.referrers import Referrers
 from ocimirror.stores.registry.resume import ResumedBody
-from ocimirror.stores.registry.tags import list_tags
 from ocimirror.stores.registry.uploads import STORED, check_stored, push_blob, rejection
 from ocimirror.stores.store import Referrer, Store, Stored, verified
 from ocimirror.stores.stream import Reader, VerifiedStream
