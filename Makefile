@@ -27,7 +27,7 @@ lint: $(VENV)/.installed
 	$(BIN)/lint-imports
 
 check: lint
-	$(BIN)/python -m pytest -q tests/unit tests/arch tests/conformance
+	$(BIN)/python -m pytest -q tests/unit tests/arch tests/conformance tests/sync
 
 test: setup lint
 	$(BIN)/python -m pytest

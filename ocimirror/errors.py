@@ -10,11 +10,12 @@ import contextlib
 import errno
 import re
 import unicodedata
-from collections.abc import Iterator
-from typing import ClassVar, Literal
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Literal, NamedTuple
 
 Side = Literal["source", "destination"]
 
+_MAX_TOLD = 20
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
@@ -92,6 +93,41 @@ class UsageError(OciMirrorError):
 
 class InvalidReference(UsageError):
     """Text that is not a reference, tag, digest or location."""
+
+
+class Finding(NamedTuple):
+    """One fault in a configuration file; line and column begin at 1."""
+
+    file: str
+    line: int
+    column: int
+    problem: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        hint = f" ({self.hint})" if self.hint else ""
+        return printable(f"{self.file}:{self.line}:{self.column}: {self.problem}{hint}")
+
+
+class InvalidConfiguration(UsageError):
+    """A configuration file with faults, all of which are told at once, up to twenty.
+
+    Attributes:
+        findings: every fault, in the order of the files.
+    """
+
+    def __init__(self, path: object, findings: Sequence[Finding] = ()) -> None:
+        self.findings = tuple(sorted(findings))
+        faults = "1 fault" if len(findings) == 1 else f"{len(findings)} faults"
+        self._head = printable(f"{path}: {faults}")
+        self._lines = [str(finding) for finding in self.findings[:_MAX_TOLD]]
+        if len(findings) > _MAX_TOLD:
+            self._lines.append(f"and {len(findings) - _MAX_TOLD} more")
+        super().__init__(f"{self._head}: {'; '.join(self._lines)}")
+
+    def diagnostics(self) -> str:
+        """Return what is wrong, one fault a line."""
+        return f"{self._head}\n" + "\n  ".join(self._lines)
 
 
 # --- the other end of a wire -------------------------------------------------------------------

@@ -1,0 +1,175 @@
+"""The configuration of a sync: `load` reads it, `schema` describes it to editors."""
+
+from __future__ import annotations
+
+import os.path
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ocimirror.errors import UsageError
+from ocimirror.sync import vocabulary, yamlfile
+from ocimirror.sync.entries import (
+    Age,
+    Config,
+    Mirror,
+    NamedTag,
+    Newest,
+    Prune,
+    RegistrySettings,
+    TagRules,
+)
+from ocimirror.sync.patterns import SourcePattern, Target
+from ocimirror.sync.records import Fields
+from ocimirror.sync.shapes import Reading, Refused
+from ocimirror.sync.yamlfile import Findings, Mark
+
+__all__ = [
+    "Age",
+    "Config",
+    "Mirror",
+    "NamedTag",
+    "Newest",
+    "Prune",
+    "RegistrySettings",
+    "SourcePattern",
+    "TagRules",
+    "Target",
+    "load",
+    "schema",
+]
+
+MAX_DEPTH = 8
+MAX_FILES = 500
+
+
+def load(path: Path, environment: Mapping[str, str]) -> Config:
+    """Read a configuration with everything that it includes.
+
+    Args:
+        path: the file; what it includes, and paths in it, are relative to it.
+        environment: what `${NAME}` in values stands for.
+
+    Raises:
+        InvalidConfiguration: with every fault in all the files.
+        UsageError: the file cannot be read at all.
+    """
+    reader = _Reader(environment)
+    reader.read(str(path), yamlfile.read(path), Fields(Mark(str(path))))
+    reader.findings.complete(path)
+    return Config(tuple(reader.mirrors), reader.registries, tuple(reader.files))
+
+
+def schema() -> dict[str, object]:
+    """Return the JSON Schema (draft 2020-12) of a configuration file.
+
+    It knows keys and kinds of values. What only reading tells is the loader's to say: whether a
+    reference is one, that each entry has a destination, duplicate keys, variables that are unset.
+    """
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Configuration of ocimirror sync",
+        **vocabulary.FILE.schema(),
+    }
+
+
+@dataclass
+class _Reader:
+    environment: Mapping[str, str]
+    findings: Findings = field(default_factory=Findings)
+    files: list[str] = field(default_factory=list)
+    mirrors: list[Mirror] = field(default_factory=list)
+    registries: dict[str, RegistrySettings] = field(default_factory=dict)
+    real: set[str] = field(default_factory=set)
+
+    def read(self, name: str, text: str, defaults: Fields, depth: int = 0) -> None:
+        """Read one file: first what it includes, then its entries."""
+        self.files.append(name)
+        self.real.add(os.path.realpath(name))
+        node = yamlfile.parse(text, name, self.findings, self.environment)
+        if node is None:
+            return
+        directory = os.path.dirname(name)
+        try:
+            said = vocabulary.FILE.read(node, Reading(self.findings, directory))
+        except Refused:
+            return
+        own = said.over(defaults)
+        for included in said[vocabulary.FILES]:
+            self._include(included, said.place(vocabulary.FILES), directory, own, depth)
+        self._registries(said)
+        for entry in said[vocabulary.MIRRORS]:
+            self._entry(entry, entry.over(own))
+        if said.complete and not said.says_any(("include", "mirrors", "registries")):
+            hint = "Defaults hold for this file and for what it includes."
+            self.findings.add(said.where, f"{name} mirrors nothing", hint)
+
+    def _include(
+        self, included: str, where: Mark, directory: str, defaults: Fields, depth: int
+    ) -> None:
+        name = os.path.join(directory, included)
+        if os.path.realpath(name) in self.real:
+            self.findings.add(where, f"{included} is included twice, or includes itself")
+        elif depth >= MAX_DEPTH or len(self.files) >= MAX_FILES:
+            self.findings.add(where, f"more than {MAX_DEPTH} levels or {MAX_FILES} files")
+        else:
+            try:
+                text = yamlfile.read(Path(name))
+            except UsageError as error:
+                self.findings.add(where, error.message)
+                return
+            self.read(name, text, defaults, depth + 1)
+
+    def _registries(self, said: Fields) -> None:
+        for host, settings in said[vocabulary.REGISTRIES].items():
+            if host in self.registries:
+                where = said.place(vocabulary.REGISTRIES)
+                self.findings.add(where, f"{host} has settings in another file already")
+            self.registries[host] = settings
+
+    def _entry(self, entry: Fields, fields: Fields) -> None:
+        """Make one mirror of what an entry and the defaults say."""
+        source = fields[vocabulary.FROM]
+        if source is None or not entry.complete:
+            return
+        if not fields.says(vocabulary.TO):
+            hint = "Give it a `to`, or write one at the top level."
+            self.findings.add(entry.where, f"{source} goes nowhere: there is no 'to'", hint)
+        tags = fields[vocabulary.TAGS]
+        if source.tag or source.digest:
+            if entry.says(vocabulary.TAGS):
+                where = entry.place(vocabulary.TAGS)
+                self.findings.add(where, f"{source} is one image, and has no tags to choose from")
+            tags = TagRules(explicit=(NamedTag(source.tag, source.digest),))
+        targets = fields[vocabulary.TO]
+        for problem in _misdirected(source, tags, targets):
+            self.findings.add(fields.place(vocabulary.TO), problem)
+        self.mirrors.append(
+            Mirror(
+                source=source,
+                targets=targets,
+                tags=tags,
+                platforms=fields[vocabulary.PLATFORMS],
+                sparse=vocabulary.sparse(fields),
+                referrers=fields[vocabulary.REFERRERS],
+                priority=fields[vocabulary.PRIORITY],
+                prune=fields[vocabulary.PRUNE],
+                where=f"{entry.where.file}:{entry.where.line}",
+            )
+        )
+
+
+def _misdirected(source: SourcePattern, tags: TagRules, targets: tuple[Target, ...]) -> list[str]:
+    """Return why these images cannot go there."""
+    problems = []
+    for number, target in enumerate(targets):
+        if source.wildcard and target.scheme == "docker" and "repository" not in target.fields:
+            problems.append(f"all repositories of {source} would go to {target}")
+        if "tag" not in target.fields and target.scheme == "docker" and len(tags.explicit) != 1:
+            problems.append(f"all tags of {source} would become one in {target}")
+        same = target.registry == source.registry and target.template == source.repository
+        if same and not source.wildcard:
+            problems.append(f"{source} is its own destination")
+        if target in targets[:number]:
+            problems.append(f"{target} is there twice")
+    return problems

@@ -1,0 +1,207 @@
+"""Which repositories an entry reads, and where their images go."""
+
+from __future__ import annotations
+
+import os.path
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from ocimirror.errors import InvalidReference
+from ocimirror.model.digest import Digest
+from ocimirror.model.reference import (
+    Location,
+    Reference,
+    check_registry,
+    check_repository,
+    is_tag,
+)
+
+_FIELD = re.compile(r"\{([^{}]*)\}")
+FIELDS = ("registry", "repository", "tag")
+_SCHEME = re.compile(r"[a-z-]+:(?![0-9]+(/|\Z))(?=.)")
+
+
+def _split_host(text: str) -> tuple[str, str]:
+    """Split `HOST/REST`; the host is empty where the first component is none, as Docker sees it."""
+    first, slash, rest = text.partition("/")
+    is_host = slash and (re.search(r"[.:\[]", first) or first == "localhost")
+    return (first, rest) if is_host else ("", text)
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePattern:
+    """One repository, or with `wildcard` every repository of the registry below a prefix.
+
+    Attributes:
+        registry: canonical host.
+        repository: the repository, or the prefix without `/*`; a prefix may be empty.
+        tag, digest: of a source that is one image.
+    """
+
+    registry: str
+    repository: str
+    wildcard: bool = False
+    tag: str = ""
+    digest: Digest | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> SourcePattern:
+        """Parse `[HOST/]REPOSITORY[:TAG][@DIGEST]`, `HOST/PREFIX/*` or `HOST/*`.
+
+        Raises:
+            InvalidReference: anything else.
+        """
+        text = text.removeprefix("docker://")
+        if "*" not in text:
+            reference = Reference.parse(text)
+            return cls(
+                reference.registry,
+                reference.repository,
+                tag=reference.tag,
+                digest=reference.digest,
+            )
+        host, rest = _split_host(text)
+        if not host or not (rest == "*" or rest.endswith("/*")) or "*" in rest[:-1]:
+            raise InvalidReference(
+                f"not a source: {text[:300]!r}",
+                advice="A * stands only at the end, after a host: HOST/* or HOST/PREFIX/*;"
+                " what of it is wanted is said with several entries.",
+            )
+        prefix = rest[:-1].rstrip("/")
+        return cls(check_registry(host), check_repository(prefix) if prefix else "", wildcard=True)
+
+    def matches(self, repository: str) -> bool:
+        """Whether a repository of the registry, as a catalogue names it, belongs to the pattern."""
+        try:
+            check_repository(repository)
+        except InvalidReference:
+            return False
+        if not self.wildcard:
+            return repository == self.repository
+        return not self.repository or repository.startswith(f"{self.repository}/")
+
+    def __str__(self) -> str:
+        if self.wildcard:
+            return "/".join(part for part in (self.registry, self.repository, "*") if part)
+        return str(Reference(self.registry, self.repository, self.tag, self.digest))
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where images go: a repository of a registry, or a layout directory; with `{fields}`.
+
+    Attributes:
+        scheme: `docker` or `oci`.
+        registry: canonical host; empty for a layout.
+        template: the repository, or the path.
+        tag_template: the tag in a registry.
+        text: as it was written.
+    """
+
+    scheme: Literal["docker", "oci"]
+    registry: str
+    template: str
+    tag_template: str
+    text: str
+
+    @classmethod
+    def parse(cls, text: str, directory: str = "") -> Target:
+        """Parse `HOST/REPOSITORY[:TAG]` or `oci:PATH`, each with `{registry} {repository} {tag}`.
+
+        Args:
+            text: as it is written in a file.
+            directory: what a relative path is relative to.
+
+        Raises:
+            InvalidReference: anything else, and what would be no name whatever the fields hold.
+        """
+        _check_fields(text)
+        if text.startswith("oci:"):
+            path = os.path.join(directory, text.removeprefix("oci:"))
+            return cls("oci", "", _checked_path(path, text), "", text)
+        rest = text.removeprefix("docker://")
+        if _SCHEME.match(rest):
+            raise InvalidReference(
+                f"not a destination of a sync: {text[:300]!r}",
+                advice="Write HOST/REPOSITORY or oci:DIRECTORY.",
+            )
+        host, name = _split_host(rest)
+        if not host or not name or "{" in host:
+            raise InvalidReference(
+                f"no registry in {text[:300]!r}",
+                advice="A destination is HOST/REPOSITORY, with its host (docker.io too), or"
+                " oci:DIRECTORY.",
+            )
+        repository, _, tag = name.partition(":")
+        if "@" in name or (":" in name and not tag):
+            raise InvalidReference(f"a destination has a tag, and no digest: {text[:300]!r}")
+        target = cls("docker", check_registry(host), repository, tag or "{tag}", text)
+        target.resolve("registry.example", "repository", "tag")
+        return target
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """The fields in it; without `repository` images of all repositories go to one place."""
+        return frozenset(_FIELD.findall(self.template + self.tag_template))
+
+    def resolve(
+        self, registry: str, repository: str, tag: str, digest: Digest | None = None
+    ) -> Location:
+        """Return where an image goes.
+
+        A layout keeps it under its full name at the source. What does not fit the grammar of
+        names is refused, so that no catalogue or list of tags leads out of the path.
+
+        Args:
+            registry: canonical host of the source.
+            repository: at the source.
+            tag: at the source, or empty: then it goes to a registry by its digest alone.
+            digest: names it in a layout where it has no tag.
+
+        Raises:
+            InvalidReference: one of them is no name, or what becomes of them is none.
+        """
+        check_registry(registry)
+        check_repository(repository)
+        if tag and not is_tag(tag):
+            raise InvalidReference(f"not a tag: {tag[:300]!r}")
+        values = {"registry": registry.replace(":", "_"), "repository": repository, "tag": tag}
+        if not tag and "{tag}" in self.template:
+            raise InvalidReference(f"{self.text}: the image has no tag: {registry}/{repository}")
+        filled = _FIELD.sub(lambda match: values[match[1]], self.template)
+        if self.scheme == "oci":
+            if filled.split("/").count("..") != self.template.split("/").count(".."):
+                raise InvalidReference(f"{self.text} leads elsewhere: {filled[:300]!r}")
+            name = Reference(registry, repository, tag, None if tag else digest)
+            return Location("oci", filled, str(name))
+        named = _FIELD.sub(lambda match: values[match[1]], self.tag_template) if tag else ""
+        if named and not is_tag(named):
+            raise InvalidReference(f"{self.text}: not a tag: {named[:300]!r}")
+        return Location(
+            "docker", reference=Reference(self.registry, check_repository(filled), named)
+        )
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def _check_fields(text: str) -> None:
+    unknown = sorted(set(_FIELD.findall(text)) - set(FIELDS))
+    if unknown or re.search(r"[{}]", _FIELD.sub("", text)):
+        shown = ", ".join(f"{{{name}}}" for name in unknown) or "a stray brace"
+        raise InvalidReference(
+            f"{shown} in {text[:300]!r}", advice="There are {registry}, {repository} and {tag}."
+        )
+
+
+def _checked_path(path: str, text: str) -> str:
+    bare = _FIELD.sub("", path)
+    if not text.removeprefix("oci:") or "\0" in bare:
+        raise InvalidReference(f"no path in {text[:300]!r}")
+    if ":" in bare:
+        raise InvalidReference(
+            f"a path with a colon cannot be written: {path[:300]!r}",
+            advice="A layout keeps an image under its full name: give the directory alone.",
+        )
+    return path

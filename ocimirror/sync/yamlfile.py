@@ -1,0 +1,274 @@
+"""Strict YAML: a tree in which every node knows its line; no tags, no aliases, no guessing.
+
+The tree is made of the parser's events, so nothing is ever constructed from a file. Scalars stay
+text: whoever reads one says what it must be, see `shapes`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping as Environment
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from ocimirror.errors import Finding, InvalidConfiguration, UsageError
+
+MAX_FILE_BYTES = 4 * 1024 * 1024
+MAX_DEPTH = 16
+MAX_NODES = 500_000
+MAX_VALUE = 64 * 1024
+_MAX_FINDINGS = 500
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_VARIABLE = re.compile(r"\$(?:(\$)|\{([A-Za-z_][A-Za-z0-9_]*)(?:(:-)([^{}]*))?\}|(\{))", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Mark:
+    """A place in a file; lines and columns begin at 1."""
+
+    file: str
+    line: int = 1
+    column: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """A value in text.
+
+    Attributes:
+        plain: written without quotes, so that other readers of YAML may take it for a number.
+        filled: something in it came from the environment.
+        broken: there is a finding about it already.
+    """
+
+    where: Mark
+    text: str
+    plain: bool = False
+    filled: bool = False
+    broken: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """A list."""
+
+    where: Mark
+    items: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """Keys in the order of the file, each once."""
+
+    where: Mark
+    pairs: tuple[tuple[Scalar, Node], ...]
+
+
+Node = Scalar | Sequence | Mapping
+
+
+class Findings:
+    """Collects what is wrong in all files, so that all of it is said at once."""
+
+    def __init__(self) -> None:
+        self.found: list[Finding] = []
+
+    def add(self, where: Mark, problem: str, hint: str = "") -> None:
+        """Note one fault; beyond several hundred none is kept."""
+        if len(self.found) < _MAX_FINDINGS:
+            self.found.append(Finding(where.file, where.line, where.column, problem, hint))
+
+    def complete(self, path: object) -> None:
+        """Raise InvalidConfiguration where anything was found."""
+        if self.found:
+            raise InvalidConfiguration(path, self.found)
+
+
+def read(path: Path) -> str:
+    """Return a configuration file's text.
+
+    Raises:
+        UsageError: it cannot be read, is too large, or is not UTF-8.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
+    if len(raw) > MAX_FILE_BYTES:
+        raise UsageError(f"{path} has more than {MAX_FILE_BYTES} bytes")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 at byte {error.start}") from error
+
+
+def parse(
+    text: str, file: str, findings: Findings, environment: Environment[str, str] | None = None
+) -> Node | None:
+    """Return the file's one document, or None where it cannot be read; then there is a finding.
+
+    Args:
+        text: the file.
+        file: what it is called in findings.
+        findings: gets what is wrong; duplicate keys, tags, anchors and aliases among it.
+        environment: what `${NAME}` and `${NAME:-default}` in values stand for, `$$` is a dollar;
+            None leaves them as they are.
+    """
+    builder = _Builder(file, findings, environment)
+    try:
+        for event in yaml.parse(text, Loader=_LOADER):
+            builder.take(event)
+    except yaml.YAMLError as error:
+        findings.add(*_syntax(error, file, text))
+        return None
+    except _Given:
+        return None
+    if builder.root is None:
+        findings.add(Mark(file), "the file is empty")
+    return builder.root
+
+
+class _Given(Exception):
+    """The rest of the file makes no sense, and a finding says why."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """A list or mapping whose end has not come yet."""
+
+    where: Mark
+    mapping: bool
+    nodes: list[Node] = field(default_factory=list)
+
+
+class _Builder:
+    def __init__(
+        self, file: str, findings: Findings, environment: Environment[str, str] | None
+    ) -> None:
+        self.root: Node | None = None
+        self._file = file
+        self._findings = findings
+        self._environment = environment
+        self._open: list[_Open] = []
+        self._nodes = 0
+        self._documents = 0
+
+    def take(self, event: yaml.Event) -> None:
+        mark = event.start_mark
+        where = Mark(self._file, mark.line + 1, mark.column + 1) if mark else Mark(self._file)
+        if isinstance(event, yaml.DocumentStartEvent):
+            self._documents += 1
+            if self._documents > 1:
+                self._give_up(where, "a second document", "One file is one document: no `---`.")
+        elif isinstance(event, yaml.NodeEvent):
+            self._node(event, where)
+        elif isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
+            done = self._open.pop()
+            if done.mapping:
+                self._place(Mapping(done.where, self._pairs(done.nodes)))
+            else:
+                self._place(Sequence(done.where, tuple(done.nodes)))
+
+    def _node(self, event: yaml.NodeEvent, where: Mark) -> None:
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            self._give_up(where, f"more than {MAX_NODES} values")
+        if isinstance(event, yaml.AliasEvent):
+            hint = f'A text that begins with * is written in quotes: "*{event.anchor}".'
+            self._findings.add(where, f"*{event.anchor} is an alias, and none are read", hint)
+            self._place(Scalar(where, "", broken=True))
+            return
+        if event.anchor:
+            hint = "What entries share can stand once at the top level."
+            self._findings.add(where, f"&{event.anchor} is an anchor, and none are read", hint)
+        if getattr(event, "tag", None):
+            self._findings.add(where, f"the tag {event.tag} is not read", "Leave it out.")  # type: ignore[attr-defined]
+        if isinstance(event, yaml.ScalarEvent):
+            plain = bool(event.implicit[0])
+            self._place(self._scalar(Scalar(where, event.value, plain)))
+            return
+        if len(self._open) >= MAX_DEPTH:
+            self._give_up(where, f"nested deeper than {MAX_DEPTH}")
+        self._open.append(_Open(where, isinstance(event, yaml.MappingStartEvent)))
+
+    def _scalar(self, scalar: Scalar) -> Scalar:
+        parent = self._open[-1] if self._open else None
+        is_key = parent is not None and parent.mapping and len(parent.nodes) % 2 == 0
+        if is_key or self._environment is None:
+            return scalar
+        return fill(scalar, self._environment, self._findings)
+
+    def _place(self, node: Node) -> None:
+        if self._open:
+            self._open[-1].nodes.append(node)
+        else:
+            self.root = node
+
+    def _pairs(self, nodes: list[Node]) -> tuple[tuple[Scalar, Node], ...]:
+        pairs: dict[str, tuple[Scalar, Node]] = {}
+        for key, value in zip(nodes[::2], nodes[1::2], strict=True):
+            if not isinstance(key, Scalar):
+                hint = "A text that begins with { or [ is written in quotes."
+                self._findings.add(key.where, "a key must be one word", hint)
+            elif key.text in pairs:
+                first = pairs[key.text][0].where.line
+                self._findings.add(key.where, f"{key.text!r} is here twice, first in line {first}")
+            elif not key.broken:
+                pairs[key.text] = key, value
+        return tuple(pairs.values())
+
+    def _give_up(self, where: Mark, problem: str, hint: str = "") -> None:
+        self._findings.add(where, problem, hint)
+        raise _Given
+
+
+def fill(scalar: Scalar, environment: Environment[str, str], findings: Findings) -> Scalar:
+    """Return a value with its `${NAME}` replaced; what it is replaced by is not looked at again."""
+    if "$" not in scalar.text:
+        return scalar
+    problems: list[tuple[str, str]] = []
+
+    def value(match: re.Match[str]) -> str:
+        dollar, name, has_default, default, stray = match.groups()
+        if dollar:
+            return "$"
+        if stray:
+            problems.append(("${ without NAME} or NAME:-default}", "A dollar is written $$."))
+            return ""
+        found = environment.get(name)
+        if has_default and not found:
+            return str(default)
+        if found is None:
+            problems.append((f"${{{name}}} is not set", f"Set it, or write ${{{name}:-default}}."))
+        return found or ""
+
+    text = _VARIABLE.sub(value, scalar.text)
+    filled = any(match[2] for match in _VARIABLE.finditer(scalar.text))
+    if len(text) > MAX_VALUE:
+        problems.append((f"longer than {MAX_VALUE} characters", ""))
+    for problem, hint in problems:
+        findings.add(scalar.where, problem, hint)
+    return Scalar(scalar.where, text, scalar.plain, filled, broken=bool(problems))
+
+
+def _syntax(error: yaml.YAMLError, file: str, text: str) -> tuple[Mark, str, str]:
+    """Return where and why a text is no YAML."""
+    if isinstance(error, yaml.MarkedYAMLError):
+        mark = error.problem_mark or error.context_mark
+        where = Mark(file, mark.line + 1, mark.column + 1) if mark else Mark(file)
+        said = ", ".join(part for part in (error.context, error.problem) if part)
+        hint = "A text that begins with *, &, !, {, [, %, @ or ` is written in quotes."
+        if "\\" in said or "escape" in said:
+            hint = "In double quotes a backslash is written twice; in single quotes once."
+        elif "'\\t'" in said or "tab" in said:
+            hint = "Indent with spaces."
+        elif re.search(r"\S\{", "".join(text.splitlines()[where.line - 1 : where.line])):
+            hint = "Between [ ] or { }, a text with braces is written in quotes."
+        return where, f"not YAML: {said}", hint
+    return Mark(file), f"not YAML: {str(error).partition(chr(10))[0]}", ""
