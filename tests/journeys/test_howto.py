@@ -59,7 +59,7 @@ def programs_of(tmp_path: Path, systemctl: str) -> Path:
     directory = tmp_path / "programs"
     directory.mkdir()
     program = directory / "systemctl"
-    program.write_text(f"#!/bin/sh\n{systemctl}\n")
+    program.write_text(systemctl)
     program.chmod(0o755)
     return directory
 
@@ -82,14 +82,6 @@ def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerService]:
 
 def docker_page(tmp_path: Path, docker: DockerService, **values: str) -> Page:
     """Return the page as it is run on the machine of that daemon, which has systemd."""
-    systemctl = f"""case "$*" in
-      "stop docker.socket") echo "Unit docker.socket not loaded." >&2; exit 5 ;;
-      "stop docker.service") {docker.stop_command} ;;
-      "reset-failed docker.service") ;;
-      "start docker.service") {docker.start_command} ;;
-      "reload docker") kill -HUP $(cat {docker.pid_file}) ;;
-      *) exit 1 ;;
-    esac"""
     etc = docker.daemon.directory / "etc-docker"
     etc.mkdir()
     (etc / "daemon.json").symlink_to(docker.daemon.config_file)
@@ -103,7 +95,7 @@ def docker_page(tmp_path: Path, docker: DockerService, **values: str) -> Page:
             f"mount --bind {etc} /etc/docker",
         ],
         {"DOCKER_HOST": docker.daemon.host},
-        programs_of(tmp_path, systemctl),
+        programs_of(tmp_path, docker.systemctl),
     )
 
 
@@ -150,7 +142,7 @@ def node_page(name: str, tmp_path: Path, containerd: Containerd, **values: str) 
             f"mount --bind {rancher} /etc/rancher",
         ],
         {"CONTAINERD_SNAPSHOTTER": "native"},
-        programs_of(tmp_path, f'echo "$*" >> {tmp_path}/systemctl.log'),
+        programs_of(tmp_path, f'#!/bin/sh\necho "$*" >> {tmp_path}/systemctl.log\n'),
     )
 
 

@@ -43,6 +43,20 @@ class DockerService:
             f"--host={self.daemon.host}",
         ]
 
+    @property
+    def systemctl(self) -> str:
+        """A program that does what systemctl would do with this dockerd: nothing runs systemd."""
+        return f"""#!/bin/sh
+case "$*" in
+  "stop docker.socket") echo "Unit docker.socket not loaded." >&2; exit 5 ;;
+  "stop docker"|"stop docker.service") {self.stop_command} ;;
+  "reset-failed docker.service") ;;
+  "start docker"|"start docker.service") {self.start_command} ;;
+  "reload docker") kill -HUP $(cat {self.pid_file}) ;;
+  *) exit 1 ;;
+esac
+"""
+
     def stop(self) -> None:
         """Stop whichever dockerd runs now, and wait for its end."""
         run([self.stop_command])
