@@ -62,6 +62,7 @@ FAULTS = {
     "R49": "referrers by API, by tag, refused, or false: the right set",
     "R50": "two writers of one fallback tag: merged in at most five rounds",
     "R51": "secrets: in no message, log or report",
+    "R52": "a push that was killed: the next one sends what is not there",
 }
 QUIRKS = {
     "hub-head-first": "Docker Hub counts GET of manifests, not HEAD",

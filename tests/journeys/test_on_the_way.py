@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -251,6 +252,33 @@ def test_an_upload_session_that_is_lost_begins_again_from_post(
     assert pushed.code == code, pushed.stderr
     assert front.count("POST") <= (len(graph.blobs) + 2 if code == 0 else 3 * len(graph.blobs))
     assert registry.has_manifest("app", "1") is (code == 0)
+
+
+@pytest.mark.bar("R52")
+@pytest.mark.parametrize("stored", [1, 4, 8])
+def test_a_push_that_was_killed_sends_again_only_what_is_not_there(
+    stored: int, registry: StrictRegistry, proxy: Front, tmp_path: Path
+) -> None:
+    (graph,) = images.shared_layers(1, 8, 20_000, 0.0)
+    images.write_layout(tmp_path / "layout", {"reg.example.com/app:1": graph})
+    sending = proxy(registry, Rule("PUT", "/uploads/|/manifests/", Stall(0.05, when="request")))
+    command = [PROGRAM, "push", tmp_path / "layout", sending.host, "-j1"]
+    process = subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL)
+    while sum(registry.has_blob("app", digest) for digest in graph.blobs) < stored:
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    time.sleep(0.2)  # (what was on its way arrives)
+    missing = {digest for digest in graph.blobs if not registry.has_blob("app", digest)}
+    front = proxy(registry)
+
+    pushed, again = (ocimirror("push", tmp_path / "layout", front.host, "--json") for _ in "12")
+
+    sent = [seen.path.rpartition("=")[2] for seen in front.requests if "/uploads/" in seen.path]
+    assert pushed.code == 0, pushed.stderr
+    assert {digest for digest in sent if digest.startswith("sha256:")} == missing
+    assert again.document["images"][0]["status"] == "unchanged"
+    assert registry.get_manifest("app", "1") == graph.raw
 
 
 @pytest.mark.bar("R50")
