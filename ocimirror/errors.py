@@ -10,7 +10,7 @@ import contextlib
 import errno
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import ClassVar, Literal, NamedTuple
 
 Side = Literal["source", "destination"]
@@ -128,6 +128,16 @@ class InvalidConfiguration(UsageError):
     def diagnostics(self) -> str:
         """Return what is wrong, one fault a line."""
         return f"{self._head}\n" + "\n  ".join(self._lines)
+
+
+class DamagedLockFile(UsageError):
+    """A lock file that is not what ocimirror writes; it was left as it is."""
+
+    default_advice = "Take the last good one from version control."
+
+
+class LockConflict(UsageError):
+    """Lock files that say different things of one source."""
 
 
 # --- the other end of a wire -------------------------------------------------------------------
@@ -311,6 +321,14 @@ class Interrupted(OciMirrorError):
     """A signal asked the run to stop."""
 
     exit_code = 130
+
+
+_FIRST_OF = (5, 6, 8, 9, 3, 4)
+
+
+def exit_code_of(codes: Collection[int]) -> int:
+    """Return the exit code of a run with several failures: the first of 5, 6, 8, 9, 3, 4."""
+    return next((code for code in _FIRST_OF if code in codes), max(codes, default=0))
 
 
 @contextlib.contextmanager

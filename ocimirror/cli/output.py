@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 import click
 
 from ocimirror.errors import OciMirrorError, printable, storage_error
+from ocimirror.errors import exit_code_of as exit_code_of  # (for the commands)
 
 if TYPE_CHECKING:
     from ocimirror.copy.outcome import Outcome
     from ocimirror.workflows.verify import Fault
 
 _STATES = ("copied", "unchanged", "planned", "failed")
-_FIRST_OF = (5, 6, 8, 9, 3, 4)
 
 
 def size(count: float) -> str:
@@ -63,11 +63,6 @@ def error_document(error: OciMirrorError) -> dict[str, object]:
         "exit_code": error.exit_code,
         "diagnostics": error.diagnostics(),
     }
-
-
-def exit_code_of(codes: Sequence[int]) -> int:
-    """Return the exit code of a run with several failures: the first of 5, 6, 8, 9, 3, 4."""
-    return next((code for code in _FIRST_OF if code in codes), max(codes, default=0))
 
 
 def outcome_document(outcome: Outcome) -> dict[str, object]:

@@ -11,11 +11,12 @@ import errno
 import fcntl
 import functools
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-from ocimirror.errors import IntegrityError, Locked, storage_error
+from ocimirror.errors import IntegrityError, Locked, storage_error, storage_errors
 from ocimirror.stores.files import FileReader
 
 _SYNC_FILE_RANGE_WRITE = 2
@@ -243,7 +244,31 @@ def _with_space(error: OSError, path: str, written: int) -> Exception:
     return storage_error(error, what)
 
 
-def remove_abandoned(directory: str, *, new_s: float = ABANDONED_S) -> None:
+def replace_file(path: str, content: bytes, *, durable: bool = True) -> None:
+    """Write a file anew: whoever reads it sees the old content or the new, whole.
+
+    A link is followed, and what it leads to is replaced. What a writer that was killed left
+    beside the file goes a minute later, with the next write.
+
+    Raises:
+        LocalStorageError: it could not be written; the old content is there still.
+    """
+    path = os.path.realpath(path)
+    directory, name = os.path.split(path)
+    os_layer = OsLayer()
+    begin = f".{name[:100]}."
+    with storage_errors(f"cannot write {path}"):
+        remove_abandoned(directory, begin=begin)
+    temporary = os.path.join(directory, f"{begin}{secrets.token_hex(8)}")
+    with NewFile(os_layer, temporary, path, durable=durable) as file:
+        file.write(content)
+        file.commit()
+    if durable:
+        with storage_errors(f"cannot sync {directory}"):
+            os_layer.sync_directory(directory)
+
+
+def remove_abandoned(directory: str, *, new_s: float = ABANDONED_S, begin: str = "") -> None:
     """Remove the temporary files in a directory whose writers are dead.
 
     What a next try can continue stays for a week.
@@ -251,8 +276,11 @@ def remove_abandoned(directory: str, *, new_s: float = ABANDONED_S) -> None:
     Args:
         directory: where they are.
         new_s: a file younger than this is perhaps not locked yet, and stays.
+        begin: what the names of temporary files begin with, where there are others.
     """
     for entry in os.scandir(directory):
+        if not entry.name.startswith(begin):
+            continue
         with contextlib.suppress(OSError):
             age_s = time.time() - entry.stat(follow_symlinks=False).st_mtime
             if age_s < (_KEPT_S if entry.name.endswith(PARTIAL) else new_s):

@@ -42,6 +42,7 @@ CALLED_ONLY_IN = {
         "stores/registry/credential_store.py",
         "stores/registry/referrers.py",
         "serve/answers.py",
+        "sync/lock.py",
         "engines/dockerrefs.py",
         "cli/output.py",
     },

@@ -1,0 +1,311 @@
+"""The lock file: every source reference, and what it stood for.
+
+It is meant for version control: sorted by source, an image on four lines, the same records the
+same bytes. It comes back from there as anybody may have edited it, so it is read as input: with a
+cap, as strict JSON, refused as a whole where anything in it is not what we write.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from ocimirror.errors import (
+    DamagedLockFile,
+    InvalidReference,
+    LockConflict,
+    MalformedManifest,
+    UsageError,
+    storage_error,
+)
+from ocimirror.model import strictjson
+from ocimirror.model.digest import Digest
+from ocimirror.model.platform import Platform
+from ocimirror.model.reference import Location
+from ocimirror.stores.atomic import replace_file
+from ocimirror.sync.record import ImageRecord, parse_time, time_text
+
+DEFAULT_NAME = "ocimirror.lock"
+SCHEMA = "ocimirror.lock/v1"
+MAX_SIZE_BYTES = 256 * 1024 * 1024
+_MAX_NUMBER = 2**63 - 1
+_MEDIA_TYPE = re.compile(r"[!-~]{1,255}", re.ASCII)
+_KEYS = {
+    "source": str,
+    "digest": str,
+    "size": int,
+    "media_type": str,
+    "time": str,
+    "platforms": list,
+    "attachments": list,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A source that stands for something else now."""
+
+    source: str
+    old: ImageRecord
+    new: ImageRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What is new, what moved and what is gone, each sorted by source."""
+
+    added: tuple[ImageRecord, ...]
+    moved: tuple[Moved, ...]
+    gone: tuple[ImageRecord, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.moved or self.gone)
+
+
+class LockFile:
+    """Records by source, immutable. Iterates over the records, sorted by source.
+
+    Make one with `of`, `parse` or `read`.
+    """
+
+    def __init__(self, records: Mapping[str, ImageRecord]) -> None:
+        self._records = {source: records[source] for source in sorted(records)}
+
+    @classmethod
+    def of(cls, records: Iterable[ImageRecord] = ()) -> LockFile:
+        """Return a lock of these records.
+
+        Several records of one source become one, with the platforms and attachments of all of
+        them, and the earliest time; records without platforms stand for all platforms.
+
+        Raises:
+            LockConflict: records of one source have different digests.
+        """
+        joined: dict[str, ImageRecord] = {}
+        for record in records:
+            known = joined.get(record.source)
+            joined[record.source] = record if known is None else _joined(known, record)
+        return cls(joined)
+
+    @classmethod
+    def parse(cls, raw: bytes, what: str = DEFAULT_NAME) -> LockFile:
+        """Parse a lock file's content; `what` names it in errors.
+
+        Raises:
+            DamagedLockFile: not strict JSON, keys that are missing or unknown, a source twice,
+                a digest, reference, platform or time that is none.
+        """
+        try:
+            return cls(_parsed(raw, what))
+        except (MalformedManifest, InvalidReference) as error:
+            raise DamagedLockFile(f"{what}: {error.message}") from error
+
+    @classmethod
+    def read(cls, path: str) -> LockFile:
+        """Read a lock file; nothing of it is believed unless all of it is valid.
+
+        Raises:
+            UsageError: there is no such file.
+            DamagedLockFile: it is no lock file, or one of more than 256 MiB.
+            LocalStorageError: it cannot be read.
+        """
+        return cls.parse(_content(path), path)
+
+    def write(self, path: str, *, durable: bool = True) -> None:
+        """Replace the file, atomically.
+
+        Raises:
+            LocalStorageError: it could not be written; what was there is there still.
+        """
+        replace_file(path, self.to_bytes(), durable=durable)
+
+    def to_bytes(self) -> bytes:
+        """Return the file's content: the same records are the same bytes."""
+        images = ",".join(f"\n  {_lines(record)}" for record in self)
+        return f'{{"schema": {_text(SCHEMA)},\n "images": [{images}\n ]}}\n'.encode()
+
+    def renewed(self, records: Iterable[ImageRecord]) -> LockFile:
+        """Return a lock of these records; whose digest is known here already keeps its time.
+
+        So a night on which nothing moved leaves the file as it was.
+
+        Raises:
+            LockConflict: as `of` does.
+        """
+        new = LockFile.of(records)
+        return LockFile(
+            {
+                record.source: replace(record, time=known.time)
+                if known is not None and known.digest == record.digest
+                else record
+                for record in new
+                for known in [self.find(record.source)]
+            }
+        )
+
+    def find(self, source: str) -> ImageRecord | None:
+        """Return the record of a source."""
+        return self._records.get(source)
+
+    def __iter__(self) -> Iterator[ImageRecord]:
+        return iter(self._records.values())
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LockFile) and self._records == other._records
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def merge(locks: Iterable[LockFile]) -> LockFile:
+    """Join the locks of a sync's shards into what one process would have written.
+
+    Raises:
+        LockConflict: two of them have different digests of one source.
+    """
+    return LockFile.of(record for lock in locks for record in lock)
+
+
+def diff(old: LockFile, new: LockFile) -> Difference:
+    """Return what changed: `moved` are other digests; other platforms or attachments are none."""
+    moved = tuple(
+        Moved(record.source, known, record)
+        for record in new
+        if (known := old.find(record.source)) is not None and known.digest != record.digest
+    )
+    return Difference(
+        tuple(record for record in new if old.find(record.source) is None),
+        moved,
+        tuple(record for record in old if new.find(record.source) is None),
+    )
+
+
+def _joined(one: ImageRecord, other: ImageRecord) -> ImageRecord:
+    if one.digest != other.digest:
+        raise LockConflict(
+            f"{one.source} is {one.digest} at {time_text(one.time)}"
+            f" and {other.digest} at {time_text(other.time)}",
+            advice="Sync this source once more, in one process.",
+        )
+    whole = not one.platforms or not other.platforms
+    return replace(
+        one,
+        size=max(one.size, other.size),
+        platforms=() if whole else one.platforms + other.platforms,
+        attachments=one.attachments + other.attachments,
+        time=min(one.time, other.time),
+    )
+
+
+# --- writing ------------------------------------------------------------------------------------
+
+
+def _lines(record: ImageRecord) -> str:
+    """Return a record on four lines, so that what changes shows in a diff, and nothing else."""
+    platforms = _text(list(record.platforms))
+    attachments = _text([str(digest) for digest in record.attachments])
+    return (
+        f'{{"source": {_text(record.source)},\n'
+        f'   "digest": {_text(str(record.digest))}, "size": {record.size},\n'
+        f'   "media_type": {_text(record.media_type)}, "time": {_text(time_text(record.time))},\n'
+        f'   "platforms": {platforms}, "attachments": {attachments}}}'
+    )
+
+
+def _text(value: object) -> str:
+    return json.dumps(value, ensure_ascii=True)
+
+
+# --- reading ------------------------------------------------------------------------------------
+
+
+def _content(path: str) -> bytes:
+    # (A link is followed: a ConfigMap is mounted as links.)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no lock file {path}") from error
+    except OSError as error:
+        raise storage_error(error, f"cannot read {path}") from error
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise DamagedLockFile(f"{path} is not a regular file")
+        with os.fdopen(os.dup(fd), "rb") as file:
+            raw = file.read(MAX_SIZE_BYTES + 1)
+    except OSError as error:
+        raise storage_error(error, f"cannot read {path}") from error
+    finally:
+        os.close(fd)
+    if len(raw) > MAX_SIZE_BYTES:
+        raise DamagedLockFile(f"{path} is larger than {MAX_SIZE_BYTES} bytes")
+    return raw
+
+
+def _parsed(raw: bytes, what: str) -> dict[str, ImageRecord]:
+    document = strictjson.loads(raw, "it")
+    schema, images = document.get("schema"), document.get("images")
+    if schema != SCHEMA:
+        raise DamagedLockFile(
+            f"{what}: schema is {str(schema)[:100]!r}, wanted {SCHEMA!r}",
+            advice="A newer ocimirror may have written it.",
+        )
+    if set(document) != {"schema", "images"} or not isinstance(images, list):
+        raise InvalidReference("it has other keys than schema and images, or no list of images")
+    records: dict[str, ImageRecord] = {}
+    for number, value in enumerate(cast("list[object]", images)):
+        record = _record(value, f"images[{number}]")
+        if record.source in records:
+            raise InvalidReference(f"{record.source} is there twice")
+        records[record.source] = record
+    return records
+
+
+def _record(value: object, what: str) -> ImageRecord:
+    if not isinstance(value, dict) or set(value) != set(_KEYS):
+        raise InvalidReference(f"{what} has other keys than {', '.join(_KEYS)}")
+    for key, kind in _KEYS.items():
+        if type(value[key]) is not kind:
+            raise InvalidReference(f"{what}: {key} is of the wrong type")
+    image = cast("dict[str, Any]", value)
+    if not 0 <= image["size"] <= _MAX_NUMBER:
+        raise InvalidReference(f"{what}: size is out of range")
+    if not _MEDIA_TYPE.fullmatch(image["media_type"]):
+        raise InvalidReference(f"{what}: not a media type: {image['media_type'][:300]!r}")
+    return ImageRecord(
+        _source(image["source"], what),
+        Digest.parse(image["digest"]),
+        image["media_type"],
+        image["size"],
+        tuple(_platform(text) for text in _texts(image["platforms"], what)),
+        tuple(Digest.parse(text) for text in _texts(image["attachments"], what)),
+        parse_time(image["time"]),
+    )
+
+
+def _source(text: str, what: str) -> str:
+    """Return a source that is written the one way in which we write it."""
+    reference = Location.parse(text).reference
+    if reference is None or str(Location("docker", reference=reference.readable())) != text:
+        raise InvalidReference(
+            f"{what}: not a source as docker://HOST/REPOSITORY:TAG: {text[:300]!r}"
+        )
+    return text
+
+
+def _platform(text: str) -> str:
+    if str(Platform.parse(text)) != text:
+        raise InvalidReference(f"not a platform as it is written here: {text[:300]!r}")
+    return text
+
+
+def _texts(values: list[object], what: str) -> list[str]:
+    if not all(isinstance(value, str) for value in values):
+        raise InvalidReference(f"{what}: a list holds something else than text")
+    return cast("list[str]", values)
