@@ -1,0 +1,382 @@
+"""What the mirror remembers between runs: a cache, and the history of what it saw.
+
+Deleting the file costs requests and never correctness: nothing is believed complete then, a
+quarantine by age begins anew, and prune removes nothing, because nothing is known to be this
+mirror's own. The history is lost.
+
+Sources and targets are full locations, as `str(Location)` writes them. Times are kept in whole
+seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any
+
+from ocimirror.errors import InvalidReference
+from ocimirror.model.digest import Digest
+from ocimirror.stores.atomic import FileLock
+from ocimirror.sync.database import in_use, open_to_read, open_to_write
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_NAME = "ocimirror.state"
+_BATCH = 2000
+
+_SCHEMA = """
+CREATE TABLE complete (
+    target TEXT NOT NULL, source TEXT NOT NULL, digest TEXT NOT NULL, platforms TEXT NOT NULL,
+    referrers INTEGER NOT NULL, time INTEGER NOT NULL, PRIMARY KEY (target, source)
+) WITHOUT ROWID;
+CREATE TABLE history (
+    id INTEGER PRIMARY KEY, source TEXT NOT NULL, digest TEXT NOT NULL,
+    since INTEGER NOT NULL, until INTEGER NOT NULL
+);
+CREATE INDEX history_of ON history (source);
+CREATE TABLE created (
+    target TEXT PRIMARY KEY, source TEXT NOT NULL, digest TEXT NOT NULL, time INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE success (entry TEXT PRIMARY KEY, time INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE run (
+    number INTEGER PRIMARY KEY, started INTEGER NOT NULL, ended INTEGER, exit_code INTEGER,
+    copied INTEGER, unchanged INTEGER, failed INTEGER, bytes INTEGER
+)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """An image that was copied to a target whole.
+
+    Attributes:
+        source, target: where from and where to.
+        digest: what the target was named for.
+        platforms: what was asked for; empty for everything.
+        referrers: with its attachments.
+        time: when.
+    """
+
+    source: str
+    target: str
+    digest: Digest
+    platforms: tuple[str, ...]
+    referrers: bool
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A time in which a source was seen to stand for one digest: first and last seen."""
+
+    source: str
+    digest: Digest
+    since: datetime
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A target that this mirror made, and that was not there before.
+
+    Attributes:
+        digest: what it was named for when this mirror last moved it.
+        time: when it was made.
+        last_seen: when its source was last there.
+    """
+
+    target: str
+    source: str
+    digest: Digest
+    time: datetime
+    last_seen: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run; `ended` and `exit_code` are None where it was killed, or is at work."""
+
+    number: int
+    started: datetime
+    ended: datetime | None
+    exit_code: int | None
+    copied: int
+    unchanged: int
+    failed: int
+    bytes_copied: int
+
+
+class State:
+    """The state of a mirror. One process writes it, others may read meanwhile.
+
+    Every method may be called from any thread; calls wait for one another. What is written is
+    seen by the methods of this object at once, by others and after a crash once it is committed:
+    by `commit`, by `close`, and after each 2000 writes. A killed run loses what was not.
+
+    Args:
+        path: of the file; a lock beside it is called `<path>.lock`.
+        read_only: take no lock and change nothing.
+        wait: wait for the lock.
+
+    Raises:
+        Locked: another run has it.
+        UsageError: the file is another program's database or a newer ocimirror's; there is none
+            where it is only to be read.
+        LocalStorageError: full, read-only, not permitted.
+    """
+
+    def __init__(self, path: str, *, read_only: bool = False, wait: bool = False) -> None:
+        self.path = path
+        self._guard = threading.RLock()
+        self._lock: FileLock | None = None
+        self._uncommitted = 0
+        self._closed = False
+        if read_only:
+            self._connection = open_to_read(path)
+            return
+        self._lock = FileLock(f"{path}.lock")
+        try:
+            self._lock.acquire("exclusive", wait=wait)
+            self._connection = open_to_write(path, _SCHEMA)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def __enter__(self) -> State:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Commit, and give the lock back; idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self.commit()
+        finally:
+            self._connection.close()
+            if self._lock is not None:
+                self._lock.release()
+
+    def commit(self) -> None:
+        """Make what was written durable."""
+        with self._guard:
+            self._commit()
+
+    # --- what is complete ------------------------------------------------------------------------
+
+    def find_complete(self, source: str, target: str) -> Complete | None:
+        """Return what is known of an image at a target."""
+        for row in self._rows(
+            "SELECT digest, platforms, referrers, time FROM complete"
+            " WHERE target = ? AND source = ?",
+            (target, source),
+        ):
+            digest = _digest(row[0])
+            platforms = tuple(filter(None, row[1].split(",")))
+            if digest is not None:
+                return Complete(source, target, digest, platforms, bool(row[2]), _time(row[3]))
+        return None
+
+    def mark_complete(self, image: Complete) -> None:
+        """Remember an image; what was known of this source at this target is replaced."""
+        self._write(
+            "INSERT OR REPLACE INTO complete VALUES (?, ?, ?, ?, ?, ?)",
+            image.target,
+            image.source,
+            str(image.digest),
+            ",".join(image.platforms),
+            int(image.referrers),
+            _seconds(image.time),
+        )
+
+    def forget(self, target: str) -> None:
+        """Forget that a target is complete, and that this mirror made it: it is pruned."""
+        self._write("DELETE FROM complete WHERE target = ?", target)
+        self._write("DELETE FROM created WHERE target = ?", target)
+
+    def sources_of(self, target: str) -> list[str]:
+        """Return the sources that were copied to a target, sorted."""
+        rows = self._rows("SELECT source FROM complete WHERE target = ? ORDER BY 1", (target,))
+        return [row[0] for row in rows]
+
+    # --- what was seen ---------------------------------------------------------------------------
+
+    def saw(self, source: str, digest: Digest, time: datetime) -> None:
+        """Remember that a source stands for a digest."""
+        now = _seconds(time)
+        with self._guard:
+            rows = self._rows(
+                "SELECT id, digest FROM history WHERE source = ? ORDER BY id DESC LIMIT 1",
+                (source,),
+            )
+            if rows and rows[0][1] == str(digest):
+                self._write(
+                    "UPDATE history SET until = max(until, ?) WHERE id = ?", now, rows[0][0]
+                )
+            else:
+                self._write(
+                    "INSERT INTO history (source, digest, since, until) VALUES (?, ?, ?, ?)",
+                    source,
+                    str(digest),
+                    now,
+                    now,
+                )
+
+    def first_seen(self, source: str, digest: Digest) -> datetime | None:
+        """Return when a source was first seen to stand for a digest, None for never."""
+        ((first,),) = self._rows(
+            "SELECT min(since) FROM history WHERE source = ? AND digest = ?", (source, str(digest))
+        )
+        return None if first is None else _time(first)
+
+    def history(self, source: str) -> list[Span]:
+        """Return what a source stood for, the oldest first."""
+        rows = self._rows(
+            "SELECT digest, since, until FROM history WHERE source = ? ORDER BY id", (source,)
+        )
+        return [
+            Span(source, digest, _time(since), _time(until))
+            for text, since, until in rows
+            if (digest := _digest(text)) is not None
+        ]
+
+    # --- what is this mirror's own ---------------------------------------------------------------
+
+    def mark_created(self, target: str, source: str, digest: Digest, time: datetime) -> None:
+        """Remember that a target was not there before this mirror named it, or that it moved it.
+
+        To be called for a target that was absent, and again for each move of a target that
+        `is_own` knows; not for what somebody else made.
+        """
+        self._write(
+            "INSERT INTO created VALUES (?, ?, ?, ?) ON CONFLICT (target)"
+            " DO UPDATE SET source = excluded.source, digest = excluded.digest",
+            target,
+            source,
+            str(digest),
+            _seconds(time),
+        )
+
+    def is_own(self, target: str) -> bool:
+        """Whether this mirror made a target."""
+        return bool(self._rows("SELECT 1 FROM created WHERE target = ?", (target,)))
+
+    def own(self, begin: str = "") -> list[Created]:
+        """Return the targets that this mirror made and whose names begin so, sorted."""
+        rows = self._rows(
+            "SELECT target, source, digest, time,"
+            " (SELECT max(until) FROM history WHERE history.source = created.source)"
+            " FROM created WHERE target >= ? AND target < ? ORDER BY target",
+            (begin, begin + "\U0010ffff"),
+        )
+        return [
+            Created(target, source, digest, _time(time), None if seen is None else _time(seen))
+            for target, source, text, time, seen in rows
+            if (digest := _digest(text)) is not None
+        ]
+
+    # --- runs ------------------------------------------------------------------------------------
+
+    def begin_run(self, time: datetime) -> int:
+        """Remember that a run began, durably; return its number."""
+        with self._guard:
+            self._write("INSERT INTO run (started) VALUES (?)", _seconds(time))
+            ((number,),) = self._rows("SELECT max(number) FROM run", ())
+            self._commit()
+        return int(number)
+
+    def end_run(
+        self,
+        number: int,
+        time: datetime,
+        exit_code: int,
+        *,
+        copied: int = 0,
+        unchanged: int = 0,
+        failed: int = 0,
+        bytes_copied: int = 0,
+    ) -> None:
+        """Remember how a run ended, durably."""
+        self._write(
+            "UPDATE run SET ended = ?, exit_code = ?, copied = ?, unchanged = ?, failed = ?,"
+            " bytes = ? WHERE number = ?",
+            _seconds(time),
+            exit_code,
+            copied,
+            unchanged,
+            failed,
+            bytes_copied,
+            number,
+        )
+        self.commit()
+
+    def runs(self, limit: int = 100) -> list[Run]:
+        """Return the last runs, the newest first."""
+        rows = self._rows(
+            "SELECT number, started, ended, exit_code, coalesce(copied, 0),"
+            " coalesce(unchanged, 0), coalesce(failed, 0), coalesce(bytes, 0)"
+            " FROM run ORDER BY number DESC LIMIT ?",
+            (limit,),
+        )
+        return [
+            Run(row[0], _time(row[1]), None if row[2] is None else _time(row[2]), *row[3:])
+            for row in rows
+        ]
+
+    def succeeded(self, entry: str, time: datetime) -> None:
+        """Remember that all of an entry was done."""
+        self._write("INSERT OR REPLACE INTO success VALUES (?, ?)", entry, _seconds(time))
+
+    def last_successes(self) -> dict[str, datetime]:
+        """Return when each entry was last done."""
+        return {entry: _time(time) for entry, time in self._rows("SELECT * FROM success", ())}
+
+    # --- SQLite ----------------------------------------------------------------------------------
+
+    def _rows(self, statement: str, values: Sequence[object]) -> list[Any]:
+        with self._guard, in_use(self.path):
+            return self._connection.execute(statement, values).fetchall()
+
+    def _write(self, statement: str, *values: object) -> None:
+        with self._guard, in_use(self.path):
+            if not self._connection.in_transaction:
+                self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.execute(statement, values)
+            self._uncommitted += 1
+            if self._uncommitted >= _BATCH:
+                self._commit()
+
+    def _commit(self) -> None:
+        with in_use(self.path):
+            if self._connection.in_transaction:
+                self._connection.execute("COMMIT")
+            self._uncommitted = 0
+
+
+def _seconds(time: datetime) -> int:
+    return int(time.timestamp())
+
+
+def _time(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _digest(text: str) -> Digest | None:
+    """Return a digest; None for what is none any more, which costs a request."""
+    try:
+        return Digest.parse(text)
+    except InvalidReference:
+        logger.warning("the state has an entry that is no digest; it is left out")
+        return None
