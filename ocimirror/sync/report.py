@@ -1,0 +1,250 @@
+"""What came of one run: an image at a time it is told, and all else is computed.
+
+The run calls `begin_entry`, `add`, `drop`, `fail_entry` and `finish`, from one thread.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal, get_args
+
+from ocimirror.errors import OciMirrorError, exit_code_of
+from ocimirror.model.digest import Digest
+
+Status = Literal["copied", "unchanged", "failed", "planned", "deferred", "pruned"]
+STATUSES: tuple[Status, ...] = get_args(Status)
+EntryStatus = Literal["failed", "deferred", "planned", "changed", "unchanged"]
+_DEFERRED_EXIT_CODE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error as reports carry it; make one with `of`."""
+
+    code: str
+    message: str
+    exit_code: int
+    retryable: bool
+    side: str | None = None
+    diagnostics: str = ""
+
+    @classmethod
+    def of(cls, error: OciMirrorError) -> Failure:
+        """Return an error as a value."""
+        return cls(
+            error.code,
+            error.message,
+            error.exit_code,
+            error.retryable,
+            error.side,
+            error.diagnostics(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ImageResult:
+    """What came of one source at one target.
+
+    Attributes:
+        entry: the name of the configuration's entry.
+        source, target: full locations.
+        digest: what the source stands for, None where that was not found out.
+        previous: what the target stood for before, None where it was absent or is not known.
+        bytes_copied: what moved in this run; `bytes_total` is what the image consists of.
+        referrers: how many attachments came along.
+    """
+
+    entry: str
+    source: str
+    target: str
+    status: Status
+    digest: Digest | None = None
+    previous: Digest | None = None
+    bytes_copied: int = 0
+    seconds: float = 0.0
+    error: Failure | None = None
+    referrers: int = 0
+    bytes_total: int = 0
+    media_type: str | None = None
+    manifests: Mapping[str, int] = field(default_factory=dict)
+    blobs: Mapping[str, int] = field(default_factory=dict)
+    sparse: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def moved(self) -> bool:
+        """Whether the target stands, or in a dry run would stand, for something else now."""
+        return (
+            self.status in ("copied", "planned")
+            and self.previous is not None
+            and self.previous != self.digest
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A tag that is not mirrored: which filter dropped it, and for people why."""
+
+    entry: str
+    source: str
+    filter: str
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Entry:
+    """One entry of the configuration.
+
+    Attributes:
+        name: unique in the run.
+        source: what it mirrors.
+        targets: where to.
+        error: why none of its images could be looked at: its tags could not be listed, say.
+        last_success: when all of it was last done; `finish` sets it where that is this run.
+    """
+
+    name: str
+    source: str
+    targets: tuple[str, ...]
+    error: Failure | None = None
+    last_success: datetime | None = None
+
+
+@dataclass(slots=True)
+class Totals:
+    """Counts of some images."""
+
+    statuses: Counter[str] = field(default_factory=Counter)
+    bytes_copied: int = 0
+    bytes_total: int = 0
+    seconds: float = 0.0
+    dropped: int = 0
+    moves: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def images(self) -> int:
+        """How many there are."""
+        return self.statuses.total()
+
+    def add(self, image: ImageResult) -> None:
+        """Count an image."""
+        self.statuses[image.status] += 1
+        self.bytes_copied += image.bytes_copied
+        self.bytes_total += image.bytes_total
+        self.seconds += image.seconds
+        self.moves += image.moved
+        if image.error is not None:
+            self.failures[image.error.code] += 1
+
+
+@dataclass(slots=True)
+class Report:
+    """One run.
+
+    Attributes:
+        started, ended: when; `ended` is None while it runs.
+        config: what the configuration is called.
+        dry_run: nothing was changed.
+    """
+
+    started: datetime
+    config: str = ""
+    dry_run: bool = False
+    ended: datetime | None = None
+    entries: list[Entry] = field(default_factory=list)
+    images: list[ImageResult] = field(default_factory=list)
+    attrition: list[Dropped] = field(default_factory=list)
+
+    def begin_entry(
+        self,
+        name: str,
+        source: str,
+        targets: Sequence[str],
+        last_success: datetime | None = None,
+    ) -> Entry:
+        """Add an entry of the configuration; `last_success` is what the state knows."""
+        entry = Entry(name, source, tuple(targets), last_success=last_success)
+        self.entries.append(entry)
+        return entry
+
+    def fail_entry(self, name: str, error: OciMirrorError) -> None:
+        """Say that an entry failed as a whole; the others go on."""
+        for entry in self.entries:
+            if entry.name == name:
+                entry.error = Failure.of(error)
+
+    def add(self, image: ImageResult) -> None:
+        """Say what came of an image."""
+        self.images.append(image)
+
+    def drop(self, entry: str, source: str, filter: str, reason: str = "") -> None:
+        """Say which filter dropped a tag."""
+        self.attrition.append(Dropped(entry, source, filter, reason))
+
+    def finish(self, time: datetime) -> None:
+        """End the run; entries of which all was done have their last success now."""
+        self.ended = time
+        if self.dry_run:
+            return
+        totals = self.totals_by_entry()
+        for entry in self.entries:
+            if status_of(entry, totals[entry.name]) in ("changed", "unchanged"):
+                entry.last_success = time
+
+    @property
+    def seconds(self) -> float:
+        """How long the run took; 0 while it runs."""
+        return (self.ended - self.started).total_seconds() if self.ended else 0.0
+
+    @property
+    def moves(self) -> Iterator[ImageResult]:
+        """The images whose target stood for something else before."""
+        return (image for image in self.images if image.moved)
+
+    @property
+    def exit_code(self) -> int:
+        """The first of 5, 6, 8, 9, 3, 4 that occurred; 3 where something was only deferred."""
+        codes = {failure.exit_code for failure in self._failures()}
+        if any(image.status == "deferred" for image in self.images):
+            codes.add(_DEFERRED_EXIT_CODE)
+        return exit_code_of(codes)
+
+    def totals(self) -> Totals:
+        """Return the totals of the run."""
+        totals = Totals(dropped=len(self.attrition))
+        for image in self.images:
+            totals.add(image)
+        totals.failures.update(e.error.code for e in self.entries if e.error is not None)
+        return totals
+
+    def totals_by_entry(self) -> dict[str, Totals]:
+        """Return the totals of each entry by its name, in the order of the entries."""
+        found = {entry.name: Totals() for entry in self.entries}
+        for image in self.images:
+            found.setdefault(image.entry, Totals()).add(image)
+        for dropped in self.attrition:
+            found.setdefault(dropped.entry, Totals()).dropped += 1
+        for entry in self.entries:
+            if entry.error is not None:
+                found[entry.name].failures[entry.error.code] += 1
+        return found
+
+    def _failures(self) -> Iterator[Failure]:
+        yield from (entry.error for entry in self.entries if entry.error is not None)
+        yield from (image.error for image in self.images if image.error is not None)
+
+
+def status_of(entry: Entry, totals: Totals) -> EntryStatus:
+    """Return what came of an entry in one word, the worst that is true."""
+    counted = totals.statuses
+    if entry.error is not None or counted["failed"]:
+        return "failed"
+    if counted["deferred"]:
+        return "deferred"
+    if counted["planned"]:
+        return "planned"
+    return "changed" if counted["copied"] or counted["pruned"] else "unchanged"
