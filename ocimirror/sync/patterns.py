@@ -97,6 +97,7 @@ class Target:
         template: the repository, or the path.
         tag_template: the tag in a registry.
         text: as it was written.
+        directory: what a relative path is relative to.
     """
 
     scheme: Literal["docker", "oci"]
@@ -104,6 +105,7 @@ class Target:
     template: str
     tag_template: str
     text: str
+    directory: str = ""
 
     @classmethod
     def parse(cls, text: str, directory: str = "") -> Target:
@@ -111,15 +113,16 @@ class Target:
 
         Args:
             text: as it is written in a file.
-            directory: what a relative path is relative to.
+            directory: of that file.
 
         Raises:
             InvalidReference: anything else, and what would be no name whatever the fields hold.
         """
         _check_fields(text)
         if text.startswith("oci:"):
-            path = os.path.join(directory, text.removeprefix("oci:"))
-            return cls("oci", "", _checked_path(path, text), "", text)
+            path = text.removeprefix("oci:")
+            _check_path(os.path.join(directory, path) if path else "", text)
+            return cls("oci", "", path, "", text, directory)
         rest = text.removeprefix("docker://")
         if _SCHEME.match(rest):
             raise InvalidReference(
@@ -174,7 +177,7 @@ class Target:
             if filled.split("/").count("..") != self.template.split("/").count(".."):
                 raise InvalidReference(f"{self.text} leads elsewhere: {filled[:300]!r}")
             name = Reference(registry, repository, tag, None if tag else digest)
-            return Location("oci", filled, str(name))
+            return Location("oci", os.path.join(self.directory, filled), str(name))
         named = _FIELD.sub(lambda match: values[match[1]], self.tag_template) if tag else ""
         if named and not is_tag(named):
             raise InvalidReference(f"{self.text}: not a tag: {named[:300]!r}")
@@ -195,13 +198,11 @@ def _check_fields(text: str) -> None:
         )
 
 
-def _checked_path(path: str, text: str) -> str:
-    bare = _FIELD.sub("", path)
-    if not text.removeprefix("oci:") or "\0" in bare:
+def _check_path(path: str, text: str) -> None:
+    if not path or "\0" in path:
         raise InvalidReference(f"no path in {text[:300]!r}")
-    if ":" in bare:
+    if ":" in path:
         raise InvalidReference(
             f"a path with a colon cannot be written: {path[:300]!r}",
             advice="A layout keeps an image under its full name: give the directory alone.",
         )
-    return path

@@ -23,9 +23,11 @@ from ocimirror.sync.entries import (
     Sparse,
     TagRules,
 )
+from ocimirror.sync.filters import MAX_REGEX, parse_regex
 from ocimirror.sync.patterns import SourcePattern, Target
 from ocimirror.sync.records import Fields, Key, MappingOf, Record
 from ocimirror.sync.shapes import Choice, Either, Flag, ListOf, Made, Number, Shape, Text
+from ocimirror.sync.versions import Range
 
 _SPAN = re.compile(r"([0-9]{1,5})([smhdw])", re.ASCII)
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
@@ -62,6 +64,14 @@ def _as_is(text: str, _: str) -> str:
     return text
 
 
+def _regex(text: str, _: str) -> str:
+    return parse_regex(text).pattern
+
+
+def _versions(text: str, _: str) -> str:
+    return Range.parse(text).text
+
+
 def _keys(*keys: Key[Any]) -> tuple[Key[object], ...]:
     return cast("tuple[Key[object], ...]", keys)
 
@@ -75,13 +85,13 @@ INCLUDE = Key("include", _GLOBS, (), "Globs, one of which must match the tag; wi
 EXCLUDE = Key("exclude", _GLOBS, (), "Globs, none of which may match the tag.")
 REGEX = Key(
     "regex",
-    Text("a regular expression", _as_is, longest=256),
+    Text("a regular expression", _regex, longest=MAX_REGEX),
     "",
     "Regular expression (Python's) that must match the whole tag.",
 )
 SEMVER = Key(
     "semver",
-    Text("a range of versions", _as_is, longest=256),
+    Text("a range of versions", _versions, longest=256),
     "",
     "Range of versions, as >=1.2 <2 || ^3.",
 )

@@ -373,7 +373,8 @@ def test_included_files_come_first_and_are_found_beside_the_file(read: Read, wri
     directory = Path(config.files[0]).parent
     assert config.files[1] == str(directory / "teams/a.yaml")
     assert config.mirrors[0].where.endswith("teams/a.yaml:2")
-    assert config.mirrors[1].targets[0].template == f"{directory}/layouts/c"
+    location = config.mirrors[1].targets[0].resolve("a.b", "c", "1")
+    assert str(location) == f"oci:{directory}/layouts/c:a.b/c:1"
 
 
 def test_defaults_of_an_included_file_stay_there(read: Read, write: Write) -> None:
