@@ -195,6 +195,12 @@ class NotFound(RegistryRefused):
     """No such repository, manifest, blob or name. Some registries answer so when denied."""
 
 
+class SourceMoved(RegistryRefused):
+    """A tag at the source stands for something else than the lock file says."""
+
+    default_advice = "Run without --locked to take the new one in, and look at the difference."
+
+
 class PushRejected(RegistryRefused):
     """The destination does not take this content."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from ocimirror.cli.options import (
     durable,
     layout_argument,
     option,
+    seconds,
     settings_from,
     shared,
     waiting,
@@ -27,16 +27,6 @@ if TYPE_CHECKING:
     from ocimirror.workflows.gc import Collected
     from ocimirror.workflows.names import Removed, Tagged
     from ocimirror.workflows.repair import Repaired
-
-_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
-
-
-def _seconds(_: click.Context, __: click.Parameter, value: str) -> float:
-    """Read a time span as people write it: 0, 90s, 15m, 24h, 7d."""
-    match = re.fullmatch(r"0|([0-9]{1,6})([smhd])", value, re.ASCII)
-    if match is None:
-        raise click.BadParameter(f"{value!r} is no time span: write 0, 90s, 15m, 24h or 7d")
-    return int(match[1]) * _UNITS_S[match[2]] if match[1] else 0
 
 
 # --- names --------------------------------------------------------------------------------------
@@ -253,7 +243,7 @@ def _repair_lines(repaired: Repaired, layout: str, planned: bool) -> None:
 @click.argument("layout")
 @option(
     "--grace",
-    callback=_seconds,
+    callback=seconds,
     default="24h",
     show_default=True,
     metavar="TIME",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _DECIMAL = re.compile(r"[0-9]{1,6}(\.[0-9]{1,3})?", re.ASCII)
 _BYTES = re.compile(r"([0-9]{1,12})([KMG]?)", re.ASCII | re.IGNORECASE)
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -174,6 +175,14 @@ def _bytes_per_second(_: click.Context, __: click.Parameter, text: str | None) -
     if match is None or not int(match[1]):
         raise click.BadParameter(f"{text!r} is not a number of bytes, as 500K, 20M or 1G")
     return int(match[1]) * _UNITS[match[2].upper()]
+
+
+def seconds(_: click.Context, __: click.Parameter, value: str) -> float:
+    """Read a time span as people write it: 0, 90s, 15m, 24h, 7d."""
+    match = re.fullmatch(r"0|([0-9]{1,6})([smhd])", value, re.ASCII)
+    if match is None:
+        raise click.BadParameter(f"{value!r} is no time span: write 0, 90s, 15m, 24h or 7d")
+    return int(match[1]) * _UNITS_S[match[2]] if match[1] else 0
 
 
 _SHARED = (

@@ -204,6 +204,7 @@ class _Run:
         outcome.bytes_total = plan.size_bytes
         outcome.sparse = bool(plan.absent)
         outcome.referrers = len(plan.attachments)
+        outcome.attachments = tuple(found.digest for _, found in plan.attachments)
         outcome.blobs["skipped"] = len(plan.foreign)
         outcome.notes += [f"foreign layer not carried: {layer.digest}" for layer in plan.foreign]
         outcome.notes += [

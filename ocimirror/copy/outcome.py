@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 from ocimirror.copy.plan import Plan
 from ocimirror.errors import OciMirrorError
 from ocimirror.model.descriptor import Descriptor
+from ocimirror.model.digest import Digest
 from ocimirror.model.platform import Platform
 from ocimirror.stores.store import Source, Store
 
@@ -42,7 +43,7 @@ class Outcome:
 
     `copied` went through our hash in this run, and so did `linked`, which is a file of another
     layout; `present` and `mounted` did not and are never called verified; `skipped` are foreign
-    layers.
+    layers. `attachments` are the manifests that refer to the image, where they were looked at.
     """
 
     request: Request
@@ -58,6 +59,7 @@ class Outcome:
     bytes_copied: int = 0
     seconds: float = 0.0
     referrers: int = 0
+    attachments: tuple[Digest, ...] = ()
     sparse: bool = False
     notes: list[str] = field(default_factory=list)
     error: OciMirrorError | None = None

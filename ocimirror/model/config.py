@@ -7,6 +7,7 @@ config's digest and recompute the diff_ids, so what is loaded or converted is ch
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from ocimirror.errors import InvalidReference, MalformedManifest
 from ocimirror.model import strictjson
@@ -24,10 +25,12 @@ class ImageConfig:
     Attributes:
         platform: what it runs on; linux/amd64 parts that it leaves out are empty.
         diff_ids: digests of the uncompressed layers, bottom first.
+        created: when it says that it was built; None where it does not, or not as RFC 3339 wants.
     """
 
     platform: Platform
     diff_ids: tuple[Digest, ...]
+    created: datetime | None = None
 
     @classmethod
     def parse(cls, raw: bytes, what: str) -> ImageConfig:
@@ -52,4 +55,12 @@ class ImageConfig:
         except InvalidReference as error:
             raise MalformedManifest(f"{what}: rootfs.diff_ids: {error.message}") from error
         words = [text_of(document, key, what) for key in ("os", "architecture", "variant")]
-        return cls(Platform(*words), diff_ids)
+        return cls(Platform(*words), diff_ids, _time(text_of(document, "created", what)))
+
+
+def _time(text: str) -> datetime | None:
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)

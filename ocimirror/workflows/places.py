@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import os.path
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ocimirror.errors import Interrupted, UsageError
 from ocimirror.model.platform import Platform
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         RegistryRepository,
         Transport,
     )
+    from ocimirror.stores.registry.credentials import Credential
 
 
 def parse_location(text: str) -> Location:
@@ -57,6 +58,18 @@ def layout_location(text: str) -> Location:
     return parse_location(text if local else os.path.join(".", text))
 
 
+class OwnWay(NamedTuple):
+    """How one registry is reached where the run's options are not its own.
+
+    Attributes:
+        options: makes its options of the run's.
+        credential: who we are there; None where the credential files say it.
+    """
+
+    options: Callable[[NetworkOptions], NetworkOptions]
+    credential: Credential | None = None
+
+
 class Places:
     """The stores of one run. Each is opened once and closed at the end of the context.
 
@@ -66,6 +79,7 @@ class Places:
         wait: wait for a lock instead of failing.
         link_from: directories of layouts; what they have is linked into those that are written.
         stop: set to end the opening of an archive whose layers are decompressed then.
+        own: how single registries are reached in another way, and as whom.
     """
 
     def __init__(
@@ -76,13 +90,15 @@ class Places:
         wait: bool = False,
         link_from: Sequence[str] = (),
         stop: threading.Event | None = None,
+        own: Mapping[str, OwnWay] | None = None,
     ) -> None:
         self._network = network
+        self._own = own or {}
         self._stop = stop
         self._durable = durable
         self.wait = wait
         self._link_from = link_from
-        self._transport: Transport | None = None
+        self._shared: Transport | None = None
         self._hosts: dict[str, RegistryHost] = {}
         self._repositories: dict[tuple[str, str], RegistryRepository] = {}
         self._stack = contextlib.ExitStack()
@@ -100,19 +116,40 @@ class Places:
 
     def repository(self, reference: Reference) -> RegistryRepository:
         """Return the repository of a reference; one host object a registry, shared by all."""
-        # (Imported here: what stays on this machine needs no network library.)
-        from ocimirror.stores.registry import RegistryHost, Transport
-
         key = reference.registry, reference.repository
         if key not in self._repositories:
-            if self._transport is None:
-                self._transport = self._stack.enter_context(Transport(self._network()))
-            if reference.registry not in self._hosts:
-                self._hosts[reference.registry] = RegistryHost(reference.registry, self._transport)
-            self._repositories[key] = self._hosts[reference.registry].repository(
-                reference.repository
-            )
+            host = self._host(reference.registry)
+            self._repositories[key] = host.repository(reference.repository)
         return self._repositories[key]
+
+    def repositories(self, registry: str) -> list[str]:
+        """Return the repositories that a registry's catalogue names.
+
+        Raises:
+            NotFound: it has none.
+        """
+        from ocimirror.stores.registry.listing import list_repositories
+
+        return list_repositories(self._host(registry))
+
+    def _host(self, registry: str) -> RegistryHost:
+        if registry not in self._hosts:
+            # (Imported here: what stays on this machine needs no network library.)
+            from ocimirror.stores.registry import RegistryHost
+
+            own = self._own.get(registry)
+            transport = self._transport(own)
+            self._hosts[registry] = RegistryHost(registry, transport, own and own.credential)
+        return self._hosts[registry]
+
+    def _transport(self, own: OwnWay | None) -> Transport:
+        from ocimirror.stores.registry import Transport
+
+        if own is not None:
+            return self._stack.enter_context(Transport(own.options(self._network())))
+        if self._shared is None:
+            self._shared = self._stack.enter_context(Transport(self._network()))
+        return self._shared
 
     def layout(self, path: str, *, write: bool = False, dry_run: bool = False) -> Store:
         """Return a layout directory; a dry run into one that is not there gets an empty store.

@@ -1,0 +1,216 @@
+"""What a sync has to do: every repository listed, every tag filtered, and who goes where.
+
+Nothing is copied here. What a listing costs is one request a page; an image's own manifest and
+config are read only where a filter asks when it was built.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from ocimirror.errors import IntegrityError, Interrupted, NotFound, OciMirrorError, Unsupported
+from ocimirror.model.config import MAX_SIZE_BYTES as MAX_CONFIG_BYTES
+from ocimirror.model.config import ImageConfig
+from ocimirror.model.digest import Digest
+from ocimirror.model.reference import Location, Reference
+from ocimirror.stores.profiles import is_container_image
+from ocimirror.stores.store import Source
+from ocimirror.sync.config import Config, Mirror
+from ocimirror.sync.filters import Selection, select
+from ocimirror.workflows.places import Places
+from ocimirror.workflows.sync.access import source_of
+
+FirstSeen = Callable[[Reference, Digest], datetime | None]
+MAX_DEPTH = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What of a configuration is wanted in this run.
+
+    Attributes:
+        only: glob on the source's name; empty for all.
+        shard: (number from 1, of how many): repositories are spread by rendezvous hashing.
+    """
+
+    only: str = ""
+    shard: tuple[int, int] = (1, 1)
+
+    def takes(self, registry: str, repository: str) -> bool:
+        """Whether a repository is this run's."""
+        name = f"{registry}/{repository}"
+        number, count = self.shard
+        if self.only and not fnmatch.fnmatchcase(name, self.only):
+            return False
+        return count == 1 or shard_of(name, count) == number
+
+
+def shard_of(name: str, count: int) -> int:
+    """Return the shard, from 1, that a repository belongs to.
+
+    By highest random weight: with one shard more, a repository moves there or stays.
+    """
+
+    def weight(number: int) -> bytes:
+        return hashlib.sha256(f"{number}/{name}".encode()).digest()
+
+    return max(range(1, count + 1), key=weight)
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One image that is wanted.
+
+    Attributes:
+        entry: number of the mirror in the configuration.
+        source: repository with the tag, and the digest where it is pinned.
+        targets: where it goes.
+    """
+
+    entry: int
+    mirror: Mirror
+    source: Reference
+    targets: tuple[Location, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What one repository gave.
+
+    Attributes:
+        entry: number of the mirror in the configuration.
+        repository: registry and repository, or the pattern where the catalogue failed.
+        selection: what became of each tag; None where the listing failed.
+        error: why it failed.
+    """
+
+    entry: int
+    repository: str
+    selection: Selection | None = None
+    error: OciMirrorError | None = None
+
+
+@dataclass(slots=True)
+class SyncPlan:
+    """The images, highest priority first, and what every listing gave."""
+
+    images: list[Planned] = field(default_factory=list)
+    listings: list[Listing] = field(default_factory=list)
+
+
+def plan(
+    config: Config,
+    places: Places,
+    chosen: Chosen,
+    *,
+    now: datetime,
+    first_seen: FirstSeen,
+    jobs: int,
+) -> SyncPlan:
+    """List and filter everything that a configuration names.
+
+    A listing that fails is in the plan, with its error; the others are not kept back.
+
+    Raises:
+        Interrupted: the run was stopped.
+    """
+    found = SyncPlan()
+    work = [
+        (number, mirror, repository)
+        for number, mirror in enumerate(config.mirrors)
+        for repository in _repositories(number, mirror, places, found)
+        if chosen.takes(mirror.source.registry, repository)
+    ]
+    # (The stores are opened here: opening them is for one thread.)
+    sources = [source_in(config, places, Reference(m.source.registry, r)) for _, m, r in work]
+
+    def look(item: tuple[tuple[int, Mirror, str], Source]) -> Listing:
+        (number, mirror, repository), source = item
+        name = Reference(mirror.source.registry, repository)
+        try:
+            selection = _selected(mirror, name, source, now, first_seen)
+        except Interrupted:
+            raise
+        except OciMirrorError as error:
+            error.at("source")
+            return Listing(number, name.name, error=error)
+        return Listing(number, name.name, selection)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        listings = list(pool.map(look, zip(work, sources, strict=True)))
+    found.listings += listings
+    for (number, mirror, repository), listing in zip(work, listings, strict=True):
+        if listing.selection is not None:
+            _add(found, number, mirror, repository, listing.selection)
+    found.images.sort(key=lambda image: -image.mirror.priority)
+    return found
+
+
+def source_in(config: Config, places: Places, reference: Reference) -> Source:
+    """Return where a repository of a configuration is read."""
+    return source_of(reference, config.registries.get(reference.registry), places)
+
+
+def _repositories(number: int, mirror: Mirror, places: Places, found: SyncPlan) -> Sequence[str]:
+    """Return the repositories of an entry; those of a wildcard are what the catalogue names."""
+    source = mirror.source
+    if not source.wildcard:
+        return [source.repository]
+    try:
+        return [name for name in places.repositories(source.registry) if source.matches(name)]
+    except Interrupted:
+        raise
+    except OciMirrorError as error:
+        error.at("source")
+        found.listings.append(Listing(number, str(source), error=error))
+        return []
+
+
+def _selected(
+    mirror: Mirror, name: Reference, source: Source, now: datetime, first_seen: FirstSeen
+) -> Selection:
+    if mirror.tags.explicit:  # (what is named one by one is not looked up in a list)
+        return Selection(tuple(named.tag for named in mirror.tags.explicit), ())
+    return select(
+        source.names(),
+        mirror.tags,
+        now=now,
+        created=lambda tag: created(source, tag),
+        first_seen=lambda tag: first_seen(
+            Reference(name.registry, name.repository, tag), source.resolve(tag).digest
+        ),
+    )
+
+
+def _add(
+    found: SyncPlan, number: int, mirror: Mirror, repository: str, selection: Selection
+) -> None:
+    pinned: dict[str, Digest | None] = dict(mirror.tags.explicit)
+    registry = mirror.source.registry
+    for tag in selection.kept:
+        digest = pinned.get(tag)
+        targets = tuple(t.resolve(registry, repository, tag, digest) for t in mirror.targets)
+        source = Reference(registry, repository, tag, digest)
+        found.images.append(Planned(number, mirror, source, targets))
+
+
+def created(source: Source, tag: str) -> datetime | None:
+    """Return when the first image that a tag leads to was built, as its config says."""
+    try:
+        manifest = source.read_manifest(source.resolve(tag))
+        for _ in range(MAX_DEPTH):
+            if is_container_image(manifest):
+                with source.fetch(manifest.blobs[0]) as stream:
+                    raw = stream.read_all(MAX_CONFIG_BYTES)
+                return ImageConfig.parse(raw, f"config {manifest.blobs[0].digest}").created
+            if not manifest.manifests:
+                return None
+            manifest = source.read_manifest(manifest.manifests[0])
+    except (NotFound, IntegrityError, Unsupported):
+        return None
+    return None

@@ -1,0 +1,328 @@
+"""One night: plan, copy, remember, report."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from ocimirror.copy.outcome import Options, Outcome, Reporter
+from ocimirror.copy.walk import walk
+from ocimirror.errors import (
+    IntegrityError,
+    Interrupted,
+    NotFound,
+    OciMirrorError,
+    RegistryRefused,
+    SourceMoved,
+    Unsupported,
+)
+from ocimirror.model.digest import Digest
+from ocimirror.model.reference import Location, Reference
+from ocimirror.stores.store import Source
+from ocimirror.sync.config import Config, Mirror
+from ocimirror.sync.lock import LockFile
+from ocimirror.sync.record import ImageRecord
+from ocimirror.sync.report import Failure, ImageResult, Report, Status
+from ocimirror.sync.state import Complete, State
+from ocimirror.workflows.places import Places
+from ocimirror.workflows.sync.carry import Destinations, Work, carry, shown_source
+from ocimirror.workflows.sync.plan import Chosen, Planned, SyncPlan, plan, source_in
+
+
+@dataclass(frozen=True, slots=True)
+class SyncOptions:
+    """How one run goes.
+
+    Attributes:
+        copy: how images are copied; its `stop` ends the run, its `dry_run` changes nothing.
+        chosen: which part of the configuration is wanted.
+        deadline_s: the run is ended cleanly after so long; 0 for never.
+        locked: mirror what this lock says, and nothing else; None for what tags stand for now.
+    """
+
+    copy: Options
+    chosen: Chosen = field(default_factory=Chosen)
+    deadline_s: float = 0.0
+    locked: LockFile | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Night:
+    """What came of a run: the report, and a record of every image that is there now."""
+
+    report: Report
+    records: tuple[ImageRecord, ...]
+
+
+def sync(
+    config: Config,
+    places: Places,
+    state: State,
+    previous: LockFile,
+    options: SyncOptions,
+    reporter: Reporter,
+    name: str = "",
+) -> Night:
+    """Mirror what a configuration asks for; an entry that fails fails alone.
+
+    Args:
+        config: what is wanted.
+        places: opens the stores.
+        state: remembers; written in batches, and at the end.
+        previous: the lock file as it is; what did not change keeps its record.
+        options: how.
+        reporter: told of progress.
+        name: of the configuration, for the report.
+    """
+    return _Run(config, places, state, previous, options, reporter, name).run()
+
+
+class _Run:
+    def __init__(
+        self,
+        config: Config,
+        places: Places,
+        state: State,
+        previous: LockFile,
+        options: SyncOptions,
+        reporter: Reporter,
+        name: str,
+    ) -> None:
+        self._config = config
+        self._places = places
+        self._state = state
+        self._previous = previous
+        self._options = options
+        self._reporter = reporter
+        self._now = datetime.now(UTC)
+        self._dry_run = options.copy.dry_run
+        self._destinations = Destinations(places, dry_run=self._dry_run)
+        self._report = Report(self._now, name, self._dry_run)
+        self._records: dict[str, ImageRecord] = {}
+        self._sources: dict[str, Source] = {}
+        self._listed: set[str] = set()
+        self._unreached: set[str] = set()
+        self._names = _names(config.mirrors)
+
+    def run(self) -> Night:
+        number = 0 if self._dry_run else self._state.begin_run(self._now)
+        successes = self._state.last_successes()
+        for mirror, name in zip(self._config.mirrors, self._names, strict=True):
+            targets = [str(target) for target in mirror.targets]
+            self._report.begin_entry(name, str(mirror.source), targets, successes.get(name))
+        with self._until_the_deadline():
+            with suppress(Interrupted):
+                self._work()
+        self._keep_what_was_not_looked_at()
+        self._end(number)
+        return Night(self._report, tuple(self._records.values()))
+
+    @contextmanager
+    def _until_the_deadline(self) -> Iterator[None]:
+        stop = self._options.copy.stop
+        timer = threading.Timer(self._options.deadline_s or 1e6, stop.set)
+        timer.daemon = True
+        if self._options.deadline_s:
+            timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _work(self) -> None:
+        found = plan(
+            self._config,
+            self._places,
+            self._options.chosen,
+            now=self._now,
+            first_seen=self._first_seen,
+            jobs=self._options.copy.jobs,
+        )
+        self._tell_of_listings(found)
+        self._unreached = {shown_source(image) for image in found.images}
+        images = [image for image in found.images if self._may_go(image)]
+        carry(
+            images,
+            self._source,
+            self._destinations,
+            self._options.copy,
+            self._reporter,
+            self._done,
+        )
+
+    def _source(self, reference: Reference) -> Source:
+        key = reference.name
+        if key not in self._sources:
+            self._sources[key] = source_in(self._config, self._places, reference)
+        return self._sources[key]
+
+    def _first_seen(self, source: Reference, digest: Digest) -> datetime:
+        name = str(Location("docker", reference=source))
+        known = self._state.first_seen(name, digest)
+        if known is None and not self._dry_run:
+            self._state.saw(name, digest, self._now)
+        return known or self._now
+
+    def _keep_what_was_not_looked_at(self) -> None:
+        """What was not listed tonight, or not reached, is still what it was; the rest is gone."""
+        for record in self._previous:
+            reference = Reference.parse(record.source.removeprefix("docker://"))
+            if reference.name not in self._listed or record.source in self._unreached:
+                self._records.setdefault(record.source, record)
+
+    def _tell_of_listings(self, found: SyncPlan) -> None:
+        for listing in found.listings:
+            name = self._names[listing.entry]
+            if listing.error is not None:
+                self._report.fail_entry(name, listing.error)
+            else:
+                self._listed.add(listing.repository)
+            for dropped in listing.selection.dropped if listing.selection else ():
+                source = f"docker://{listing.repository}:{dropped.tag}"
+                self._report.drop(name, source, dropped.filter, dropped.reason)
+
+    # --- the lock ------------------------------------------------------------------------------
+
+    def _may_go(self, image: Planned) -> bool:
+        """Whether an image is what the lock says, where there is one; else it is reported."""
+        if self._options.locked is None:
+            return True
+        try:
+            self._check_locked(image, self._options.locked)
+        except Interrupted:
+            raise
+        except OciMirrorError as error:
+            error.at("source")
+            for target in image.targets:
+                self._report.add(self._failed(image, target, error))
+            return False
+        return True
+
+    def _check_locked(self, image: Planned, lock: LockFile) -> None:
+        source = shown_source(image)
+        record = lock.find(source)
+        if record is None:
+            raise NotFound(f"{source} is not in the lock file", advice="Run once without --locked.")
+        now = image.source.digest
+        if now is None:
+            now = self._source(image.source).resolve(image.source.read_name).digest
+        if now != record.digest:
+            raise SourceMoved(f"{source} stands for {now}, and the lock file says {record.digest}")
+
+    def _failed(self, image: Planned, target: Location, error: OciMirrorError) -> ImageResult:
+        return ImageResult(
+            self._names[image.entry],
+            shown_source(image),
+            str(target),
+            "failed",
+            error=Failure.of(error),
+        )
+
+    # --- the end of an image -------------------------------------------------------------------
+
+    def _done(self, work: Work, outcome: Outcome) -> None:
+        source, target = shown_source(work.image), str(work.target)
+        before = self._state.find_complete(source, target)
+        digest = outcome.root.digest if outcome.root is not None else None
+        self._report.add(
+            ImageResult(
+                entry=self._names[work.image.entry],
+                source=source,
+                target=target,
+                status=_status(outcome),
+                digest=digest,
+                previous=before.digest if before is not None else None,
+                bytes_copied=outcome.bytes_copied,
+                seconds=outcome.seconds,
+                error=_failure(outcome),
+                referrers=outcome.referrers,
+                bytes_total=outcome.bytes_total,
+                media_type=outcome.root.media_type if outcome.root is not None else None,
+                manifests=outcome.manifests,
+                blobs=outcome.blobs,
+                sparse=outcome.sparse,
+                notes=tuple(outcome.notes),
+            )
+        )
+        if self._dry_run:
+            return
+        if digest is not None and work.rank == 0:
+            self._state.saw(source, digest, self._now)
+        if outcome.error is not None or digest is None:
+            return
+        mirror = work.image.mirror
+        platforms = tuple(map(str, mirror.platforms))
+        self._state.mark_complete(
+            Complete(source, target, digest, platforms, mirror.referrers, self._now)
+        )
+        if work.rank == 0:
+            self._records[source] = self._record(source, outcome, platforms)
+            self._unreached.discard(source)
+
+    def _record(self, source: str, outcome: Outcome, platforms: tuple[str, ...]) -> ImageRecord:
+        root = outcome.root
+        assert root is not None  # noqa: S101 - who is done has one
+        known = self._previous.find(source)
+        size, attachments = outcome.bytes_total, outcome.attachments
+        if outcome.status == "unchanged":
+            if known is not None and known.digest == root.digest:
+                return replace(known, platforms=platforms)
+            size, attachments = self._look(outcome)
+        return ImageRecord(
+            source, root.digest, root.media_type, size, platforms, attachments, self._now
+        )
+
+    def _look(self, outcome: Outcome) -> tuple[int, tuple[Digest, ...]]:
+        """Read at the destination what nobody remembers of an image that is there."""
+        destination, root = outcome.request.destination, outcome.root
+        assert root is not None  # noqa: S101 - who is done has one
+        try:
+            size = walk(destination, root, outcome.request.platforms).size_bytes
+            found = destination.referrers(root)
+        except (NotFound, IntegrityError, RegistryRefused, Unsupported):
+            return 0, ()
+        return size, tuple(referrer.descriptor.digest for referrer in found)
+
+    def _end(self, number: int) -> None:
+        report = self._report
+        report.finish(datetime.now(UTC))
+        if self._dry_run:
+            return
+        for entry in report.entries:
+            if entry.last_success == report.ended and report.ended is not None:
+                self._state.succeeded(entry.name, report.ended)
+        totals = report.totals()
+        self._state.end_run(
+            number,
+            report.ended or self._now,
+            report.exit_code,
+            copied=totals.statuses["copied"],
+            unchanged=totals.statuses["unchanged"],
+            failed=totals.statuses["failed"],
+            bytes_copied=totals.bytes_copied,
+        )
+
+
+def _failure(outcome: Outcome) -> Failure | None:
+    if outcome.error is None or isinstance(outcome.error, Interrupted):
+        return None
+    return Failure.of(outcome.error)
+
+
+def _status(outcome: Outcome) -> Status:
+    return "deferred" if isinstance(outcome.error, Interrupted) else outcome.status
+
+
+def _names(mirrors: Sequence[Mirror]) -> list[str]:
+    """Return a name for each entry, unique in the run: its source, numbered if need be."""
+    names: list[str] = []
+    for mirror in mirrors:
+        name, number = str(mirror.source), 1
+        while name in names:
+            number += 1
+            name = f"{mirror.source}#{number}"
+        names.append(name)
+    return names
