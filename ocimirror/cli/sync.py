@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import signal
 import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +26,7 @@ from ocimirror.cli.options import (
     settings_from,
     shared,
 )
+from ocimirror.errors import Interrupted, OciMirrorError
 
 if TYPE_CHECKING:
     from ocimirror.cli.progress import Progress
@@ -29,6 +35,11 @@ if TYPE_CHECKING:
     from ocimirror.sync.report import Report
     from ocimirror.sync.state import State
     from ocimirror.workflows.places import Places
+
+
+logger = logging.getLogger(__name__)
+# How long a change of the configuration may go unnoticed.
+_LOOK_S = 1.0
 
 
 def _shard(_: click.Context, __: click.Parameter, text: str) -> tuple[int, int]:
@@ -60,6 +71,12 @@ def _shard(_: click.Context, __: click.Parameter, text: str) -> tuple[int, int]:
 @option("--state", metavar="FILE", help="What is remembered (default: ocimirror.state by CONFIG).")
 @option("--lock", metavar="FILE", help="The lock file (default: ocimirror.lock by CONFIG).")
 @option("--locked", is_flag=True, help="Mirror what the lock file says; a moved tag fails.")
+@option(
+    "--every",
+    metavar="TIME",
+    callback=seconds,
+    help="Go on running, a sync every 6h, 30m; SIGHUP, or a change, loads CONFIG again.",
+)
 @option("--report-html", metavar="FILE", help="Write a page that says what was done.")
 @option("--metrics-file", metavar="FILE", help="Write metrics for Prometheus' textfile collector.")
 @dry_run
@@ -75,6 +92,7 @@ def sync_command(
     locked: bool,
     report_html: str | None,
     metrics_file: str | None,
+    every: float | None,
     **options: Any,
 ) -> int:
     """Mirror what a configuration says, and remember it.
@@ -96,27 +114,133 @@ def sync_command(
 
     planned = options.pop("dry_run")
     settings = settings_from(options, writes=True)
-    wanted = load(config, os.environ)
-    beside = config.parent
-    state_file = state or str(beside / "ocimirror.state")
-    lock_file = lock or str(beside / "ocimirror.lock")
-    previous = _lock(lock_file, needed=locked)
-    how = SyncOptions(
-        Options(jobs=settings.jobs, retries=settings.retries, dry_run=planned, stop=settings.stop),
-        Chosen(only, shard),
-        deadline,
-        previous if locked else None,
-    )
-    with ExitStack() as stack:
-        memory = _state(stack, state_file, settings, dry_run=planned)
-        places = stack.enter_context(_places(settings, wanted))
-        progress = stack.enter_context(_progress(settings))
-        night = sync(wanted, places, memory, previous, how, progress, str(config))
-    if not planned:
-        previous.renewed(night.records).write(lock_file, durable=settings.fsync)
-    code = 128 + settings.signal if settings.signal else night.report.exit_code
-    _tell(night.report, code, settings, report_html, metrics_file)
-    return code
+    first = load(config, os.environ)
+    state_file = state or str(config.parent / "ocimirror.state")
+    lock_file = lock or str(config.parent / "ocimirror.lock")
+
+    def night(wanted: Config) -> int:
+        previous = _lock(lock_file, needed=locked)
+        copying = Options(
+            jobs=settings.jobs, retries=settings.retries, dry_run=planned, stop=settings.stop
+        )
+        how = SyncOptions(copying, Chosen(only, shard), deadline, previous if locked else None)
+        with ExitStack() as stack:
+            memory = _state(stack, state_file, settings, dry_run=planned)
+            places = stack.enter_context(_places(settings, wanted))
+            progress = stack.enter_context(_progress(settings))
+            done = sync(wanted, places, memory, previous, how, progress, str(config))
+        if not planned:
+            previous.renewed(done.records).write(lock_file, durable=settings.fsync)
+        code = 128 + settings.signal if settings.signal else done.report.exit_code
+        _tell(done.report, code, settings, report_html, metrics_file)
+        return code
+
+    if every is None:
+        return night(first)
+    return Nights(config, first, settings, every).run(night)
+
+
+class Nights:
+    """One sync after the other, until a signal; what is changed meanwhile is loaded again.
+
+    The run in flight ends on the configuration that it began with. A new one that is invalid
+    leaves the old one in force, and is said so once.
+
+    Args:
+        path: of the configuration.
+        config: as it was read at the start.
+        settings: of the command.
+        every_s: from the start of a run to that of the next; a run that is longer delays it.
+    """
+
+    def __init__(self, path: Path, config: Config, settings: Settings, every_s: float) -> None:
+        self._path = path
+        self._config = config
+        self._settings = settings
+        self._every_s = every_s
+        self._asked = threading.Event()
+        self._version = _version(config.files)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, lambda *_: self._asked.set())
+
+    def run(self, night: Callable[[Config], int]) -> int:
+        """Run until SIGINT or SIGTERM; return the exit code for it."""
+        while True:
+            began = time.monotonic()
+            self._night(night)
+            if self._settings.signal:
+                return 128 + self._settings.signal
+            self._settings.stop.clear()  # (the deadline of a run sets it too)
+            while time.monotonic() - began < self._every_s:
+                self._reload()
+                left_s = self._every_s - (time.monotonic() - began)
+                if self._settings.stop.wait(max(0.0, min(_LOOK_S, left_s))):
+                    return 128 + self._settings.signal
+            self._reload()
+
+    def _night(self, night: Callable[[Config], int]) -> None:
+        try:
+            code = night(self._config)
+        except Interrupted:
+            return
+        except OciMirrorError as error:
+            output.complain(error, "this run")
+        else:
+            logger.info("this run ended with exit code %d", code)
+
+    def _reload(self) -> None:
+        version = _version(self._config.files)
+        if not self._asked.is_set() and version == self._version:
+            return
+        self._asked.clear()
+        self._version = version
+        from ocimirror.sync.config import load
+
+        try:
+            self._config = load(self._path, os.environ)
+        except OciMirrorError as error:
+            output.complain(error, "the configuration before stays in force")
+            return
+        self._version = _version(self._config.files)
+        logger.warning("%s was loaded again", self._path)
+
+
+def _version(files: Sequence[str]) -> list[object]:
+    """Return what tells whether files changed."""
+    found: list[object] = []
+    for name in files:
+        try:
+            status = Path(name).stat()
+        except OSError:
+            found.append(name)
+        else:
+            found.append((status.st_ino, status.st_size, status.st_mtime_ns))
+    return found
+
+
+@click.command("sync-merge", short_help="Join the lock files of shards.", no_args_is_help=True)
+@click.argument("locks", nargs=-1, required=True, metavar="LOCK...")
+@option("--output", "joined", metavar="FILE", required=True, help="The lock file to write.")
+@shared
+def sync_merge_command(locks: tuple[str, ...], joined: str, **options: Any) -> int:
+    """Join the lock files of shards into the one that a single run would have written.
+
+    Two that say different things of one source are refused.
+
+    \b
+    Examples:
+      ocimirror sync-merge shard-1.lock shard-2.lock --output ocimirror.lock
+    """
+    from ocimirror.sync.lock import LockFile, merge
+
+    settings = settings_from(options, writes=False)
+    whole = merge(LockFile.read(path) for path in locks)
+    whole.write(joined)
+    if settings.json:
+        output.document("sync-merge", 0, {"images": len(whole)})
+    elif not settings.quiet:
+        output.line(f"{joined}: {len(whole)} images of {len(locks)} lock files")
+    return 0
 
 
 def _lock(path: str, *, needed: bool) -> LockFile:
