@@ -17,21 +17,13 @@ import click
 
 from ocimirror.errors import OciMirrorError, printable, storage_error
 from ocimirror.errors import exit_code_of as exit_code_of  # (for the commands)
+from ocimirror.model.readable import size as size
 
 if TYPE_CHECKING:
     from ocimirror.copy.outcome import Outcome
     from ocimirror.workflows.verify import Fault
 
 _STATES = ("copied", "unchanged", "planned", "failed")
-
-
-def size(count: float) -> str:
-    """Return bytes as people read them: 10.0 MiB."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
 
 
 def line(text: str, *, aside: bool = False) -> None:
