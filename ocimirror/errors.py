@@ -317,6 +317,13 @@ class DigestNotPreserved(OciMirrorError):
     exit_code = 9
 
 
+class PruneRefused(OciMirrorError):
+    """Something that a sync was to delete, and did not: too many, or no longer its own."""
+
+    exit_code = 4
+    default_advice = "Look at the difference; max_delete, or a run by hand, settles it."
+
+
 class DigestTaken(OciMirrorError):
     """In an engine a name by digest stands for another image, and a digest is never moved."""
 

@@ -18,6 +18,8 @@ import click
 from ocimirror import __version__
 
 _COMMANDS = {
+    "sync": "ocimirror.cli.sync",
+    "sync-merge": "ocimirror.cli.sync",
     "pull": "ocimirror.cli.transfer",
     "push": "ocimirror.cli.transfer",
     "copy": "ocimirror.cli.transfer",

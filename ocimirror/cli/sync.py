@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +75,7 @@ def _shard(_: click.Context, __: click.Parameter, text: str) -> tuple[int, int]:
 @option(
     "--every",
     metavar="TIME",
+    default="0",
     callback=seconds,
     help="Go on running, a sync every 6h, 30m; SIGHUP, or a change, loads CONFIG again.",
 )
@@ -92,7 +94,7 @@ def sync_command(
     locked: bool,
     report_html: str | None,
     metrics_file: str | None,
-    every: float | None,
+    every: float,
     **options: Any,
 ) -> int:
     """Mirror what a configuration says, and remember it.
@@ -135,7 +137,7 @@ def sync_command(
         _tell(done.report, code, settings, report_html, metrics_file)
         return code
 
-    if every is None:
+    if not every:
         return night(first)
     return Nights(config, first, settings, every).run(night)
 
@@ -285,5 +287,21 @@ def _progress(settings: Settings) -> Progress:
 def _tell(
     report: Report, code: int, settings: Settings, page: str | None, metrics_file: str | None
 ) -> None:
-    if page or metrics_file or settings.json or code or not settings.quiet:
-        output.line(str(report.totals()))
+    """Print what was done, and write what was asked for beside it."""
+    from ocimirror.stores.atomic import replace_file
+    from ocimirror.sync.document import document
+    from ocimirror.sync.metrics import metrics
+    from ocimirror.sync.table import attrition_lines, lines
+    from ocimirror.workflows import report_page
+
+    if page:
+        replace_file(page, report_page.page(report).encode())
+    if metrics_file and not report.dry_run:
+        replace_file(metrics_file, metrics(report, datetime.now(UTC)).encode())
+    if settings.json:
+        output.document("sync", code, {**document(report), "exit_code": code})
+    elif code or not settings.quiet:
+        for line in lines(report):
+            output.line(line)
+        for line in attrition_lines(report) if report.dry_run else ():
+            output.line(line)

@@ -62,6 +62,11 @@ def open_engine(options: EngineOptions, stop: threading.Event) -> Engine:
         if options.host:
             raise UsageError("--host: a remote podman cannot read an archive of this machine")
         return Podman(Client(["podman"], "its storage", stop=stop))
-    argv = ["ctr", *(["--address", options.host.removeprefix("unix://")] if options.host else [])]
+    argv = [
+        "ctr",
+        "--connect-timeout",
+        "3s",
+        *(["--address", options.host.removeprefix("unix://")] if options.host else []),
+    ]
     argv += ["--namespace", options.namespace] if options.namespace else []
     return Containerd(Client(argv, options.host or "its default socket", stop=stop))

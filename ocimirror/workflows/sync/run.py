@@ -28,8 +28,9 @@ from ocimirror.sync.record import ImageRecord
 from ocimirror.sync.report import Failure, ImageResult, Report, Status
 from ocimirror.sync.state import Complete, State
 from ocimirror.workflows.places import Places
-from ocimirror.workflows.sync.carry import Destinations, Work, carry, shown_source
+from ocimirror.workflows.sync.carry import Destinations, Work, carry, name_at, shown_source
 from ocimirror.workflows.sync.plan import Chosen, Planned, SyncPlan, plan, source_in
+from ocimirror.workflows.sync.prune import Pruning, prune
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,7 @@ class _Run:
         self._sources: dict[str, Source] = {}
         self._listed: set[str] = set()
         self._unreached: set[str] = set()
+        self._absent: set[str] = set()
         self._names = _names(config.mirrors)
 
     def run(self) -> Night:
@@ -144,6 +146,8 @@ class _Run:
         self._tell_of_listings(found)
         self._unreached = {shown_source(image) for image in found.images}
         images = [image for image in found.images if self._may_go(image)]
+        if not self._dry_run:
+            self._note_what_is_absent(images)
         carry(
             images,
             self._source,
@@ -152,6 +156,57 @@ class _Run:
             self._reporter,
             self._done,
         )
+        self._prune(found)
+
+    # --- pruning -------------------------------------------------------------------------------
+
+    def _remember_what_is_new(self, work: Work, digest: Digest) -> None:
+        """A target that was not there before is this mirror's own, and stays it when it moves."""
+        target = str(work.target)
+        own = target in self._absent or self._state.is_own(target)
+        if work.image.mirror.prune is not None and own:
+            self._state.mark_created(target, shown_source(work.image), digest, self._now)
+
+    def _note_what_is_absent(self, images: Sequence[Planned]) -> None:
+        """Look at destinations that are to be pruned some night: one listing each."""
+        names: dict[int, set[str]] = {}
+        for image in images:
+            for target in image.targets if image.mirror.prune is not None else ():
+                store = self._destinations.store(target)
+                if id(store) not in names:
+                    try:
+                        names[id(store)] = set(store.names())
+                    except NotFound:
+                        names[id(store)] = set()
+                if name_at(target) not in names[id(store)]:
+                    self._absent.add(str(target))
+
+    def _prune(self, found: SyncPlan) -> None:
+        wanted: dict[str, set[str]] = {}
+        failed = {listing.repository for listing in found.listings if listing.error is not None}
+        for listing in found.listings:
+            tags = listing.selection.kept if listing.selection else ()
+            sources = (f"docker://{listing.repository}:{tag}" for tag in tags)
+            wanted.setdefault(listing.repository, set()).update(sources)
+        work = [
+            Pruning(
+                self._names[listing.entry],
+                self._config.mirrors[listing.entry],
+                listing.repository,
+                wanted[listing.repository],
+            )
+            for listing in found.listings
+            if listing.repository not in failed and wanted[listing.repository]
+        ]
+        if self._options.copy.stop.is_set():
+            return
+        for result in prune(work, self._places, self._state, self._now, dry_run=self._dry_run):
+            if isinstance(result, ImageResult):
+                self._report.add(result)
+            else:
+                self._report.fail_entry(*result)
+
+    # --- the source ----------------------------------------------------------------------------
 
     def _source(self, reference: Reference) -> Source:
         key = reference.name
@@ -258,6 +313,7 @@ class _Run:
         self._state.mark_complete(
             Complete(source, target, digest, platforms, mirror.referrers, self._now)
         )
+        self._remember_what_is_new(work, digest)
         if work.rank == 0:
             self._records[source] = self._record(source, outcome, platforms)
             self._unreached.discard(source)

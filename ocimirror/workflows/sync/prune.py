@@ -1,0 +1,123 @@
+"""Takes from the destinations what the sources have no more: opt-in, late, few at a time.
+
+Nothing goes but what this mirror made itself and nobody moved since; nothing after a listing that
+failed or was empty; nothing before its time of grace is over; and where more would go than is
+allowed, none does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from ocimirror.errors import OciMirrorError, PruneRefused
+from ocimirror.model.reference import Location, Reference
+from ocimirror.stores.registry.deletion import delete_tag
+from ocimirror.sync.config import Mirror
+from ocimirror.sync.report import Failure, ImageResult, Status
+from ocimirror.sync.state import Created, State
+from ocimirror.workflows.names import remove
+from ocimirror.workflows.places import Places
+
+
+@dataclass(frozen=True, slots=True)
+class Pruning:
+    """What pruning has to know of one repository of an entry.
+
+    Attributes:
+        entry: its name in the report.
+        mirror: the entry, which wants to be pruned.
+        repository: registry and repository at the source.
+        wanted: the sources of the images that are wanted there tonight, never empty.
+    """
+
+    entry: str
+    mirror: Mirror
+    repository: str
+    wanted: Collection[str]
+
+
+def prune(
+    work: Sequence[Pruning], places: Places, state: State, now: datetime, *, dry_run: bool
+) -> Iterator[ImageResult | tuple[str, OciMirrorError]]:
+    """Prune, and yield what came of each image; (entry, error) where an entry is left alone.
+
+    Args:
+        work: repositories whose listing was complete and not empty.
+        places: opens the destinations.
+        state: knows what this mirror made, and when its source was last there.
+        now: the time of the run.
+        dry_run: say what would go.
+    """
+    made_of: dict[str, list[Created]] = {}
+    for made in state.own() if work else ():
+        name = Reference.parse(made.source.removeprefix("docker://")).name
+        made_of.setdefault(name, []).append(made)
+    going: dict[str, list[Created]] = {}
+    limits: dict[str, int] = {}
+    for item in work:
+        rules = item.mirror.prune
+        if rules is None:
+            continue
+        limits[item.entry] = rules.max_delete
+        found = going.setdefault(item.entry, [])
+        for made in _made_for(item, made_of.get(item.repository, ())):
+            if (
+                made.source not in item.wanted
+                and now - (made.last_seen or made.time) >= rules.grace
+            ):
+                found.append(made)
+    for entry, found in going.items():
+        if len(found) > limits[entry]:
+            yield (
+                entry,
+                PruneRefused(
+                    f"{len(found)} images are gone at the source, and at most {limits[entry]} may"
+                    " be deleted in a run: none was",
+                ),
+            )
+            continue
+        for made in found:
+            yield _pruned(entry, made, places, state, dry_run=dry_run)
+
+
+def _made_for(item: Pruning, made_there: Sequence[Created]) -> Iterator[Created]:
+    """Yield what this mirror made of a repository at the targets of its entry."""
+    for made in made_there:
+        reference = Reference.parse(made.source.removeprefix("docker://"))
+        if not reference.tag:
+            continue
+        targets = (
+            str(t.resolve(reference.registry, reference.repository, reference.tag))
+            for t in item.mirror.targets
+        )
+        if made.target in targets:
+            yield made
+
+
+def _pruned(
+    entry: str, made: Created, places: Places, state: State, *, dry_run: bool
+) -> ImageResult:
+    failure = None
+    if not dry_run:
+        try:
+            _delete(made, places)
+            state.forget(made.target)
+        except OciMirrorError as error:
+            error.at("destination")
+            failure = Failure.of(error)
+    status: Status = "failed" if failure else "planned" if dry_run else "pruned"
+    return ImageResult(entry, made.source, made.target, status, previous=made.digest, error=failure)
+
+
+def _delete(made: Created, places: Places) -> None:
+    target = Location.parse(made.target)
+    if target.reference is not None:
+        delete_tag(places.repository(target.reference), target.reference.tag, made.digest)
+        return
+    layout = places.present_layout(target.path)
+    held = layout.index().find(target.name).descriptor.digest
+    if held != made.digest:
+        raise PruneRefused(f"{target} is {held} now, and was {made.digest}: not deleted")
+    remove(target.path, target.name, places)
