@@ -1,16 +1,19 @@
-"""The transcripts of the explanation pages, run again: what they show is still what happens."""
+"""The transcripts of README and of the explanation, run again: what they show still happens."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
 from tests.support.engines import require_root
-from tests.support.howto import PAGES
 from tests.support.programs import require_program
 from tests.support.transcripts import play
 
+ROOT = Path(__file__).parents[2]
 
-@pytest.mark.parametrize("page", ["docker-digests"])
+
+@pytest.mark.parametrize("page", ["README.md", "docs/explanation/docker-digests.md"])
 def test_the_transcripts_of_a_page_are_what_the_engines_print(page: str) -> None:
     require_root()
     for program, package in (
@@ -19,5 +22,5 @@ def test_the_transcripts_of_a_page_are_what_the_engines_print(page: str) -> None
         ("curl", "curl"),
     ):
         require_program(program, package)
-    done = play(PAGES.parent / "explanation" / f"{page}.md")
+    done = play(ROOT / page)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"

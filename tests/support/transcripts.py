@@ -28,7 +28,13 @@ from tests.support.engines import Dockerd, remove, run, run_containerd, start_do
 from tests.support.servers import run_docker_registry
 
 CONNECTED, ISOLATED = "# on a machine with a network", "# on the machine without one"
-HOST = "registry.example.com"
+HOSTS = ("registry.example.com", "registry-1.docker.io", "registry.k8s.io")
+IMAGES = {
+    ("team/app", "1.0"): images.multi,
+    ("team/legacy", "1.0"): images.docker_schema2,
+    ("library/alpine", "3.19"): images.multi,
+    ("pause", "3.9"): images.docker_list,
+}
 MIRROR_PORT = 5000
 _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SHORT = re.compile(r"\b([0-9a-f]{8})…")
@@ -60,7 +66,7 @@ class Machine:
         self._work = directory / "work"
         self._stack = contextlib.ExitStack()
         self._network = contextlib.ExitStack()
-        self._graphs = {"team/app": images.multi(), "team/legacy": images.docker_schema2()}
+        self._graphs = {name: make() for name, make in IMAGES.items()}
         self._digests = {
             digest.partition(":")[2] for graph in self._graphs.values() for digest in graph.contents
         }
@@ -69,7 +75,7 @@ class Machine:
     def __enter__(self) -> Machine:
         with self._stack:
             self._work.mkdir()
-            hub = {"docker.io/library/alpine:3.19": self._graphs["team/legacy"]}
+            hub = {"docker.io/library/alpine:3.19": self._graphs["team/legacy", "1.0"]}
             images.write_layout(self._work / "hub", hub)
             self._place_files()
             os.environ.update(self._environment())
@@ -92,7 +98,7 @@ class Machine:
         Path("/run/systemd/system").mkdir(parents=True)
         etc = self._directory / "etc"
         (etc / "docker").mkdir(parents=True)
-        (etc / "hosts").write_text(f"127.0.0.1 localhost\n127.0.0.1 {HOST}\n")
+        (etc / "hosts").write_text(f"127.0.0.1 localhost {' '.join(HOSTS)}\n")
         (etc / "resolv.conf").write_text("")
         Path("/etc/docker").mkdir(exist_ok=True)
         for name in ("docker", "hosts", "resolv.conf"):
@@ -104,7 +110,9 @@ class Machine:
         programs.mkdir()
         if Path("/usr/bin/docker").exists():  # (Debian's, of the same version as its dockerd)
             (programs / "docker").symlink_to("/usr/bin/docker")
-        self._certificates = write_certificates(self._directory / "tls", names=(HOST, "127.0.0.1"))
+        self._certificates = write_certificates(
+            self._directory / "tls", names=(*HOSTS, "127.0.0.1")
+        )
         storage = self._directory / "storage.conf"
         storage.write_text(
             f'[storage]\ndriver = "vfs"\ngraphroot = "{self._directory}/p"\nrunroot = "/run/p"\n'
@@ -155,20 +163,20 @@ class Machine:
     def _connect(self, connected: bool, *, known: bool) -> None:
         """Start or stop the registry.
 
-        Its line stays in the hosts file, but where the name has to be unknown: an engine keeps
+        Its names stay in the hosts file, but where the name has to be unknown: an engine keeps
         what it read there for five seconds.
         """
         self._network.close()
-        line = f"127.0.0.1 {HOST}\n" if known else ""
-        self._hosts.write_text(f"127.0.0.1 localhost\n{line}")
+        names = ("localhost", *HOSTS) if known else ("localhost",)
+        self._hosts.write_text(f"127.0.0.1 {' '.join(names)}\n")
         if connected:
             registry = self._network.enter_context(
                 run_docker_registry(
                     self._directory / "origin", certificates=self._certificates, port=443
                 )
             )
-            for repository, graph in self._graphs.items():
-                images.push(registry, repository, "1.0", graph)
+            for (repository, tag), graph in self._graphs.items():
+                images.push(registry, repository, tag, graph)
 
     def _empty(self, block: str) -> None:
         """Take every image out of the engines that a block is about."""
