@@ -105,10 +105,22 @@ def test_the_page_for_docker_gives_a_loaded_image_its_digests_back(
     with source_registry(tmp_path, image) as name:
         page = docker_page(tmp_path, docker, IMAGE=name)
         page.run(CONNECTED)
-    printed = page.run("On the Docker host")
+    printed = page.run("On the Docker host, by an archive and a restart")
     assert image.root in printed
     assert manifest_of(image) in printed
     assert printed.splitlines()[-2:] == [SAYS, SAYS]
+
+
+def test_the_page_for_docker_loads_into_one_that_runs(
+    tmp_path: Path, docker: DockerService, image: Graph
+) -> None:
+    with source_registry(tmp_path, image) as name:
+        page = docker_page(tmp_path, docker, IMAGE=name)
+        page.run(CONNECTED)
+    printed = page.run("On the Docker host, while Docker runs")
+    assert image.root in printed
+    assert manifest_of(image) in printed
+    assert printed.splitlines()[-1] == SAYS
 
 
 def test_the_page_for_docker_pulls_images_of_docker_hub_from_a_mirror(
