@@ -46,6 +46,7 @@ def main() -> int:
     """Run one page; return 1 where something else is printed than it says."""
     page, write = Path(sys.argv[1]), "--write" in sys.argv
     directory = Path(tempfile.mkdtemp(prefix="page-"))
+    os.environ["PATH"] += ":/usr/sbin:/sbin"
     try:
         with Machine(directory) as machine:
             text = page.read_text()
