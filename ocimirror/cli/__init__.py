@@ -3,8 +3,9 @@
 `main` is the console script. Commands load when they are used, so that `--version` and a typo
 cost nothing: `transfer` holds pull, push and copy, `look` verify, inspect and list, `care` tag,
 remove, repair and gc, `engines` load and save, `login` login and logout; `serve`, `hosts` and
-`docker_refs` what they are called after. `options` are those that all of them share, `output` is
-every line and document that is printed, `receipts` those of engines, `progress` the bars.
+`docker_refs` what they are called after, `sync_config` config. `options` are those that all of
+them share, `output` is every line and document that is printed, `receipts` those of engines,
+`progress` the bars.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ _COMMANDS = {
     "docker-refs": "ocimirror.cli.docker_refs",
     "login": "ocimirror.cli.login",
     "logout": "ocimirror.cli.login",
+    "config": "ocimirror.cli.sync_config",
     "completion": "ocimirror.cli.completion",
 }
 

@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -39,10 +39,15 @@ def complain(error: OciMirrorError, what: str = "") -> None:
     click.echo(f"error: {prefix}{first}" + (f"\n  {advice}" if advice else ""), err=True)
 
 
-def document(command: str, exit_code: int, content: dict[str, object]) -> None:
+def document(command: str, exit_code: int, content: Mapping[str, object]) -> None:
     """Print the one JSON document of a command."""
     head = {"schema": f"ocimirror.{command}/v1", "exit_code": exit_code}
     click.echo(json.dumps({**head, **content}, ensure_ascii=True, indent=2))
+
+
+def foreign_document(content: dict[str, object]) -> None:
+    """Print a document whose form another specification says."""
+    click.echo(json.dumps(content, ensure_ascii=True, indent=2))
 
 
 def error_document(error: OciMirrorError) -> dict[str, object]:

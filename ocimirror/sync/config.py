@@ -36,6 +36,7 @@ __all__ = [
     "TagRules",
     "Target",
     "load",
+    "parse",
     "schema",
 ]
 
@@ -54,9 +55,23 @@ def load(path: Path, environment: Mapping[str, str]) -> Config:
         InvalidConfiguration: with every fault in all the files.
         UsageError: the file cannot be read at all.
     """
+    return parse(yamlfile.read(path), str(path), environment)
+
+
+def parse(text: str, name: str, environment: Mapping[str, str]) -> Config:
+    """Read a configuration that is at hand already, as `load` does.
+
+    Args:
+        text: the file.
+        name: its path; what it includes, and paths in it, are relative to it.
+        environment: what `${NAME}` in values stands for.
+
+    Raises:
+        InvalidConfiguration: with every fault in all the files.
+    """
     reader = _Reader(environment)
-    reader.read(str(path), yamlfile.read(path), Fields(Mark(str(path))))
-    reader.findings.complete(path)
+    reader.read(name, text, Fields(Mark(name)))
+    reader.findings.complete(name)
     return Config(tuple(reader.mirrors), reader.registries, tuple(reader.files))
 
 

@@ -178,7 +178,8 @@ class Target:
                 raise InvalidReference(f"{self.text} leads elsewhere: {filled[:300]!r}")
             name = Reference(registry, repository, tag, None if tag else digest)
             return Location("oci", os.path.join(self.directory, filled), str(name))
-        named = _FIELD.sub(lambda match: values[match[1]], self.tag_template) if tag else ""
+        by_digest = not tag and "{tag}" in self.tag_template
+        named = "" if by_digest else _FIELD.sub(lambda m: values[m[1]], self.tag_template)
         if named and not is_tag(named):
             raise InvalidReference(f"{self.text}: not a tag: {named[:300]!r}")
         return Location(

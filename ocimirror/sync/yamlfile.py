@@ -134,6 +134,33 @@ def parse(
     return builder.root
 
 
+def write(document: object) -> str:
+    """Return plain lists, mappings, text, numbers and booleans as YAML that `parse` reads back.
+
+    Text that another reader of YAML could take for something else is in quotes.
+    """
+    return yaml.dump(
+        document, Dumper=_Writer, sort_keys=False, allow_unicode=True, width=1 << 16, indent=2
+    )
+
+
+class _Writer(yaml.SafeDumper):
+    """Writes lists inside mappings with an indent, as people do."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002
+        """Indent a list below its key."""
+        super().increase_indent(flow, False)
+
+
+def _written(writer: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = None if _SURELY_TEXT.fullmatch(text) else "'" if text.isprintable() else '"'
+    return writer.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_SURELY_TEXT = re.compile(r"[A-Za-z]{1,63}[./:_-][A-Za-z0-9./:_@{}-]*|[a-z]{2,}", re.ASCII)
+_Writer.add_representer(str, _written)
+
+
 class _Given(Exception):
     """The rest of the file makes no sense, and a finding says why."""
 

@@ -72,6 +72,7 @@ def test_a_target_is_filled_in(text: str, location: str) -> None:
 def test_an_image_without_a_tag_goes_by_its_digest() -> None:
     for text, location in [
         ("mirror.local/app", "docker://mirror.local/app"),
+        ("mirror.local/app:stable", "docker://mirror.local/app:stable"),
         ("oci:/srv", f"oci:/srv:quay.io/org/app@{DIGEST}"),
     ]:
         assert str(Target.parse(text).resolve("quay.io", "org/app", "", DIGEST)) == location

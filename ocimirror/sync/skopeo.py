@@ -1,0 +1,110 @@
+"""The YAML source of `skopeo sync` (skopeo-sync(1)), into a draft."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ocimirror.errors import UsageError
+from ocimirror.sync.drafts import Draft, Values, items, literal, pairs, text_of, texts
+from ocimirror.sync.patterns import Target
+from ocimirror.sync.yamlfile import Node
+
+_KINDS = ("images", "images-by-tag-regex", "images-by-semver")
+_INSECURE = (
+    "tls-verify: false is not carried over, certificates are always verified: give ca_file the"
+    " certificate to trust, or write plain_http where there is no TLS at all"
+)
+
+
+def is_registry(node: Node) -> bool:
+    """Whether a value of the file's top level is what skopeo has for a registry."""
+    return any(kind in pairs(node) for kind in _KINDS)
+
+
+def translate(top: Mapping[str, Node], draft: Draft, to: str) -> None:
+    """Fill a draft from a file's top level."""
+    if not to:
+        raise UsageError(
+            "where images go is on skopeo's command line, not in its file",
+            advice="Give it with --to HOST[/PREFIX].",
+        )
+    draft.head += [
+        "Translated from a file of skopeo sync.",
+        "skopeo copies one platform without --all, and no attachments; here all come along,",
+        "and `platforms` and `referrers` say otherwise.",
+    ]
+    if "{" in to or to.startswith("oci:"):
+        draft.defaults["to"] = str(Target.parse(to))
+    for host, node in top.items():
+        _registry(host, node, draft, "" if "to" in draft.defaults else to)
+    if "to" not in draft.defaults:
+        _collisions(top, draft, to)
+
+
+def _collisions(top: Mapping[str, Node], draft: Draft, to: str) -> None:
+    """Name repositories whose images overwrite each other's, as they do with skopeo."""
+    seen: dict[str, str] = {}
+    for host, node in top.items():
+        for kind in _KINDS:
+            for repository, value in pairs(pairs(node).get(kind)).items():
+                source, destination = f"{host}/{repository}", _destination(to, repository)
+                other = seen.setdefault(destination, source)
+                if other != source:
+                    draft.note(value, f"{source} and {other} both go to {destination}")
+
+
+def _registry(host: str, node: Node, draft: Draft, to: str) -> None:
+    settings = pairs(node)
+    for repository, refs in pairs(settings.get("images")).items():
+        _images(f"{host}/{repository}", refs, draft, _destination(to, repository))
+    for repository, value in pairs(settings.get("images-by-tag-regex")).items():
+        tags = {"regex": literal(whole(text_of(value)))}
+        draft.entry(value, _entry(f"{host}/{repository}", _destination(to, repository), tags))
+    for repository, value in pairs(settings.get("images-by-semver")).items():
+        tags = {"semver": literal(text_of(value))}
+        draft.entry(value, _entry(f"{host}/{repository}", _destination(to, repository), tags))
+    credentials = pairs(settings.get("credentials"))
+    if credentials:
+        username, password = (text_of(credentials.get(name)) for name in ("username", "password"))
+        auth = {"username": literal(username), "password": literal(password)}
+        draft.registry(settings["credentials"], host, {"auth": auth})
+    if text_of(settings.get("tls-verify")).lower() == "false":
+        draft.note(settings["tls-verify"], _INSECURE)
+    if "cert-dir" in settings:
+        text = "cert-dir is not carried over: ca_file names one file, --client-cert another"
+        draft.note(settings["cert-dir"], text)
+    for key in settings:
+        if key not in (*_KINDS, "credentials", "tls-verify", "cert-dir"):
+            draft.note(settings[key], f"{key} is not known")
+
+
+def _images(source: str, node: Node, draft: Draft, to: str) -> None:
+    refs = texts(node) if items(node) else []
+    tags = [ref for ref in refs if ":" not in ref]
+    if tags or not refs:
+        draft.entry(node, _entry(source, to, [literal(tag) for tag in tags]))
+    for ref in refs:
+        if ":" in ref:
+            draft.entry(node, _entry(f"{source}@{ref}", to, []))
+
+
+def _entry(source: str, to: str, tags: object) -> Values:
+    entry: Values = {"from": literal(source)}
+    if to:
+        entry["to"] = to
+    if tags:
+        entry["tags"] = tags
+    return entry
+
+
+def _destination(to: str, repository: str) -> str:
+    """Return where skopeo puts a repository without --scoped: its last component counts."""
+    return f"{to.rstrip('/')}/{repository.rpartition('/')[2]}" if to else ""
+
+
+def whole(regex: str) -> str:
+    """Return a regular expression that matches a whole tag where this one is found in it."""
+    inner = regex[1:-1]
+    if regex[:1] == "^" and regex[-1:] == "$" and "|" not in inner and inner[-1:] != "\\":
+        return inner
+    return f".*(?:{regex}).*"

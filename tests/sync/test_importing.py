@@ -1,0 +1,221 @@
+"""The files of skopeo sync and regsync, translated."""
+
+from __future__ import annotations
+
+import pytest
+
+from ocimirror.errors import UsageError
+from ocimirror.sync.config import Config, Mirror, RegistrySettings, parse
+from ocimirror.sync.importing import Translation, translate
+
+SKOPEO = r"""
+registry.example.com:
+    images:
+        busybox: []
+        team/redis:
+            - "1.0"
+            - 2.0
+            - "sha256:0000000000000000000000000000000011111111111111111111111111111111"
+    images-by-tag-regex:
+        nginx: ^1\.13\.[12]-alpine-perl$
+        node: ^v|-slim
+    images-by-semver:
+        alpine: ">= 3.12.0"
+    credentials:
+        username: john
+        password: this ${is} a $$ecret$
+    tls-verify: true
+    cert-dir: /home/john/certs
+quay.io:
+    tls-verify: false
+    images:
+        coreos/etcd:
+            - latest
+"""
+
+REGSYNC = r"""
+version: 1
+x-of-ours: ignored
+creds:
+  - registry: registry:5000
+    tls: disabled
+    reqPerSec: 2.5
+  - registry: docker.io
+    user: '{{env "HUB_USER"}}'
+    pass: '{{ env "HUB_TOKEN" }}'
+    mirrors: [cache:5000]
+    reqConcurrent: 3
+  - registry: cache:5000
+    pathPrefix: hub
+    tls: insecure
+defaults:
+  parallel: 2
+  interval: 60m
+  referrers: false
+sync:
+  - source: busybox:latest
+    target: registry:5000/library/busybox:latest
+    type: image
+  - source: alpine
+    target: registry:5000/library/alpine:stable
+    type: image
+    platform: linux/amd64
+  - source: gcr.io/example/repo
+    target: registry:5000/gcr/example/repo
+    type: repository
+    digestTags: true
+    tags:
+      allow: ["3", "3\\.\\d+", latest]
+      deny: ["3\\.0", ".*-rc$"]
+  - source: ghcr.io/org/app
+    target: ocidir:///srv/app
+    type: repository
+    tagSets:
+      - semverRange: [">=1.0.0 <2.0.0", ">=4"]
+      - allow: ["v[[:digit:]]+"]
+      - allow: ["edge|main"]
+    platforms: [linux/amd64, linux/arm64]
+  - source: registry.example.com:5000
+    target: registry:5000/all
+    type: registry
+    repos: {allow: ["team/.*", "one", "a.c"]}
+  - source: "{{ .Foo }}"
+    target: registry:5000/foo
+    type: image
+"""
+
+
+def imported(text: str, to: str = "") -> tuple[Config, Translation]:
+    translation = translate(text, "theirs.yaml", to)
+    environment = {"HUB_USER": "ada", "HUB_TOKEN": "s3cret"}
+    return parse(translation.text, "ours.yaml", environment), translation
+
+
+def told(mirror: Mirror) -> tuple[str, str]:
+    return str(mirror.source), ", ".join(map(str, mirror.targets))
+
+
+def test_a_file_of_skopeo_goes_where_skopeo_puts_it() -> None:
+    config, translation = imported(SKOPEO, "mirror.local/base")
+    assert translation.tool == "skopeo"
+    digest = "sha256:0000000000000000000000000000000011111111111111111111111111111111"
+    assert [told(mirror) for mirror in config.mirrors] == [
+        ("registry.example.com/busybox", "mirror.local/base/busybox"),
+        ("registry.example.com/team/redis", "mirror.local/base/redis"),
+        (f"registry.example.com/team/redis@{digest}", "mirror.local/base/redis"),
+        ("registry.example.com/nginx", "mirror.local/base/nginx"),
+        ("registry.example.com/node", "mirror.local/base/node"),
+        ("registry.example.com/alpine", "mirror.local/base/alpine"),
+        ("quay.io/coreos/etcd", "mirror.local/base/etcd"),
+    ]
+    tags = [mirror.tags for mirror in config.mirrors]
+    assert [named.tag for named in tags[1].explicit] == ["1.0", "2.0"]
+    assert [tags[3].regex, tags[4].regex] == [r"1\.13\.[12]-alpine-perl", ".*(?:^v|-slim).*"]
+    assert tags[5].semver == ">= 3.12.0"
+    assert config.registries == {
+        "registry.example.com": RegistrySettings(username="john", password="this ${is} a $$ecret$")
+    }
+
+
+def test_what_skopeo_has_and_we_have_not_is_named_in_comments_too() -> None:
+    _, translation = imported(SKOPEO, "mirror.local/base")
+    notes = [(note.line, note.text.partition(" is not ")[0]) for note in translation.notes]
+    assert notes == [(18, "cert-dir"), (20, "tls-verify: false")]
+    for note in translation.notes:
+        assert f"# - {note}\n" in translation.text
+
+
+@pytest.mark.parametrize("to", ["oci:/srv/{registry}/{repository}", "m.local/{repository}"])
+def test_a_destination_with_fields_holds_for_all_of_a_file_of_skopeo(to: str) -> None:
+    config, _ = imported(SKOPEO, to)
+    assert {str(target) for mirror in config.mirrors for target in mirror.targets} == {to}
+
+
+def test_repositories_that_skopeo_lets_overwrite_each_other_are_named() -> None:
+    text = "a.b: {images: {x/redis: []}}\nc.d: {images: {y/redis: []}}\n"
+    (note,) = imported(text, "m.local")[1].notes
+    assert note.text == "c.d/y/redis and a.b/x/redis both go to m.local/redis"
+
+
+def test_a_file_of_regsync_keeps_its_entries() -> None:
+    config, translation = imported(REGSYNC)
+    assert translation.tool == "regsync"
+    assert [told(mirror) for mirror in config.mirrors] == [
+        ("docker.io/library/busybox:latest", "registry:5000/library/busybox"),
+        ("docker.io/library/alpine:latest", "registry:5000/library/alpine:stable"),
+        ("gcr.io/example/repo", "registry:5000/gcr/example/repo"),
+        ("ghcr.io/org/app", "oci:/srv/app"),
+        ("ghcr.io/org/app", "oci:/srv/app"),
+        ("registry.example.com:5000/team/*", "registry:5000/all/{repository}"),
+        ("registry.example.com:5000/one", "registry:5000/all/{repository}"),
+    ]
+    referrers = [mirror.referrers for mirror in config.mirrors]
+    assert referrers == [False, False, True, False, False, False, False]
+    tags = [mirror.tags for mirror in config.mirrors]
+    assert tags[2].regex == r"(?!(?:3\.0|.*-rc$)$)(?:(?:3)|(?:3\.\d+)|(?:latest))"
+    assert (tags[3].semver, tags[4].regex) == (">=1.0.0 <2.0.0 || >=4", "edge|main")
+    assert [len(mirror.platforms) for mirror in config.mirrors] == [0, 1, 0, 2, 2, 0, 0]
+    assert config.registries == {
+        "registry:5000": RegistrySettings(plain_http=True, requests_per_second=2.5),
+        "docker.io": RegistrySettings(
+            username="ada",
+            password="s3cret",
+            mirrors=("cache:5000/hub",),
+            max_concurrency=3,
+        ),
+    }
+
+
+def test_what_regsync_has_and_we_have_not_is_named_with_its_line() -> None:
+    _, translation = imported(REGSYNC)
+    assert [(note.line, note.text.partition(":")[0]) for note in translation.notes] == [
+        (15, "tls"),
+        (17, "parallel"),
+        (18, "interval"),
+        (27, "platform"),
+        (40, "tags are left out"),
+        (43, "repos a.c is left out"),
+        (47, "{{ .Foo }} is left out"),
+    ]
+
+
+def test_an_entry_that_cannot_be_said_is_left_out_and_never_widened() -> None:
+    config, translation = imported(
+        "sync:\n"
+        "  - {source: a.b/c, target: m.x/c, type: repository, tags: {allow: ['(?i)[2']}}\n"
+        "  - {source: a.b/d, target: m.x/d, type: repository, tags: {semverRange: ['!=1']}}\n"
+        "  - {source: a.b, target: m.x, type: registry, repos: {deny: [x]}}\n"
+        "  - {source: 'ocidir://x', target: m.x/e, type: image}\n"
+        "  - {source: a.b/f, target: m.x/f, type: image}\n"
+        "  - {source: a.b/g, target: m.x/g}\n"
+    )
+    assert [str(mirror.source) for mirror in config.mirrors] == ["a.b/f:latest"]
+    assert [note.line for note in translation.notes] == [2, 3, 4, 5, 7]
+
+
+@pytest.mark.parametrize(
+    ("text", "to", "message"),
+    [
+        (SKOPEO, "", "where images go is on skopeo's command line"),
+        (REGSYNC, "m.local", "a regsync file says where images go"),
+        ("mirrors: [{from: a.b/c, to: d.e/f}]\n", "", "is ocimirror's own already"),
+        ("a: 1\n", "", "is neither"),
+        ("- a\n", "", "is neither"),
+        ("sync: []\n", "", "nothing in theirs.yaml can be carried over: it has no images"),
+        ("sync: [{source: A, target: b.c/d, type: image}]\n", "", "line 1: A is left out"),
+        ("a: &b {images: {}}\nc: *b\n", "m.local", "is an anchor, and none are read"),
+        ("a: [\n", "", "not YAML"),
+    ],
+)
+def test_what_cannot_be_translated_at_all_is_a_usage_error(
+    text: str, to: str, message: str
+) -> None:
+    with pytest.raises(UsageError) as raised:
+        translate(text, "theirs.yaml", to)
+    assert message in raised.value.message
+
+
+def test_a_line_break_in_another_file_does_not_end_a_comment() -> None:
+    entry = "sync:\n  - {source: a.b/c, target: d.e/c, type: image}\n"
+    _, translation = imported(entry + '"x\\ny": 1\n')
+    assert "# - line 3: x y is not known\n" in translation.text
