@@ -2,10 +2,10 @@
 
 `main` is the console script. Commands load when they are used, so that `--version` and a typo
 cost nothing: `transfer` holds pull, push and copy, `look` verify, inspect and list, `care` tag,
-remove, repair and gc, `engines` load and save, `login` login and logout; `serve`, `hosts` and
-`docker_refs` what they are called after, `sync_config` config. `options` are those that all of
-them share, `output` is every line and document that is printed, `receipts` those of engines,
-`progress` the bars.
+remove, repair and gc, `engines` load and save, `login` login and logout; `sync`, `history`,
+`serve`, `hosts` and `docker_refs` what they are called after, `sync_config` config, `lock` verify's
+--lock. `options` are those that all of them share, `output` is every line and document that is
+printed, `receipts` those of engines, `progress` the bars.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ import click
 from ocimirror import __version__
 
 _COMMANDS = {
-    "sync": "ocimirror.cli.sync",
-    "sync-merge": "ocimirror.cli.sync",
     "pull": "ocimirror.cli.transfer",
     "push": "ocimirror.cli.transfer",
     "copy": "ocimirror.cli.transfer",
+    "sync": "ocimirror.cli.sync",
+    "sync-merge": "ocimirror.cli.sync",
+    "config": "ocimirror.cli.sync_config",
+    "history": "ocimirror.cli.history",
     "verify": "ocimirror.cli.look",
     "inspect": "ocimirror.cli.look",
     "list": "ocimirror.cli.look",
@@ -38,7 +40,6 @@ _COMMANDS = {
     "docker-refs": "ocimirror.cli.docker_refs",
     "login": "ocimirror.cli.login",
     "logout": "ocimirror.cli.login",
-    "config": "ocimirror.cli.sync_config",
     "completion": "ocimirror.cli.completion",
 }
 

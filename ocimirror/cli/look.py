@@ -22,8 +22,14 @@ if TYPE_CHECKING:
 @click.command(
     "verify", short_help="Hash everything again and report every fault.", no_args_is_help=True
 )
-@click.argument("location")
+@click.argument("location", default="")
 @option("--deep", is_flag=True, help="Of a registry's image, download and hash the blobs too.")
+@option(
+    "--lock",
+    "lock_file",
+    metavar="FILE",
+    help="Compare the images of a lock file: with LOCATION, or without it with their sources.",
+)
 @option(
     "--in",
     "engine",
@@ -35,6 +41,7 @@ if TYPE_CHECKING:
 def verify_command(
     location: str,
     deep: bool,
+    lock_file: str | None,
     engine: Any,
     host: str,
     namespace: str,
@@ -53,10 +60,17 @@ def verify_command(
       ocimirror verify oci:./layout:docker.io/library/alpine:3.19
       ocimirror verify docker://registry.example.com/alpine:3.19 --deep
       ocimirror verify ./layout --in cri --require index
+      ocimirror verify --lock ocimirror.lock docker://registry.example.com
     """
     from ocimirror.workflows.places import parse_location
     from ocimirror.workflows.verify import verify
 
+    if lock_file and not engine:
+        from ocimirror.cli.lock import verify_lock
+
+        return verify_lock(lock_file, location, settings_from(options, writes=False), deep=deep)
+    if not location or lock_file:
+        raise click.UsageError("--lock and --in exclude each other" if location else "no LOCATION")
     where = parse_location(location)
     settings = settings_from(options, writes=False)
     if engine:

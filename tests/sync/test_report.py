@@ -5,7 +5,6 @@ from __future__ import annotations
 import html.parser
 import json
 import re
-import shutil
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,6 +25,7 @@ from ocimirror.sync.metrics import metrics
 from ocimirror.sync.report import Failure, ImageResult, Report, Status
 from ocimirror.sync.table import MAX_LINES, attrition_lines, lines
 from ocimirror.workflows.report_page import page
+from tests.support.programs import require_program
 
 NIGHT = datetime(2026, 1, 31, 2, 0, tzinfo=UTC)
 A, B = Digest.of(b"a"), Digest.of(b"b")
@@ -380,13 +380,12 @@ def test_the_page_of_a_large_mirror_is_bounded() -> None:
     assert "and 2400 more" in shown
 
 
-@pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium")
 def test_a_browser_shows_the_page(tmp_path: Path) -> None:
     replace_file(str(tmp_path / "report.html"), page(night()).encode(errors="strict"))
     shot = tmp_path / "shot.png"
     subprocess.run(
         [
-            "chromium",
+            require_program("chromium", "chromium"),
             "--headless",
             "--no-sandbox",
             "--disable-gpu",

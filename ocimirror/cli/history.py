@@ -1,0 +1,72 @@
+"""history: what a tag stood for, and when."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ocimirror.cli import output
+from ocimirror.cli.options import option, settings_from, shared
+
+if TYPE_CHECKING:
+    from ocimirror.sync.state import Span
+
+
+@click.command("history", short_help="Show what a tag stood for, and when.", no_args_is_help=True)
+@click.argument("reference")
+@option(
+    "--state",
+    "path",
+    metavar="FILE",
+    default="ocimirror.state",
+    show_default=True,
+    help="What sync keeps.",
+)
+@shared
+def history_command(reference: str, path: str, **options: Any) -> int:
+    """Show what a tag stood for, and when sync saw it so, the oldest first.
+
+    REFERENCE is a tag that is mirrored, or the tag that it is mirrored to.
+
+    \b
+    Examples:
+      ocimirror history docker.io/library/alpine:3.19
+      ocimirror history registry.example.com/library/alpine:3.19 --json
+    """
+    from ocimirror.errors import NotFound
+    from ocimirror.model.reference import Location, Reference
+    from ocimirror.sync.record import time_text
+    from ocimirror.sync.state import State
+
+    asked = Reference.parse(reference.removeprefix("docker://")).readable()
+    settings = settings_from(options, writes=False)
+    name = str(Location("docker", reference=asked))
+    with State(path, read_only=True) as state:
+        sources = [name] if state.history(name) else state.sources_of(name)
+        histories = {source: state.history(source) for source in sources}
+    if not any(histories.values()):
+        raise NotFound(f"{path} knows nothing of {name}: no sync has seen it")
+    if settings.json:
+        images = [
+            {"source": source, "history": [_document(span) for span in spans]}
+            for source, spans in histories.items()
+        ]
+        output.document("history", 0, {"images": images})
+        return 0
+    for source, spans in histories.items():
+        output.line(source)
+        for span in spans:
+            times = f"{time_text(span.since)}  {time_text(span.until)}"
+            output.line(f"  {times}  {span.digest}")
+    return 0
+
+
+def _document(span: Span) -> dict[str, object]:
+    from ocimirror.sync.record import time_text
+
+    return {
+        "digest": str(span.digest),
+        "first_seen": time_text(span.since),
+        "last_seen": time_text(span.until),
+    }
