@@ -25,6 +25,7 @@ ABANDONED_S = 60
 _KEPT_S = 7 * 24 * 3600
 WORTH_KEEPING_BYTES = 1024 * 1024
 PARTIAL = ".partial"
+_TEMPORARY = ".ocimirror-new"
 
 
 @functools.cache
@@ -256,10 +257,10 @@ def replace_file(path: str, content: bytes, *, durable: bool = True) -> None:
     path = os.path.realpath(path)
     directory, name = os.path.split(path)
     os_layer = OsLayer()
-    begin = f".{name[:100]}."
-    with storage_errors(f"cannot write {path}"):
-        remove_abandoned(directory, begin=begin)
-    temporary = os.path.join(directory, f"{begin}{secrets.token_hex(8)}")
+    begin = f".{name[:40]}."
+    with contextlib.suppress(OSError):
+        remove_abandoned(directory, begin=begin, end=_TEMPORARY)
+    temporary = os.path.join(directory, f"{begin}{secrets.token_hex(8)}{_TEMPORARY}")
     with NewFile(os_layer, temporary, path, durable=durable) as file:
         file.write(content)
         file.commit()
@@ -268,7 +269,9 @@ def replace_file(path: str, content: bytes, *, durable: bool = True) -> None:
             os_layer.sync_directory(directory)
 
 
-def remove_abandoned(directory: str, *, new_s: float = ABANDONED_S, begin: str = "") -> None:
+def remove_abandoned(
+    directory: str, *, new_s: float = ABANDONED_S, begin: str = "", end: str = ""
+) -> None:
     """Remove the temporary files in a directory whose writers are dead.
 
     What a next try can continue stays for a week.
@@ -276,10 +279,10 @@ def remove_abandoned(directory: str, *, new_s: float = ABANDONED_S, begin: str =
     Args:
         directory: where they are.
         new_s: a file younger than this is perhaps not locked yet, and stays.
-        begin: what the names of temporary files begin with, where there are others.
+        begin, end: of the names of temporary files, where there are others.
     """
     for entry in os.scandir(directory):
-        if not entry.name.startswith(begin):
+        if not (entry.name.startswith(begin) and entry.name.endswith(end)):
             continue
         with contextlib.suppress(OSError):
             age_s = time.time() - entry.stat(follow_symlinks=False).st_mtime

@@ -9,6 +9,7 @@ from typing import TypeVar, cast
 from ocimirror.errors import InvalidReference, MalformedManifest, UsageError
 from ocimirror.model import strictjson
 from ocimirror.model.digest import Digest
+from ocimirror.sync.inputs import content_of
 from ocimirror.sync.record import parse_time, time_text
 from ocimirror.sync.report import (
     STATUSES,
@@ -78,6 +79,16 @@ def parse(raw: bytes, what: str) -> Report:
         return _parsed(strictjson.loads(raw, "it"))
     except (MalformedManifest, InvalidReference) as error:
         raise UsageError(f"{what} is no report of a sync: {error.message}") from error
+
+
+def read(path: str) -> Report:
+    """Read a file that holds such a document.
+
+    Raises:
+        UsageError: there is none, or it is no report of a sync.
+        LocalStorageError: it cannot be read.
+    """
+    return parse(content_of(path, "report", MAX_SIZE_BYTES), path)
 
 
 def merge(reports: Iterable[Report]) -> Report:

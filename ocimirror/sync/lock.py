@@ -8,9 +8,7 @@ cap, as strict JSON, refused as a whole where anything in it is not what we writ
 from __future__ import annotations
 
 import json
-import os
 import re
-import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -20,14 +18,13 @@ from ocimirror.errors import (
     InvalidReference,
     LockConflict,
     MalformedManifest,
-    UsageError,
-    storage_error,
 )
 from ocimirror.model import strictjson
 from ocimirror.model.digest import Digest
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location
 from ocimirror.stores.atomic import replace_file
+from ocimirror.sync.inputs import content_of
 from ocimirror.sync.record import ImageRecord, parse_time, time_text
 
 DEFAULT_NAME = "ocimirror.lock"
@@ -110,11 +107,11 @@ class LockFile:
         """Read a lock file; nothing of it is believed unless all of it is valid.
 
         Raises:
-            UsageError: there is no such file.
-            DamagedLockFile: it is no lock file, or one of more than 256 MiB.
+            UsageError: there is no such file, or it has more than 256 MiB.
+            DamagedLockFile: it is no lock file.
             LocalStorageError: it cannot be read.
         """
-        return cls.parse(_content(path), path)
+        return cls.parse(content_of(path, "lock file", MAX_SIZE_BYTES), path)
 
     def write(self, path: str, *, durable: bool = True) -> None:
         """Replace the file, atomically.
@@ -224,28 +221,6 @@ def _text(value: object) -> str:
 
 
 # --- reading ------------------------------------------------------------------------------------
-
-
-def _content(path: str) -> bytes:
-    # (A link is followed: a ConfigMap is mounted as links.)
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError as error:
-        raise UsageError(f"there is no lock file {path}") from error
-    except OSError as error:
-        raise storage_error(error, f"cannot read {path}") from error
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise DamagedLockFile(f"{path} is not a regular file")
-        with os.fdopen(os.dup(fd), "rb") as file:
-            raw = file.read(MAX_SIZE_BYTES + 1)
-    except OSError as error:
-        raise storage_error(error, f"cannot read {path}") from error
-    finally:
-        os.close(fd)
-    if len(raw) > MAX_SIZE_BYTES:
-        raise DamagedLockFile(f"{path} is larger than {MAX_SIZE_BYTES} bytes")
-    return raw
 
 
 def _parsed(raw: bytes, what: str) -> dict[str, ImageRecord]:

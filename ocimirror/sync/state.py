@@ -15,6 +15,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from time import monotonic
 from types import TracebackType
 from typing import Any
 
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_NAME = "ocimirror.state"
 _BATCH = 2000
+_BATCH_S = 5.0
 
 _SCHEMA = """
 CREATE TABLE complete (
@@ -86,7 +88,7 @@ class Created:
     Attributes:
         digest: what it was named for when this mirror last moved it.
         time: when it was made.
-        last_seen: when its source was last there.
+        last_seen: when its source was last seen to stand for anything.
     """
 
     target: str
@@ -115,7 +117,8 @@ class State:
 
     Every method may be called from any thread; calls wait for one another. What is written is
     seen by the methods of this object at once, by others and after a crash once it is committed:
-    by `commit`, by `close`, and after each 2000 writes. A killed run loses what was not.
+    by `commit`, by `close`, and by a write that comes after 2000 others or 5 seconds. A killed run
+    loses what was not.
 
     Args:
         path: of the file; a lock beside it is called `<path>.lock`.
@@ -134,6 +137,7 @@ class State:
         self._guard = threading.RLock()
         self._lock: FileLock | None = None
         self._uncommitted = 0
+        self._committed_at = monotonic()
         self._closed = False
         if read_only:
             self._connection = open_to_read(path)
@@ -355,7 +359,7 @@ class State:
                 self._connection.execute("BEGIN IMMEDIATE")
             self._connection.execute(statement, values)
             self._uncommitted += 1
-            if self._uncommitted >= _BATCH:
+            if self._uncommitted >= _BATCH or monotonic() - self._committed_at >= _BATCH_S:
                 self._commit()
 
     def _commit(self) -> None:
@@ -363,6 +367,7 @@ class State:
             if self._connection.in_transaction:
                 self._connection.execute("COMMIT")
             self._uncommitted = 0
+            self._committed_at = monotonic()
 
 
 def _seconds(time: datetime) -> int:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
-from ocimirror.errors import InvalidReference, NotFound, OciMirrorError, UsageError
+from ocimirror.errors import InvalidReference, NotFound, OciMirrorError, RemoteError, UsageError
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.reference import Location, Reference
@@ -112,10 +112,15 @@ def verify_lock(
         return _compare(lock, _at_sources(places), jobs, at_source=True)
     if text.startswith("docker://"):
         report = _compare(lock, _at_registry(text, places), jobs, at_source=False)
-        for image in report.images:
-            if image.state in ("kept", "incomplete"):
-                location = _by_digest(image)
-                _add(report.content, verify(location, places, deep=deep, jobs=jobs, stop=stop))
+        for number, image in enumerate(report.images):
+            if image.state not in ("kept", "incomplete"):
+                continue
+            try:
+                content = verify(_by_digest(image), places, deep=deep, jobs=jobs, stop=stop)
+            except RemoteError as error:
+                report.images[number] = replace(image, state="failed", error=error)
+            else:
+                _add(report.content, content)
         return report
     location = parse_location(text)
     if location.read_name:
@@ -189,19 +194,20 @@ def _compared(record: ImageRecord, places: list[_Place], *, at_source: bool) -> 
     """Return what the first place with the digest has, else what the likeliest of them has."""
     other: Compared | None = None
     for place in places:
+        shown = str(place.location)
         try:
             root = place.source.resolve(place.name)
+            same = root.digest == record.digest
+            missing = _missing(record, root, place.source) if same and not at_source else ""
         except NotFound:
             continue
         except OciMirrorError as error:
-            other = other or Compared(record, "failed", str(place.location), error=error)
+            other = other or Compared(record, "failed", shown, error=error)
             continue
-        if root.digest != record.digest:
-            other = other or Compared(record, "moved", str(place.location), root.digest)
-            continue
-        missing = "" if at_source else _missing(record, root, place.source)
-        state: State = "incomplete" if missing else "kept"
-        return Compared(record, state, str(place.location), root.digest, missing)
+        if same:
+            state: State = "incomplete" if missing else "kept"
+            return Compared(record, state, shown, root.digest, missing)
+        other = other or Compared(record, "moved", shown, root.digest)
     return other or Compared(record, "absent", str(places[0].location) if places else "")
 
 

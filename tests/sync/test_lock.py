@@ -190,9 +190,9 @@ def test_a_file_that_is_none_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no lock file"):
         LockFile.read(str(tmp_path / "absent"))
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(DamagedLockFile, match="not a regular file"):
+    with pytest.raises(UsageError, match="not a regular file"):
         LockFile.read(str(tmp_path / "fifo"))
-    with pytest.raises(DamagedLockFile, match="not a regular file"):
+    with pytest.raises(UsageError, match="not a regular file"):
         LockFile.read(str(tmp_path))
 
 
@@ -200,7 +200,7 @@ def test_a_file_without_end_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "large"
     with path.open("wb") as file:
         file.truncate(256 * 1024 * 1024 + 1)
-    with pytest.raises(DamagedLockFile, match="larger"):
+    with pytest.raises(UsageError, match="larger"):
         LockFile.read(str(path))
 
 
@@ -297,5 +297,23 @@ def test_a_writer_that_is_killed_leaves_the_old_file_or_the_new_one(tmp_path: Pa
     assert sizes <= {300, 301}
     for left in tmp_path.iterdir():
         os.utime(left, (0, 0))
+    swap = tmp_path / ".ocimirror.lock.swp"
+    swap.touch()
+    os.utime(swap, (0, 0))
     many(3).write(str(path))
+    assert sorted(os.listdir(tmp_path)) == [".ocimirror.lock.swp", "ocimirror.lock"]
+
+
+def test_two_writers_leave_one_of_their_files_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "ocimirror.lock"
+    script = (
+        "import sys; from tests.sync.test_lock import many; lock = many(int(sys.argv[2]))\n"
+        "for _ in range(30): lock.write(sys.argv[1], durable=False)"
+    )
+    writers = [
+        subprocess.Popen([sys.executable, "-c", script, path, str(count)], cwd=ROOT)
+        for count in (100, 200)
+    ]
+    assert [writer.wait(60) for writer in writers] == [0, 0]
+    assert len(LockFile.read(str(path))) in (100, 200)
     assert os.listdir(tmp_path) == ["ocimirror.lock"]

@@ -20,7 +20,7 @@ from ocimirror.errors import (
 )
 from ocimirror.model.digest import Digest
 from ocimirror.stores.atomic import replace_file
-from ocimirror.sync.document import document, merge, parse
+from ocimirror.sync.document import document, merge, parse, read
 from ocimirror.sync.metrics import metrics
 from ocimirror.sync.report import Failure, ImageResult, Report, Status
 from ocimirror.sync.table import MAX_LINES, attrition_lines, lines
@@ -197,8 +197,10 @@ def test_the_document_has_the_keys_of_a_copying_command_and_those_of_a_sync() ->
 # --- shards ------------------------------------------------------------------------------------
 
 
-def test_a_document_is_read_back_as_the_report_that_it_was() -> None:
-    assert parse(json.dumps(document(night())).encode(), "report.json") == night()
+def test_a_document_is_read_back_as_the_report_that_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(document(night())))
+    assert read(str(path)) == night()
 
 
 @pytest.mark.parametrize(
