@@ -220,29 +220,42 @@ def _version(files: Sequence[str]) -> list[object]:
     return found
 
 
-@click.command("sync-merge", short_help="Join the lock files of shards.", no_args_is_help=True)
+@click.command("sync-merge", short_help="Join what shards of a sync wrote.", no_args_is_help=True)
 @click.argument("locks", nargs=-1, required=True, metavar="LOCK...")
 @option("--output", "joined", metavar="FILE", required=True, help="The lock file to write.")
+@option("--report", "reports", metavar="FILE", multiple=True, help="A shard's --json (repeatable).")
 @shared
-def sync_merge_command(locks: tuple[str, ...], joined: str, **options: Any) -> int:
-    """Join the lock files of shards into the one that a single run would have written.
+def sync_merge_command(
+    locks: tuple[str, ...], joined: str, reports: tuple[str, ...], **options: Any
+) -> int:
+    """Join the lock files, and the reports, of shards into what a single run would have written.
 
-    Two that say different things of one source are refused.
+    Lock files that say different things of one source are refused.
 
     \b
     Examples:
       ocimirror sync-merge shard-1.lock shard-2.lock --output ocimirror.lock
+      ocimirror sync-merge *.lock --output all.lock --report 1.json --report 2.json --json
     """
+    from ocimirror.sync import document
     from ocimirror.sync.lock import LockFile, merge
+    from ocimirror.sync.table import lines
 
     settings = settings_from(options, writes=False)
     whole = merge(LockFile.read(path) for path in locks)
+    told = document.merge(document.read(path) for path in reports) if reports else None
     whole.write(joined)
     if settings.json:
-        output.document("sync-merge", 0, {"images": len(whole)})
+        output.document(
+            "sync-merge",
+            0,
+            {"lock": len(whole), "report": document.document(told) if told else None},
+        )
     elif not settings.quiet:
         output.line(f"{joined}: {len(whole)} images of {len(locks)} lock files")
-    return 0
+        for line in lines(told) if told else ():
+            output.line(line)
+    return told.exit_code if told else 0
 
 
 def _lock(path: str, *, needed: bool) -> LockFile:

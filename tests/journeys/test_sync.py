@@ -111,6 +111,11 @@ def test_three_nights(docker_registry, registry, proxy, configure, repository) -
     }
     assert docker_registry.get_manifest(f"mirror/{repository}", "1.0") == SCHEMA2.raw
     assert docker_registry.get_manifest(f"mirror/{repository}", "1.2") == SCHEMA2.raw
+    state = ["--state", str(file.with_name("ocimirror.state")), "--json"]
+    history = ocimirror("history", f"{front.host}/{repository}:1.0", *state)
+    assert history.code == 0, history.stderr
+    assert SINGLE.root in history.stdout
+    assert SCHEMA2.root in history.stdout
 
 
 def test_three_targets_cost_one_download(
@@ -272,15 +277,20 @@ def test_shards_together_do_what_one_run_would(registry, configure, repository, 
         f"  - from: {registry.host}/{repository}/app{number}\n" for number in range(6)
     )
     file = configure(f"to: oci:one\nmirrors:\n{entries}")
-    locks = []
+    locks, reports = [], []
     for number in (1, 2, 3):
         lock, state = tmp_path / f"{number}.lock", tmp_path / f"{number}.state"
         result = sync(file, "--shard", f"{number}/3", "--lock", lock, "--state", state)
         assert result.code == 0
         assert len(result.document["images"]) < 6
+        report = tmp_path / f"{number}.json"
+        report.write_bytes(result.raw)
         locks.append(lock)
+        reports += ["--report", report]
     joined = tmp_path / "joined.lock"
-    assert ocimirror("sync-merge", *locks, "--output", joined).code == 0
+    merged = ocimirror("sync-merge", *locks, "--output", joined, *reports, "--json")
+    assert merged.code == 0
+    assert merged.document["report"]["totals"]["copied"] == 6
     assert sync(file).code == 0
     one = json.loads(file.with_name("ocimirror.lock").read_text())["images"]
     assert [i["digest"] for i in json.loads(joined.read_text())["images"]] == [
