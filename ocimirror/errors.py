@@ -178,6 +178,10 @@ class TokenServiceUnavailable(RegistryUnavailable):
     default_advice = "The registry itself answered; its token service did not. Try again later."
 
 
+class NotReached(RemoteError):
+    """A run ended before it came to this; the next one goes on there."""
+
+
 class RegistryRefused(RemoteError):
     """A registry gave an answer that trying again will not change."""
 

@@ -204,7 +204,7 @@ def test_a_second_run_at_the_same_time_exits_7(registry, proxy, configure, repos
 def test_what_a_deadline_leaves_is_deferred_lowest_priority_last(
     registry, proxy, configure, repository
 ) -> None:
-    offer(registry, f"{repository}/low", "1.0", SINGLE)
+    offer(registry, f"{repository}/low", "1.0", images.odd_bytes())  # (no layer in common)
     offer(registry, f"{repository}/high", "1.0", SCHEMA2)
     front = proxy(registry, Rule("GET", "/low/blobs/", Stall(3600)))
     file = configure(
@@ -282,7 +282,7 @@ def test_shards_together_do_what_one_run_would(registry, configure, repository, 
         lock, state = tmp_path / f"{number}.lock", tmp_path / f"{number}.state"
         result = sync(file, "--shard", f"{number}/3", "--lock", lock, "--state", state)
         assert result.code == 0
-        assert len(result.document["images"]) < 6
+        assert len(result.document["images"]) == len(result.document["entries"]) < 6
         report = tmp_path / f"{number}.json"
         report.write_bytes(result.raw)
         locks.append(lock)
@@ -335,3 +335,16 @@ def test_a_running_sync_loads_a_new_configuration_and_keeps_the_old_one_for_a_ba
     assert process.returncode == 143
     assert time.monotonic() - began < 5
     assert "stays in force" in said
+
+
+def test_a_deadline_before_the_listing_is_no_success(
+    registry, proxy, configure, repository
+) -> None:
+    offer(registry, repository, "1.0", SINGLE)
+    front = proxy(registry, Rule("GET", "/tags/list", Stall(3600)))
+    file = configure(f"mirrors:\n  - from: {front.host}/{repository}\n    to: oci:one\n")
+    result = sync(file, "--deadline", "1s")
+    assert result.code == 3
+    (entry,) = result.document["entries"]
+    assert entry["status"] == "failed"
+    assert entry["last_success"] is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -14,6 +14,7 @@ from ocimirror.errors import (
     IntegrityError,
     Interrupted,
     NotFound,
+    NotReached,
     OciMirrorError,
     RegistryRefused,
     SourceMoved,
@@ -105,6 +106,7 @@ class _Run:
         self._records: dict[str, ImageRecord] = {}
         self._sources: dict[str, Source] = {}
         self._listed: set[str] = set()
+        self._told: set[str] = set()
         self._unreached: set[str] = set()
         self._absent: set[str] = set()
         self._names = _names(config.mirrors)
@@ -116,8 +118,10 @@ class _Run:
             targets = [str(target) for target in mirror.targets]
             self._report.begin_entry(name, str(mirror.source), targets, successes.get(name))
         with self._until_the_deadline():
-            with suppress(Interrupted):
+            try:
                 self._work()
+            except Interrupted:
+                self._defer_what_was_not_listed()
         self._keep_what_was_not_looked_at()
         self._end(number)
         return Night(self._report, tuple(self._records.values()))
@@ -221,12 +225,25 @@ class _Run:
             self._state.saw(name, digest, self._now)
         return known or self._now
 
+    def _defer_what_was_not_listed(self) -> None:
+        for name in self._names:
+            if name not in self._told:
+                self._report.fail_entry(name, NotReached("the run ended before it was listed"))
+
     def _keep_what_was_not_looked_at(self) -> None:
         """What was not listed tonight, or not reached, is still what it was; the rest is gone."""
         for record in self._previous:
             reference = Reference.parse(record.source.removeprefix("docker://"))
-            if reference.name not in self._listed or record.source in self._unreached:
+            looked_at = reference.name in self._listed and record.source not in self._unreached
+            if not looked_at and self._is_configured(reference):
                 self._records.setdefault(record.source, record)
+
+    def _is_configured(self, reference: Reference) -> bool:
+        return any(
+            mirror.source.registry == reference.registry
+            and mirror.source.matches(reference.repository)
+            for mirror in self._config.mirrors
+        )
 
     def _tell_of_listings(self, found: SyncPlan) -> None:
         for listing in found.listings:
@@ -235,9 +252,14 @@ class _Run:
                 self._report.fail_entry(name, listing.error)
             else:
                 self._listed.add(listing.repository)
+            self._told.add(name)
             for dropped in listing.selection.dropped if listing.selection else ():
                 source = f"docker://{listing.repository}:{dropped.tag}"
                 self._report.drop(name, source, dropped.filter, dropped.reason)
+        if self._options.chosen != Chosen():
+            # (What is another shard's was not done here, and is not reported as done.)
+            mine = [entry for entry in self._report.entries if entry.name in self._told]
+            self._report.entries[:] = mine
 
     # --- the lock ------------------------------------------------------------------------------
 
