@@ -80,8 +80,15 @@ class ImageResult:
         return (
             self.status in ("copied", "planned")
             and self.previous is not None
+            and self.digest is not None
             and self.previous != self.digest
         )
+
+    @property
+    def goes(self) -> bool:
+        """Whether the target is pruned, or in a dry run would be: nothing takes its place."""
+        planned = self.status == "planned" and self.digest is None and self.previous is not None
+        return planned or self.status == "pruned"
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,7 +138,7 @@ def _moves(report: Report) -> Html:
 
 
 def _changes(report: Report) -> Html:
-    found = [image for image in report.images if image.status in ("copied", "planned")]
+    found = [i for i in report.images if i.status in ("copied", "planned") and not i.goes]
     rows = [
         (
             _way(image.source, image.target),
@@ -176,15 +176,16 @@ def _entry(entry: Entry, totals: Totals, used: Iterable[str]) -> tuple[Content, 
 
 
 def _waiting(report: Report) -> Html:
+    deferred = [image for image in report.images if image.status == "deferred"]
+    pruned = [image for image in report.images if image.goes]
     return join(
-        _listed("Deferred: there was no time left", report, "deferred"),
-        _listed("Pruned: gone from the source", report, "pruned"),
+        _listed("Deferred: there was no time left", deferred),
+        _listed("To be pruned" if report.dry_run else "Pruned: gone from the source", pruned),
     )
 
 
-def _listed(title: str, report: Report, status: str) -> Html:
-    found: Sequence[ImageResult] = [i for i in report.images if i.status == status]
-    rows = [(_way(i.source, i.target), _digest(i.digest)) for i in found[:ROWS]]
+def _listed(title: str, found: Sequence[ImageResult]) -> Html:
+    rows = [(_way(i.source, i.target), _digest(i.digest or i.previous)) for i in found[:ROWS]]
     return _section(title, ("image", "digest"), rows, len(found))
 
 

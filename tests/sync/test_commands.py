@@ -251,6 +251,36 @@ def test_what_does_not_go_together_is_2(mirror: Mirror, tmp_path: Path) -> None:
     assert (refused.code, refused.document["error"]["code"]) == (2, "damaged_lock_file")
 
 
+def test_what_a_sync_wrote_is_verified_and_told(mirror: Mirror, tmp_path: Path) -> None:
+    config, layout = tmp_path / "sync.yaml", tmp_path / "layout"
+    config.write_text(
+        "mirrors:\n"
+        f"  - {{from: {mirror.host}/one/app, to: '{mirror.host}/mirror/one/app'}}\n"
+        f"  - {{from: {mirror.host}/one/app, to: 'oci:{layout}'}}\n"
+    )
+    mirror.lock.unlink()
+    assert ocimirror("sync", config, "--lock", mirror.lock).code == 0
+    first = mirror.lock.read_bytes()
+    images.push(mirror.registry, "one/app", "v1", SINGLE)
+    assert mirror.verify().code == 4
+    for place in (f"docker://{mirror.host}/mirror", layout):
+        assert mirror.verify(place).code == 0
+    assert ocimirror("sync", config, "--lock", mirror.lock).code == 0
+    assert mirror.lock.read_bytes() != first
+    for place in ("", f"docker://{mirror.host}/mirror", layout):
+        assert mirror.verify(*[place] * bool(place)).code == 0
+    told = ocimirror(
+        "history",
+        f"{mirror.host}/mirror/one/app:v1",
+        "--state",
+        tmp_path / "ocimirror.state",
+        "--json",
+    )
+    (image,) = told.document["images"]
+    assert image["source"] == mirror.one.source
+    assert [span["digest"] for span in image["history"]] == [MULTI.root, SINGLE.root]
+
+
 def test_verify_writes_nothing(mirror: Mirror, tmp_path: Path) -> None:
     layout = mirror.layout(tmp_path / "layout")
     shutil.copytree(layout, tmp_path / "before")

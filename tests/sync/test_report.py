@@ -194,6 +194,17 @@ def test_the_document_has_the_keys_of_a_copying_command_and_those_of_a_sync() ->
     }
 
 
+def test_what_would_be_pruned_is_no_move_and_is_not_to_be_copied() -> None:
+    report = Report(NIGHT, dry_run=True)
+    report.begin_entry("alpine", "docker.io/library/alpine", ["oci:x"])
+    report.add(ImageResult("alpine", "docker://quay.io/a:v1", "oci:x:v1", "planned", previous=A))
+    report.add(ImageResult("alpine", "docker://quay.io/a:v2", "oci:x:v2", "planned", A, B))
+    assert [move.target for move in report.moves] == ["oci:x:v2"]
+    text = Tags(page(report)).text
+    assert text.index("oci:x:v2") < text.index("To be pruned") < text.rindex("oci:x:v1")
+    assert text.count("oci:x:v1") == 1
+
+
 # --- shards ------------------------------------------------------------------------------------
 
 
