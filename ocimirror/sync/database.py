@@ -86,8 +86,11 @@ def translated(path: str) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         # (The low byte is the error, the rest its details.)
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        detailed = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+        code = detailed & 0xFF
         what = f"{path}: {error}"
+        if detailed == sqlite3.SQLITE_READONLY_DBMOVED:
+            what = f"{path} was moved or deleted while it was in use"
         if code in _DAMAGED:
             raise _Damaged(str(error)) from error
         if code in _BUSY:

@@ -374,6 +374,18 @@ def test_deleting_the_state_is_allowed(path: str) -> None:
         assert state.find_complete("docker://quay.io/app:v0", TARGET) is None
 
 
+def test_a_state_that_is_deleted_in_the_middle_of_a_run_is_not_written_elsewhere(path: str) -> None:
+    state = State(path)
+    state.saw(SOURCE, A, NIGHT)
+    state.commit()
+    os.unlink(path)
+    with pytest.raises(LocalStorageError, match="was moved or deleted while"):
+        state.saw(SOURCE, B, NIGHT)
+        state.commit()
+    state.close()
+    assert not os.path.exists(path)
+
+
 def test_a_copy_of_the_file_is_a_backup(path: str, tmp_path: Path) -> None:
     fill(path, 3)
     copied = str(tmp_path / "copy")
