@@ -177,7 +177,8 @@ class _Reader:
 def _misdirected(source: SourcePattern, tags: TagRules, targets: tuple[Target, ...]) -> list[str]:
     """Return why these images cannot go there."""
     problems = []
-    for number, target in enumerate(targets):
+    seen: set[Target] = set()
+    for target in targets:
         if source.wildcard and target.scheme == "docker" and "repository" not in target.fields:
             problems.append(f"all repositories of {source} would go to {target}")
         if "tag" not in target.fields and target.scheme == "docker" and len(tags.explicit) != 1:
@@ -185,6 +186,7 @@ def _misdirected(source: SourcePattern, tags: TagRules, targets: tuple[Target, .
         same = target.registry == source.registry and target.template == source.repository
         if same and not source.wildcard:
             problems.append(f"{source} is its own destination")
-        if target in targets[:number]:
+        if target in seen:
             problems.append(f"{target} is there twice")
+        seen.add(target)
     return problems

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -50,16 +51,18 @@ class Selection:
 
 
 def parse_regex(text: str) -> re.Pattern[str]:
-    """Compile a `regex` rule.
+    """Compile a `regex` rule. Not for several threads at once.
 
     Raises:
-        UsageError: too long, or none.
+        UsageError: too long, none, or one that Python warns of: it will mean something else.
     """
     if len(text) > MAX_REGEX:
         raise UsageError(f"a regular expression has at most {MAX_REGEX} characters")
     try:
-        return re.compile(text, re.ASCII)
-    except (re.error, OverflowError, RecursionError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            return re.compile(text, re.ASCII)
+    except (re.error, Warning, OverflowError, RecursionError) as error:
         raise UsageError(f"not a regular expression: {error}: {text!r}") from error
 
 
@@ -96,7 +99,7 @@ def select(
         chosen.keep("exclude", lambda tag: f"matches {excluded(tag)}" if excluded(tag) else "")
     chosen.keep("attachment", lambda tag: "belongs to an image" if is_attachment_tag(tag) else "")
     if rules.regex:
-        pattern = parse_regex(rules.regex)
+        pattern = re.compile(rules.regex, re.ASCII)
         chosen.keep("regex", lambda tag: "" if pattern.fullmatch(tag) else "does not match")
     if rules.semver:
         versions = Range.parse(rules.semver)

@@ -141,7 +141,7 @@ def _step(node: Node, fields: Mapping[str, Node], draft: Draft) -> None:
             draft.entry(node, {**_image(source, target), **shared}, *notes)
         elif kind == "repository":
             to = _layout(target) or _with_host(target)
-            for tags in _tag_sets(fields, draft):
+            for tags in _tag_sets(fields):
                 entry = {"from": source, "to": to, **({"tags": tags} if tags else {})}
                 draft.entry(node, {**entry, **shared}, *notes)
         elif kind == "registry":
@@ -192,17 +192,14 @@ def _image(source: str, target: str) -> Values:
     return {"from": str(image), "to": to.name if same else f"{to.name}:{to.tag}"}
 
 
-def _tag_sets(fields: Mapping[str, Node], draft: Draft) -> list[Values]:
-    """Return the rules of each set; what a set does not say in our words is left out whole."""
+def _tag_sets(fields: Mapping[str, Node]) -> list[Values]:
+    """Return the rules of each set; a tag that is in one of them is mirrored."""
     sets = [fields["tags"]] if "tags" in fields else []
     sets += items(fields.get("tagSets"))
     rules = []
     for one in sets:
         said = pairs(one)
         allow, deny = texts(said.get("allow")), texts(said.get("deny"))
-        if any("[:" in regex for regex in allow + deny):
-            draft.note(one, "tags are left out: a class as [:alpha:] is not known")
-            continue
         tags: Values = {}
         if allow or deny:
             tags["regex"] = literal(_regex(allow, deny))
@@ -235,7 +232,7 @@ def _whole_registry(
     if deny:
         draft.note(node, f"{source} is left out: repos cannot be denied here, only named")
         return
-    for tags in _tag_sets(fields, draft):
+    for tags in _tag_sets(fields):
         for regex in allow:
             match = _REPOSITORIES.fullmatch(regex)
             if match is None:

@@ -104,6 +104,7 @@ class Text(Shape[T]):
         parse: gets the text and the directory; raises UsageError or ValueError.
         pattern: for the schema, a regular expression of ECMA 262.
         longest: characters.
+        secret: findings do not show it.
     """
 
     def __init__(
@@ -113,11 +114,13 @@ class Text(Shape[T]):
         *,
         pattern: str = "",
         longest: int = 1024,
+        secret: bool = False,
     ) -> None:
         self.wanted = wanted
         self._parse = parse
         self._pattern = pattern
         self._longest = longest
+        self._secret = secret
 
     def read(self, node: Node, reading: Reading) -> T:
         """Return what the text stands for."""
@@ -127,10 +130,11 @@ class Text(Shape[T]):
         if found == "nothing":
             raise self.wrong(node, reading)
         if found != "text":
+            shown = "this" if self._secret else node.text[:100]
             raise reading.refuse(
                 node.where,
-                f"{node.text[:100]} without quotes is {found}, and {self.wanted} is wanted",
-                f'Write "{node.text[:100]}".',
+                f"{shown} without quotes is {found}, and {self.wanted} is wanted",
+                "Write it in quotes." if self._secret else f'Write "{shown}".',
             )
         if not 0 < len(node.text) <= self._longest:
             raise reading.refuse(node.where, f"{self.wanted} has 1 to {self._longest} characters")
@@ -308,8 +312,12 @@ class Made(Shape[T], Generic[S, T]):
         self.wanted = shape.wanted
 
     def read(self, node: Node, reading: Reading) -> T:
-        """Return what is made of the value."""
-        return self._make(self._shape.read(node, reading))
+        """Return what is made of the value; UsageError of who makes it becomes a finding."""
+        value = self._shape.read(node, reading)
+        try:
+            return self._make(value)
+        except UsageError as error:
+            raise reading.refuse(node.where, error.message, error.advice) from error
 
     def schema(self) -> Schema:
         """As the shape's."""
@@ -322,5 +330,5 @@ class Made(Shape[T], Generic[S, T]):
 
 def did_you_mean(word: str, known: Several[str]) -> str:
     """Return a hint at what was probably meant, or which words there are."""
-    close = difflib.get_close_matches(word.lower(), known, 1, 0.6)
+    close = difflib.get_close_matches(word[:50].lower(), known, 1, 0.6)
     return f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(known)}."

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ocimirror.errors import UsageError
-from ocimirror.sync.drafts import Draft, Values, items, literal, pairs, text_of, texts
+from ocimirror.sync.drafts import Draft, Values, literal, pairs, text_of, texts
 from ocimirror.sync.patterns import Target
-from ocimirror.sync.yamlfile import Node
+from ocimirror.sync.shapes import kind
+from ocimirror.sync.yamlfile import Node, Scalar
 
 _KINDS = ("images", "images-by-tag-regex", "images-by-semver")
 _INSECURE = (
@@ -45,8 +46,8 @@ def _collisions(top: Mapping[str, Node], draft: Draft, to: str) -> None:
     """Name repositories whose images overwrite each other's, as they do with skopeo."""
     seen: dict[str, str] = {}
     for host, node in top.items():
-        for kind in _KINDS:
-            for repository, value in pairs(pairs(node).get(kind)).items():
+        for key in _KINDS:
+            for repository, value in pairs(pairs(node).get(key)).items():
                 source, destination = f"{host}/{repository}", _destination(to, repository)
                 other = seen.setdefault(destination, source)
                 if other != source:
@@ -79,7 +80,7 @@ def _registry(host: str, node: Node, draft: Draft, to: str) -> None:
 
 
 def _images(source: str, node: Node, draft: Draft, to: str) -> None:
-    refs = texts(node) if items(node) else []
+    refs = [] if isinstance(node, Scalar) and kind(node) == "nothing" else texts(node)
     tags = [ref for ref in refs if ":" not in ref]
     if tags or not refs:
         draft.entry(node, _entry(source, to, [literal(tag) for tag in tags]))

@@ -150,6 +150,11 @@ def _rules(fields: Fields) -> TagRules:
 
 
 def _explicit(tags: tuple[NamedTag, ...]) -> TagRules:
+    seen: set[str] = set()
+    for named in tags:
+        if named.tag in seen:
+            raise UsageError(f"{named.tag} is in the list twice")
+        seen.add(named.tag)
     return TagRules(explicit=tags)
 
 
@@ -229,6 +234,7 @@ ENTRY = Record(
         "source": "It is called from.",
         "target": "It is called to.",
         "destination": "It is called to.",
+        "<<": "What entries share can stand once at the top level.",
         "type": "A source with a tag is one image, without one a repository.",
     },
 )
@@ -253,7 +259,7 @@ _AUTH_FILE: Key[Path | None] = Key("file", _PATH, None, "As docker or podman log
 _USERNAME = Key("username", Text("a user name", _as_is), "", "Who we are.")
 _PASSWORD = Key(
     "password",
-    Text("a password", _as_is, longest=64 * 1024),
+    Text("a password", _as_is, longest=64 * 1024, secret=True),
     "",
     "From the environment, as ${PASSWORD}.",
 )

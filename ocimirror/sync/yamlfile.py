@@ -19,6 +19,7 @@ MAX_FILE_BYTES = 4 * 1024 * 1024
 MAX_DEPTH = 16
 MAX_NODES = 500_000
 MAX_VALUE = 64 * 1024
+MAX_KEY = 1024
 _MAX_FINDINGS = 500
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _VARIABLE = re.compile(r"\$(?:(\$)|\{([A-Za-z_][A-Za-z0-9_]*)(?:(:-)([^{}]*))?\}|(\{))", re.ASCII)
@@ -246,6 +247,8 @@ class _Builder:
             elif key.text in pairs:
                 first = pairs[key.text][0].where.line
                 self._findings.add(key.where, f"{key.text!r} is here twice, first in line {first}")
+            elif len(key.text) > MAX_KEY:
+                self._findings.add(key.where, f"a key of more than {MAX_KEY} characters")
             elif not key.broken:
                 pairs[key.text] = key, value
         return tuple(pairs.values())

@@ -237,6 +237,9 @@ def test_a_secret_is_not_shown_where_it_is_wrong(faults: Faults) -> None:
     found = faults(ENTRY + "    priority: ${SECRET}\n    sparse: ${SECRET}\n", SECRET="hunter2")
     assert len(found) == 2
     assert "hunter2" not in str(found)
+    host = ENTRY + "registries: {a.b: {auth: {username: x, password: 271828}}}\n"
+    (password,) = faults(host)
+    assert "271828" not in password
 
 
 # --- what is wrong ------------------------------------------------------------------------------
@@ -300,6 +303,9 @@ def test_the_message_lists_twenty_faults_and_says_how_many_more(write: Write) ->
         (ENTRY + "    tags: {newest: {by: created}}\n", "newest has no 'count'"),
         (ENTRY + "    tags: {newest: {count: 1, by: date}}\n", "semver or created is wanted"),
         (ENTRY + "    tags: ['a b']\n", "not a tag: 'a b'"),
+        (ENTRY + "    tags: [a, b, a@" + DIGEST + "]\n", "4:11: a is in the list twice"),
+        (ENTRY + "    tags: {regex: '[[:alpha:]]'}\n", "not a regular expression: Possible nested"),
+        (ENTRY + "    ? " + "k" * 2000 + "\n    : 1\n", "a key of more than 1024 characters"),
         (ENTRY + "    tags: [on]\n", "on without quotes is true or false, and a tag is wanted"),
         (ENTRY + "    sparse: ful\n", "fail, full or child is wanted, not ful (Did you mean"),
         (ENTRY + "    platforms: [linux]\n", "not a platform: 'linux'"),

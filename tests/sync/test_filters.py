@@ -178,7 +178,7 @@ def test_a_registry_that_lists_what_is_no_tag_is_not_believed() -> None:
     assert {reason for _, _, reason in selection.dropped} == {"not a tag"}
 
 
-@pytest.mark.parametrize("text", ["(", "x" * 257, "a{1,99999999999}", "(?P<a>"])
+@pytest.mark.parametrize("text", ["(", "x" * 257, "a{1,99999999999}", "(?P<a>", "[[:alpha:]]+"])
 def test_what_is_no_regular_expression_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError, match="regular expression"):
         parse_regex(text)

@@ -173,7 +173,7 @@ def test_what_regsync_has_and_we_have_not_is_named_with_its_line() -> None:
         (17, "parallel"),
         (18, "interval"),
         (27, "platform"),
-        (40, "tags are left out"),
+        (35, "ghcr.io/org/app is left out"),
         (43, "repos a.c is left out"),
         (47, "{{ .Foo }} is left out"),
     ]
