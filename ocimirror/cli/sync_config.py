@@ -253,6 +253,6 @@ def import_command(file: str, to: str, **options: Any) -> int:
         output.document("config", 0, {**content, "config": translation.text})
         return 0
     sys.stdout.write(translation.text)
-    for note in translation.notes:
+    for note in () if settings.quiet else translation.notes:
         output.line(f"note: {file}, {note}", aside=True)
     return 0

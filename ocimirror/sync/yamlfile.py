@@ -141,7 +141,7 @@ def write(document: object) -> str:
     Text that another reader of YAML could take for something else is in quotes.
     """
     return yaml.dump(
-        document, Dumper=_Writer, sort_keys=False, allow_unicode=True, width=1 << 16, indent=2
+        document, Dumper=_Writer, sort_keys=False, allow_unicode=False, width=1 << 16, indent=2
     )
 
 

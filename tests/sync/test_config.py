@@ -20,7 +20,6 @@ from ocimirror.sync.config import (
     TagRules,
     load,
 )
-from ocimirror.sync.config import Mirror as Mirror
 
 DIGEST = "sha256:" + "a" * 64
 Write = Callable[..., Path]
@@ -292,7 +291,11 @@ def test_the_message_lists_twenty_faults_and_says_how_many_more(write: Write) ->
         (ENTRY + "    ? [a]\n    : b\n", "4:7: a key must be one word"),
         (ENTRY + "\tx: y\n", "4:1: not YAML: "),
         (ENTRY + "---\na: b\n", "4:1: a second document"),
-        (ENTRY + "    to2: {registry}/x\n", "not YAML: "),
+        (ENTRY + "    to2: {registry}/x\n", "{, [, %, @ or ` is written in quotes"),
+        (ENTRY + "include: *.yaml\n", "A text that begins with *"),
+        (ENTRY + "    tags: {include: [*]}\n", "A text that begins with *"),
+        (ENTRY + '    tags: {regex: "v\\d+"}\n', "In double quotes a backslash is written twice"),
+        (ENTRY + "    priority: 1\n   sparse: full\n", "not YAML: "),
         (ENTRY + "    tags: {newest: '5'}\n", "4:20: a whole number from 1 to 100000 is wanted"),
         (ENTRY + "    tags: {newest: 0}\n", "4:20: a whole number from 1 to 100000 is wanted"),
         (ENTRY + "    tags: {newest: 1.5}\n", "is wanted, not a number (1.5)"),
@@ -411,3 +414,7 @@ def test_faults_of_all_files_are_told_together(faults: Faults, write: Write) -> 
     write("mirrors: [{from: A, to: b.c/d}]\n", "a.yaml")
     found = faults("include: a.yaml\nmirrors: [{from: B, to: b.c/d}]\n")
     assert len(found) == 2
+
+
+def test_a_file_from_windows_is_read(read: Read) -> None:
+    assert len(read("\ufeff" + ENTRY.replace("\n", "\r\n")).mirrors) == 1
