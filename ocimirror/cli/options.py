@@ -8,7 +8,8 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -175,6 +176,20 @@ def _bytes_per_second(_: click.Context, __: click.Parameter, text: str | None) -
     if match is None or not int(match[1]):
         raise click.BadParameter(f"{text!r} is not a number of bytes, as 500K, 20M or 1G")
     return int(match[1]) * _UNITS[match[2].upper()]
+
+
+@contextmanager
+def extra(command: str, name: str) -> Iterator[None]:
+    """Say what is to be installed where something that is imported in here is not."""
+    from ocimirror.errors import UsageError
+
+    try:
+        yield
+    except ImportError as error:
+        raise UsageError(
+            f"{command} needs more than is installed ({error})",
+            advice=f"pip install 'ocimirror[{name}]'",
+        ) from error
 
 
 def seconds(_: click.Context, __: click.Parameter, value: str) -> float:

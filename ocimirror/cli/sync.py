@@ -22,6 +22,7 @@ from ocimirror.cli.options import (
     Settings,
     dry_run,
     durable,
+    extra,
     option,
     seconds,
     settings_from,
@@ -110,7 +111,9 @@ def sync_command(
       ocimirror sync sync.yaml --shard 1/4 --lock shard-1.lock --state shard-1.state
     """
     from ocimirror.copy.outcome import Options
-    from ocimirror.sync.config import load
+
+    with extra("sync", "sync"):
+        from ocimirror.sync.config import load
     from ocimirror.workflows.sync.plan import Chosen
     from ocimirror.workflows.sync.run import SyncOptions, sync
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ocimirror.cli import output
-from ocimirror.cli.options import option, settings_from, shared
-from ocimirror.errors import InvalidConfiguration, UsageError
+from ocimirror.cli.options import extra, option, settings_from, shared
+from ocimirror.errors import InvalidConfiguration
 
 if TYPE_CHECKING:
     from ocimirror.sync.config import Age, Config, Mirror, RegistrySettings, TagRules
@@ -28,17 +26,6 @@ def config_command() -> None:
     ocimirror config schema > ocimirror.schema.json
     ocimirror config import regsync.yaml > nightly.yaml
     """
-
-
-@contextlib.contextmanager
-def _extra() -> Iterator[None]:
-    """Say what is missing where the extra is not installed; --help needs none of it."""
-    try:
-        yield
-    except ImportError as error:
-        raise UsageError(
-            f"config needs more than is installed ({error})", advice="pip install 'ocimirror[sync]'"
-        ) from error
 
 
 # --- check --------------------------------------------------------------------------------------
@@ -57,7 +44,7 @@ def check_command(file: str, **options: Any) -> int:
       ocimirror config check nightly.yaml
       ocimirror config check nightly.yaml --json
     """
-    with _extra():
+    with extra("config", "sync"):
         from ocimirror.sync.config import load
 
     settings = settings_from(options, writes=False)
@@ -211,7 +198,7 @@ def schema_command() -> None:
       ocimirror config schema > ocimirror.schema.json
       sed -i '1i # yaml-language-server: $schema=ocimirror.schema.json' nightly.yaml
     """
-    with _extra():
+    with extra("config", "sync"):
         from ocimirror.sync.config import schema
 
     output.foreign_document(schema())
@@ -241,7 +228,7 @@ def import_command(file: str, to: str, **options: Any) -> int:
       ocimirror config import sync.yaml --to mirror.example.com/base > nightly.yaml
       ocimirror config import sync.yaml --to 'oci:/srv/mirror/{registry}/{repository}'
     """
-    with _extra():
+    with extra("config", "sync"):
         from ocimirror.sync.importing import translate
         from ocimirror.sync.yamlfile import read
 

@@ -19,8 +19,8 @@ from ocimirror.sync.entries import (
     RegistrySettings,
     TagRules,
 )
+from ocimirror.sync.fields import Fields
 from ocimirror.sync.patterns import SourcePattern, Target
-from ocimirror.sync.records import Fields
 from ocimirror.sync.shapes import Reading, Refused
 from ocimirror.sync.yamlfile import Findings, Mark
 

@@ -23,9 +23,9 @@ from ocimirror.sync.entries import (
     Sparse,
     TagRules,
 )
+from ocimirror.sync.fields import Fields, Key, MappingOf, Record
 from ocimirror.sync.filters import MAX_REGEX, parse_regex
 from ocimirror.sync.patterns import SourcePattern, Target
-from ocimirror.sync.records import Fields, Key, MappingOf, Record
 from ocimirror.sync.shapes import Choice, Either, Flag, ListOf, Made, Number, Shape, Text
 from ocimirror.sync.versions import Range
 

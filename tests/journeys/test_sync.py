@@ -348,3 +348,25 @@ def test_a_deadline_before_the_listing_is_no_success(
     (entry,) = result.document["entries"]
     assert entry["status"] == "failed"
     assert entry["last_success"] is None
+
+
+def test_two_images_on_one_place_are_refused_and_the_others_go(
+    registry, docker_registry, configure, repository
+) -> None:
+    offer(registry, f"{repository}/a", "1.0", SINGLE)
+    offer(registry, f"{repository}/b", "1.0", SCHEMA2)
+    offer(registry, f"{repository}/b", "2.0", SCHEMA2)
+    target = f"{docker_registry.host}/{repository}/one"
+    file = configure(
+        f"""to: {target}
+mirrors:
+  - from: {registry.host}/{repository}/a
+  - from: {registry.host}/{repository}/b
+"""
+    )
+    result = sync(file)
+    assert result.code == 2
+    assert [image["status"] for image in result.document["images"]].count("copied") == 2
+    (failed,) = [image for image in result.document["images"] if image["status"] == "failed"]
+    assert "where" in failed["error"]["message"]
+    assert docker_registry.get_manifest(f"{repository}/one", "1.0") == SINGLE.raw

@@ -13,14 +13,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from ocimirror.errors import IntegrityError, Interrupted, NotFound, OciMirrorError, Unsupported
+from ocimirror.errors import (
+    IntegrityError,
+    Interrupted,
+    NotFound,
+    OciMirrorError,
+    Unsupported,
+    UsageError,
+)
 from ocimirror.model.config import MAX_SIZE_BYTES as MAX_CONFIG_BYTES
 from ocimirror.model.config import ImageConfig
 from ocimirror.model.digest import Digest
 from ocimirror.model.reference import Location, Reference
 from ocimirror.stores.profiles import is_container_image
 from ocimirror.stores.store import Source
-from ocimirror.sync.config import Config, Mirror
+from ocimirror.sync.config import Config, Mirror, Target
 from ocimirror.sync.filters import Selection, select
 from ocimirror.workflows.places import Places
 from ocimirror.workflows.sync.access import source_of
@@ -95,12 +102,23 @@ class Listing:
     error: OciMirrorError | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An image that has no place to go at a target: no name there, or one that is taken."""
+
+    entry: int
+    source: str
+    target: str
+    error: OciMirrorError
+
+
 @dataclass(slots=True)
 class SyncPlan:
-    """The images, highest priority first, and what every listing gave."""
+    """The images, highest priority first, what every listing gave, and what has no place to go."""
 
     images: list[Planned] = field(default_factory=list)
     listings: list[Listing] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
 
 
 def plan(
@@ -144,9 +162,10 @@ def plan(
     with ThreadPoolExecutor(jobs) as pool:
         listings = list(pool.map(look, zip(work, sources, strict=True)))
     found.listings += listings
+    taken: dict[str, tuple[str, Digest | None]] = {}
     for (number, mirror, repository), listing in zip(work, listings, strict=True):
         if listing.selection is not None:
-            _add(found, number, mirror, repository, listing.selection)
+            _add(found, number, mirror, repository, listing.selection, taken)
     found.images.sort(key=lambda image: -image.mirror.priority)
     return found
 
@@ -188,15 +207,37 @@ def _selected(
 
 
 def _add(
-    found: SyncPlan, number: int, mirror: Mirror, repository: str, selection: Selection
+    found: SyncPlan,
+    number: int,
+    mirror: Mirror,
+    repository: str,
+    selection: Selection,
+    taken: dict[str, tuple[str, Digest | None]],
 ) -> None:
+    """Add the images of a repository, each with the targets that it can have."""
     pinned: dict[str, Digest | None] = dict(mirror.tags.explicit)
-    registry = mirror.source.registry
     for tag in selection.kept:
-        digest = pinned.get(tag)
-        targets = tuple(t.resolve(registry, repository, tag, digest) for t in mirror.targets)
-        source = Reference(registry, repository, tag, digest)
-        found.images.append(Planned(number, mirror, source, targets))
+        source = Reference(mirror.source.registry, repository, tag, pinned.get(tag))
+        targets = []
+        for target in mirror.targets:
+            try:
+                targets.append(_place(source, target, taken))
+            except UsageError as error:
+                found.refused.append(Refused(number, f"docker://{source}", str(target), error))
+        if targets:
+            found.images.append(Planned(number, mirror, source, tuple(targets)))
+
+
+def _place(
+    source: Reference, target: Target, taken: dict[str, tuple[str, Digest | None]]
+) -> Location:
+    """Return where an image goes, and take the place; two images cannot have one."""
+    place = target.resolve(source.registry, source.repository, source.tag, source.digest)
+    own = f"{source.name}:{source.tag}", source.digest
+    other = taken.setdefault(str(place), own)
+    if other != own:
+        raise UsageError(f"{place} is where {other[0]} goes")
+    return place
 
 
 def created(source: Source, tag: str) -> datetime | None:

@@ -11,10 +11,10 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from ocimirror.errors import OciMirrorError, PruneRefused
+from ocimirror.errors import OciMirrorError, PruneRefused, UsageError
 from ocimirror.model.reference import Location, Reference
 from ocimirror.stores.registry.deletion import delete_tag
-from ocimirror.sync.config import Mirror
+from ocimirror.sync.config import Mirror, Target
 from ocimirror.sync.report import Failure, ImageResult, Status
 from ocimirror.sync.state import Created, State
 from ocimirror.workflows.names import remove
@@ -88,12 +88,16 @@ def _made_for(item: Pruning, made_there: Sequence[Created]) -> Iterator[Created]
         reference = Reference.parse(made.source.removeprefix("docker://"))
         if not reference.tag:
             continue
-        targets = (
-            str(t.resolve(reference.registry, reference.repository, reference.tag))
-            for t in item.mirror.targets
-        )
-        if made.target in targets:
+        if any(_goes(reference, target, made.target) for target in item.mirror.targets):
             yield made
+
+
+def _goes(reference: Reference, target: Target, place: str) -> bool:
+    try:
+        found = target.resolve(reference.registry, reference.repository, reference.tag)
+    except UsageError:
+        return False
+    return str(found) == place
 
 
 def _pruned(

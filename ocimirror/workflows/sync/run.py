@@ -5,20 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from ocimirror.copy.outcome import Options, Outcome, Reporter
-from ocimirror.copy.walk import walk
 from ocimirror.errors import (
-    IntegrityError,
     Interrupted,
     NotFound,
     NotReached,
     OciMirrorError,
-    RegistryRefused,
     SourceMoved,
-    Unsupported,
 )
 from ocimirror.model.digest import Digest
 from ocimirror.model.reference import Location, Reference
@@ -32,6 +28,7 @@ from ocimirror.workflows.places import Places
 from ocimirror.workflows.sync.carry import Destinations, Work, carry, name_at, shown_source
 from ocimirror.workflows.sync.plan import Chosen, Planned, SyncPlan, plan, source_in
 from ocimirror.workflows.sync.prune import Pruning, prune
+from ocimirror.workflows.sync.records import Records
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +93,16 @@ class _Run:
         self._config = config
         self._places = places
         self._state = state
-        self._previous = previous
         self._options = options
         self._reporter = reporter
         self._now = datetime.now(UTC)
         self._dry_run = options.copy.dry_run
         self._destinations = Destinations(places, dry_run=self._dry_run)
         self._report = Report(self._now, name, self._dry_run)
-        self._records: dict[str, ImageRecord] = {}
+        self._records = Records(previous, self._now)
         self._sources: dict[str, Source] = {}
         self._listed: set[str] = set()
         self._told: set[str] = set()
-        self._unreached: set[str] = set()
         self._absent: set[str] = set()
         self._names = _names(config.mirrors)
 
@@ -122,9 +117,8 @@ class _Run:
                 self._work()
             except Interrupted:
                 self._defer_what_was_not_listed()
-        self._keep_what_was_not_looked_at()
         self._end(number)
-        return Night(self._report, tuple(self._records.values()))
+        return Night(self._report, self._records.all(self._config, self._listed))
 
     @contextmanager
     def _until_the_deadline(self) -> Iterator[None]:
@@ -148,7 +142,8 @@ class _Run:
             jobs=self._options.copy.jobs,
         )
         self._tell_of_listings(found)
-        self._unreached = {shown_source(image) for image in found.images}
+        self._refuse(found)
+        self._records.expect(shown_source(image) for image in found.images)
         images = [image for image in found.images if self._may_go(image)]
         if not self._dry_run:
             self._note_what_is_absent(images)
@@ -230,20 +225,18 @@ class _Run:
             if name not in self._told:
                 self._report.fail_entry(name, NotReached("the run ended before it was listed"))
 
-    def _keep_what_was_not_looked_at(self) -> None:
-        """What was not listed tonight, or not reached, is still what it was; the rest is gone."""
-        for record in self._previous:
-            reference = Reference.parse(record.source.removeprefix("docker://"))
-            looked_at = reference.name in self._listed and record.source not in self._unreached
-            if not looked_at and self._is_configured(reference):
-                self._records.setdefault(record.source, record)
-
-    def _is_configured(self, reference: Reference) -> bool:
-        return any(
-            mirror.source.registry == reference.registry
-            and mirror.source.matches(reference.repository)
-            for mirror in self._config.mirrors
-        )
+    def _refuse(self, found: SyncPlan) -> None:
+        """Report what has no place to go; the others are not kept back."""
+        for refused in found.refused:
+            self._report.add(
+                ImageResult(
+                    self._names[refused.entry],
+                    refused.source,
+                    refused.target,
+                    "failed",
+                    error=Failure.of(refused.error),
+                )
+            )
 
     def _tell_of_listings(self, found: SyncPlan) -> None:
         for listing in found.listings:
@@ -328,7 +321,7 @@ class _Run:
             return
         if digest is not None and work.rank == 0:
             self._state.saw(source, digest, self._now)
-        if outcome.error is not None or digest is None:
+        if outcome.error is not None or outcome.root is None or digest is None:
             return
         mirror = work.image.mirror
         platforms = tuple(map(str, mirror.platforms))
@@ -337,32 +330,7 @@ class _Run:
         )
         self._remember_what_is_new(work, digest)
         if work.rank == 0:
-            self._records[source] = self._record(source, outcome, platforms)
-            self._unreached.discard(source)
-
-    def _record(self, source: str, outcome: Outcome, platforms: tuple[str, ...]) -> ImageRecord:
-        root = outcome.root
-        assert root is not None  # noqa: S101 - who is done has one
-        known = self._previous.find(source)
-        size, attachments = outcome.bytes_total, outcome.attachments
-        if outcome.status == "unchanged":
-            if known is not None and known.digest == root.digest:
-                return replace(known, platforms=platforms)
-            size, attachments = self._look(outcome)
-        return ImageRecord(
-            source, root.digest, root.media_type, size, platforms, attachments, self._now
-        )
-
-    def _look(self, outcome: Outcome) -> tuple[int, tuple[Digest, ...]]:
-        """Read at the destination what nobody remembers of an image that is there."""
-        destination, root = outcome.request.destination, outcome.root
-        assert root is not None  # noqa: S101 - who is done has one
-        try:
-            size = walk(destination, root, outcome.request.platforms).size_bytes
-            found = destination.referrers(root)
-        except (NotFound, IntegrityError, RegistryRefused, Unsupported):
-            return 0, ()
-        return size, tuple(referrer.descriptor.digest for referrer in found)
+            self._records.arrived(source, outcome.root, outcome, platforms)
 
     def _end(self, number: int) -> None:
         report = self._report

@@ -1,0 +1,88 @@
+"""What the lock file will say: tonight's images, and of the others what was said before."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from datetime import datetime
+
+from ocimirror.copy.outcome import Outcome
+from ocimirror.copy.walk import walk
+from ocimirror.errors import IntegrityError, NotFound, RegistryRefused, Unsupported
+from ocimirror.model.descriptor import Descriptor
+from ocimirror.model.digest import Digest
+from ocimirror.model.reference import Reference
+from ocimirror.sync.config import Config
+from ocimirror.sync.lock import LockFile
+from ocimirror.sync.record import ImageRecord
+
+
+class Records:
+    """The records of a run.
+
+    Args:
+        previous: the lock file as it was.
+        now: the time of the run.
+    """
+
+    def __init__(self, previous: LockFile, now: datetime) -> None:
+        self._previous = previous
+        self._now = now
+        self._records: dict[str, ImageRecord] = {}
+        self._expected: set[str] = set()
+
+    def expect(self, sources: Iterable[str]) -> None:
+        """Take in what is wanted tonight; what does not arrive is still what it was."""
+        self._expected.update(sources)
+
+    def arrived(
+        self, source: str, root: Descriptor, outcome: Outcome, platforms: tuple[str, ...]
+    ) -> None:
+        """Record an image that is at its first target; what did not change keeps its record."""
+        self._expected.discard(source)
+        known = self._previous.find(source)
+        size, attachments = outcome.bytes_total, outcome.attachments
+        if outcome.status == "unchanged":
+            if known is not None and known.digest == root.digest:
+                self._records[source] = replace(known, platforms=platforms)
+                return
+            size, attachments = _look(outcome, root)
+        self._records[source] = ImageRecord(
+            source, root.digest, root.media_type, size, platforms, attachments, self._now
+        )
+
+    def all(self, config: Config, listed: Collection[str]) -> tuple[ImageRecord, ...]:
+        """Return the records of the run, and the earlier ones of what it did not look at.
+
+        What was listed and is not wanted any more is gone, and so is what the configuration
+        names no more.
+
+        Args:
+            config: of the run.
+            listed: registry and repository of what was listed without an error.
+        """
+        records = dict(self._records)
+        for record in self._previous:
+            reference = Reference.parse(record.source.removeprefix("docker://"))
+            looked_at = reference.name in listed and record.source not in self._expected
+            if not looked_at and _names(config, reference):
+                records.setdefault(record.source, record)
+        return tuple(records.values())
+
+
+def _names(config: Config, reference: Reference) -> bool:
+    return any(
+        mirror.source.registry == reference.registry and mirror.source.matches(reference.repository)
+        for mirror in config.mirrors
+    )
+
+
+def _look(outcome: Outcome, root: Descriptor) -> tuple[int, tuple[Digest, ...]]:
+    """Read at the destination what nobody remembers of an image that is there."""
+    destination = outcome.request.destination
+    try:
+        size = walk(destination, root, outcome.request.platforms).size_bytes
+        found = destination.referrers(root)
+    except (NotFound, IntegrityError, RegistryRefused, Unsupported):
+        return 0, ()
+    return size, tuple(referrer.descriptor.digest for referrer in found)
