@@ -70,8 +70,10 @@ def _shard(_: click.Context, __: click.Parameter, text: str) -> tuple[int, int]:
     callback=seconds,
     help="End cleanly after 5h, 90m; what is left is deferred, lowest priority last.",
 )
-@option("--state", metavar="FILE", help="What is remembered (default: ocimirror.state by CONFIG).")
-@option("--lock", metavar="FILE", help="The lock file (default: ocimirror.lock by CONFIG).")
+@option(
+    "--state", metavar="FILE", help="What is remembered (default: ocimirror.state beside CONFIG)."
+)
+@option("--lock", metavar="FILE", help="The lock file (default: ocimirror.lock beside CONFIG).")
 @option("--locked", is_flag=True, help="Mirror what the lock file says; a moved tag fails.")
 @option(
     "--every",
