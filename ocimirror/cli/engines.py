@@ -71,6 +71,8 @@ def load_command(
 
     planned = options.pop("dry_run")
     settings = settings_from(options, writes=True)
+    if undo and planned:
+        raise click.UsageError("--undo has no --dry-run")
     if undo:
         return _undo(host, settings)
     if not layout:
@@ -107,16 +109,18 @@ def _undo(host: str, settings: Settings) -> int:
     from ocimirror.workflows.alias import undo
     from ocimirror.workflows.engines import EngineOptions, open_engine
 
-    left = undo(lambda: open_engine(EngineOptions("docker", host), settings.stop))
+    undone = undo(lambda: open_engine(EngineOptions("docker", host), settings.stop))
+    code = 4 if undone.left else 0
     if settings.json:
-        output.document("load", 4 if left else 0, {"undone": left is not None, "left": left or []})
-    elif left is None:
-        output.line("nothing to undo: no load was interrupted here")
+        found = {"undone": undone.found, "left": list(undone.left), "looked": list(undone.looked)}
+        output.document("load", code, found)
+    elif not undone.found:
+        output.line(f"nothing to undo: no load left {' or '.join(undone.looked)}")
     else:
-        output.line("everything else is as it was" if left else "everything is as it was")
-        for what in left:
+        output.line(f"everything {'else ' if undone.left else ''}is as it was")
+        for what in undone.left:
             output.line(f"  not put back: {what}")
-    return 4 if left else 0
+    return code
 
 
 @click.command("save", short_help="Save images of an engine, with a receipt.", no_args_is_help=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from ocimirror.engines.borrowed import MAX_SIZE_BYTES, Change, read_file
@@ -47,12 +47,28 @@ def way_to(registry: str) -> Way:
     raise UsageError(f"{registry} is an address; only a name can be made to lead here")
 
 
-def split(registry: str) -> tuple[str, int]:
-    """Return host and port of a registry; 443 where it names none."""
+def split(registry: str, usual_port: int = 443) -> tuple[str, int]:
+    """Return host and port of a registry that may name none."""
     host, colon, port = registry.rpartition(":")
     if not colon or registry.endswith("]"):
-        return registry.strip("[]"), 443
+        return registry.strip("[]"), usual_port
     return host.strip("[]"), int(port)
+
+
+def refuse_two_in_one_place(registries: Iterable[str]) -> None:
+    """Refuse registries with one host and port: dockerd would ask one server for both.
+
+    Raises:
+        UsageError: `reg.example.com` and `reg.example.com:443`.
+    """
+    places: dict[tuple[str, int], str] = {}
+    for registry in registries:
+        other = places.setdefault(split(registry), registry)
+        if other != registry:
+            raise UsageError(
+                f"{other} and {registry} are the same place",
+                advice="Name the images of one of them, and then those of the other.",
+            )
 
 
 def hosts_change(names: Mapping[str, str], path: str = HOSTS_FILE) -> Change:
@@ -64,18 +80,20 @@ def hosts_change(names: Mapping[str, str], path: str = HOSTS_FILE) -> Change:
     Raises:
         UsageError: the file names one of them already; which line wins is not ours to say.
     """
-    before = read_file(path, MAX_SIZE_BYTES) or b""
+    path = os.path.realpath(path)  # (some systems have a link there)
+    before = read_file(path, MAX_SIZE_BYTES)
+    content = before or b""
     known = {
         word.lower()
-        for line in before.decode("utf-8", "replace").splitlines()
+        for line in content.decode("utf-8", "replace").splitlines()
         for word in line.partition("#")[0].split()[1:]
     }
     for name in names:
         if name in known:
             raise UsageError(f"{path} names {name} already", advice="Take that line out first.")
     lines = "".join(f"{address} {name} {_MARK}\n" for name, address in names.items()).encode()
-    newline = b"" if not before or before.endswith(b"\n") else b"\n"
-    return Change(path, before, before + newline + lines, added=lines)
+    newline = b"" if not content or content.endswith(b"\n") else b"\n"
+    return Change(path, before, content + newline + lines, added=lines)
 
 
 def certificate_change(registry: str, ca_pem: bytes) -> Change:
@@ -104,7 +122,7 @@ def mirror_change(dockerd: LocalDockerd, mirror: str) -> Change:
             settings = dict(strictjson.loads(before, path))
         except IntegrityError as error:
             raise UsageError(error.message) from error
-    mirrors = settings.get(_MIRRORS, [])
+    mirrors = settings.get(_MIRRORS) or []
     if not isinstance(mirrors, list):
         raise UsageError(f"{path}: {_MIRRORS} is not a list")
     return Change(
@@ -137,7 +155,8 @@ def proxy_in_the_way(info: Mapping[str, Any], registry: str) -> str:
     """Return the proxy that dockerd would ask for a registry, empty where it goes there itself."""
     proxy = str(info.get("HttpsProxy") or "")
     host, _ = split(registry)
-    direct = [word.strip().lstrip(".*") for word in str(info.get("NoProxy") or "").split(",")]
-    if any(word and (host == word or host.endswith(f".{word}")) for word in direct):
+    words = [word.strip() for word in str(info.get("NoProxy") or "").split(",")]
+    direct = [word.lstrip(".*") for word in words]
+    if "*" in words or any(word and (host == word or host.endswith(f".{word}")) for word in direct):
         return ""
     return proxy if way_to(registry) == "alias" else ""

@@ -14,8 +14,15 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
-from ocimirror.errors import EngineFailed, Locked, storage_errors
+from ocimirror.errors import (
+    EngineFailed,
+    EngineUnavailable,
+    LocalStorageError,
+    Locked,
+    storage_errors,
+)
 from ocimirror.stores.atomic import FileLock
 from ocimirror.stores.files import open_regular
 
@@ -43,12 +50,27 @@ class Change:
     added: bytes = b""
     between: bytes = b""
 
+    def is_ours(self, content: bytes | None) -> bool:
+        """Whether this is what we wrote, or what a write of ours left that did not end."""
+        before = self.before or b""
+        written = [before, self.after, *([self.between] if self.between else []), before]
+        return any(_torn(content or b"", old, new) for old, new in pairwise(written))
+
+
+def _torn(content: bytes, old: bytes, new: bytes) -> bool:
+    """Whether a file is somewhere on the way from an old content to a new one, or has that."""
+    pairs = enumerate(zip(content, new, strict=False))
+    done = next(
+        (place for place, (is_, will_be) in pairs if is_ != will_be), min(len(content), len(new))
+    )
+    return content[done:] == old[done:] or content == new
+
 
 class Borrowed:
     """The journal, and the changes in it; only one process has it at a time.
 
     Args:
-        journal: its path; in a directory that is there.
+        journal: its path; its directory is made where it is absent, and goes with it.
 
     Raises:
         Locked: a living process has it.
@@ -57,8 +79,15 @@ class Borrowed:
 
     def __init__(self, journal: str) -> None:
         self.path = journal
+        self._made = [] if os.path.isdir(os.path.dirname(journal)) else [os.path.dirname(journal)]
+        for directory in self._made:
+            _make_directory(directory)
         self._lock = _locked(journal)
-        self.changes, self.directories = self._read()
+        try:
+            self.changes, self.directories = self._read()
+        except BaseException:
+            self._lock.release()
+            raise
 
     def _read(self) -> tuple[list[Change], list[str]]:
         raw = read_file(self.path, _MAX_JOURNAL_BYTES) or b""
@@ -66,6 +95,10 @@ class Borrowed:
             return [], []
         try:
             document = json.loads(raw)
+        except ValueError:
+            # (It is synced before the first change, so a torn one has changed nothing.)
+            return [], []
+        try:
             if document["version"] != _VERSION:
                 raise ValueError(f"version {document['version']}")
             changes = [
@@ -80,10 +113,9 @@ class Borrowed:
             ]
             return changes, list(document["directories"])
         except (ValueError, KeyError, TypeError, binascii.Error) as error:
-            # (It is synced before the first change, so a torn one has changed nothing.)
             raise EngineFailed(
-                f"{self.path} is torn: {error}",
-                advice="Nothing was changed before it was complete; remove it.",
+                f"{self.path} is no journal of this version of ocimirror: {error}",
+                advice="Undo it with the version that wrote it.",
             ) from error
 
     def apply(self, changes: Sequence[Change]) -> None:
@@ -95,11 +127,10 @@ class Borrowed:
                 missing.append(directory)
                 directory = os.path.dirname(directory)
         self.changes = [*self.changes, *changes]
-        self.directories = [*self.directories, *sorted(missing)]
+        self.directories = [*self._made, *self.directories, *sorted(missing)]
         self._write_journal()
-        with storage_errors("cannot make a directory"):
-            for directory in sorted(missing):
-                os.mkdir(directory, 0o755)
+        for directory in sorted(missing):
+            _make_directory(directory)
         for change in changes:
             write_in_place(change.path, change.after)
 
@@ -124,7 +155,7 @@ class Borrowed:
                 os.close(fd)
 
     def undo(self, reload: Callable[[str], None]) -> list[str]:
-        """Put everything back; return what could not be, since others changed it meanwhile.
+        """Put everything back; return what could not be, and why.
 
         Idempotent. The journal is emptied last; `close` removes it.
 
@@ -135,23 +166,8 @@ class Borrowed:
         if not self.changes:
             return left
         for change in reversed(self.changes):
-            now = read_file(change.path, MAX_SIZE_BYTES)
-            if now == change.before or (now is None and not change.between):
-                continue
-            if now in (change.after, change.between) or change.after.startswith(now or b""):
-                if change.between:
-                    write_in_place(change.path, change.between)
-                    reload(change.path)
-                restore(change.path, change.before)
-            elif now is not None and change.added and change.added in now:
-                write_in_place(change.path, now.replace(change.added, b"", 1))
-            elif change.added:
-                continue  # (our line is gone already)
-            else:
-                left.append(f"{change.path} was changed by somebody else meanwhile")
-        for directory in reversed(self.directories):
-            with contextlib.suppress(OSError):  # (others may use it by now)
-                os.rmdir(directory)
+            left += _put_back(change, reload)
+        self._made = [d for d in reversed(self.directories) if not _removed(d)]
         self.changes, self.directories = [], []
         write_in_place(self.path, b"")
         return left
@@ -161,7 +177,44 @@ class Borrowed:
         if not self.changes and not self.directories:
             with contextlib.suppress(OSError):
                 os.unlink(self.path)
+            for directory in self._made:
+                _removed(directory)
         self._lock.release()
+
+
+def _put_back(change: Change, reload: Callable[[str], None]) -> list[str]:
+    """Give a file back what it had, as far as it is ours to say; return what cannot be."""
+    left: list[str] = []
+    now = read_file(change.path, MAX_SIZE_BYTES)
+    if now == change.before or (now is None and not change.between):
+        return left
+    if change.is_ours(now):
+        if change.between:
+            write_in_place(change.path, change.between)
+            try:
+                reload(change.path)
+            except EngineUnavailable:
+                pass  # (it has ended, and reads the file when it starts)
+            except EngineFailed as error:
+                left.append(f"what was in force: {error.message}")
+        restore(change.path, change.before)
+    elif now is not None and change.added and change.added in now:
+        write_in_place(change.path, now.replace(change.added, b"", 1))
+    elif not change.added:  # (else our line is gone already)
+        left.append(f"{change.path} was changed by somebody else meanwhile")
+    return left
+
+
+def _make_directory(path: str) -> None:
+    with storage_errors(f"cannot make {path}"), contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o755)
+
+
+def _removed(directory: str) -> bool:
+    """Remove a directory, unless others use it by now; return whether it is gone."""
+    with contextlib.suppress(OSError):
+        os.rmdir(directory)
+    return not os.path.isdir(directory)
 
 
 def _locked(journal: str) -> FileLock:
@@ -189,18 +242,24 @@ def read_file(path: str, limit: int) -> bytes | None:
         except FileNotFoundError:
             return None
         with os.fdopen(fd, "rb") as file:
-            return file.read(limit)
+            content = file.read(limit + 1)
+    if len(content) > limit:
+        raise LocalStorageError(f"{path} is larger than {limit} bytes; it was left as it is")
+    return content
 
 
 def write_in_place(path: str, content: bytes) -> None:
     """Write a file whole, keeping its inode where it is there; it is on the disk afterwards."""
     with storage_errors(f"cannot write {path}"):
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-        with os.fdopen(fd, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.ftruncate(file.fileno(), len(content))
-            os.fsync(file.fileno())
+        try:
+            view = memoryview(content)
+            while view:
+                view = view[os.write(fd, view) :]
+            os.ftruncate(fd, len(content))
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
 
 def restore(path: str, before: bytes | None) -> None:

@@ -8,7 +8,7 @@ that its name stands for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 from ocimirror.engines.archive import write_archive
@@ -88,6 +88,14 @@ class Docker(Engine):
         system = str(self.info.get("OSType") or "linux")
         parts = {"armv7l": "arm/v7", "armv6l": "arm/v6"}
         return Platform.parse(f"{system}/{parts.get(architecture, architecture)}")
+
+    def pull_options(self, image: PlatformImage, asked: str = "") -> Sequence[str]:
+        """Return what `docker pull` has to be told where it would look for another platform."""
+        offered = image.platform
+        known = offered.os and offered.architecture
+        if not asked and (not known or self.platform().matches(offered)):
+            return ()
+        return "--platform", asked or str(offered)
 
     def current_info(self) -> Mapping[str, Any]:
         """Ask for the information again, also in a run that was told to stop."""

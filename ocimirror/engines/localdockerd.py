@@ -56,6 +56,7 @@ class LocalDockerd:
 
     def sees(self, path: str) -> bool:
         """Whether a path is the same file for it and for us."""
+        path = os.path.realpath(path)  # (an absolute link would lead into our own root)
         try:
             ours, its = os.stat(path), os.stat(f"/proc/{self.pid}/root{path}")
         except OSError:

@@ -15,6 +15,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from ocimirror.engines.alias import (
@@ -26,6 +27,7 @@ from ocimirror.engines.alias import (
     mirrors_in,
     mirrors_in_force,
     proxy_in_the_way,
+    refuse_two_in_one_place,
     split,
     way_to,
 )
@@ -45,6 +47,8 @@ _PATIENCE_S = 8.0
 _RELOAD_S = 10.0
 _UNSEEN_RELOAD_S = 1.0
 _LOOPBACK = "127.0.0.1"
+# (dockerd asks loopback registries over HTTP too.)
+_PLAIN_PORT = 80
 
 
 class Alias:
@@ -65,6 +69,7 @@ class Alias:
         self._shelf = Shelf([layout])
         self._dockerd = dockerd_of(str(docker.info.get("DockerRootDir") or ""))
         self._ways: dict[str, Way] = {registry: way_to(registry) for registry in registries}
+        refuse_two_in_one_place(self._ways)
         self._stack = contextlib.ExitStack()
         for registry in self._ways:
             proxy = proxy_in_the_way(docker.info, registry)
@@ -115,7 +120,7 @@ class Alias:
         files = generate_certificate(directory, names)
         addresses = {}
         for name in names:
-            ports = {split(r)[1]: r for r in hosts if split(r)[0] == name}
+            ports = {port: r for r in hosts for host, port in [split(r)] if host == name}
             addresses[name] = _free_address(list(ports))
             for port, registry in ports.items():
                 self._served(Options(addresses[name], port, files, only=registry))
@@ -128,7 +133,7 @@ class Alias:
     def _loopbacks(self) -> None:
         for registry, way in self._ways.items():
             if way == "loopback":
-                host, port = split(registry)
+                host, port = split(registry, _PLAIN_PORT)
                 host = _LOOPBACK if host == "localhost" else host
                 self._served(Options(host, port, only=registry))
 
@@ -148,7 +153,7 @@ class Alias:
         image = self._docker.chosen(wanted)
         names = [wanted.name, wanted.by_digest(wanted.root.digest)]
         names.append(wanted.by_digest(image.manifest.digest))
-        options = ["--platform", platform] if platform else []
+        options = self._docker.pull_options(image, platform)
         for name in dict.fromkeys(names):
             self._pull(["pull", "--quiet", *options, name])
         return []
@@ -190,8 +195,23 @@ def reload(path: str, docker: Docker | None) -> None:
             time.sleep(0.05)
 
 
-def undo(open_docker: Callable[[], Engine]) -> list[str] | None:
-    """Put back what a killed run left changed; return what could not be, None for nothing to do.
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """What `undo` found.
+
+    Attributes:
+        looked: where a journal would be.
+        found: whether there was one, of a run that ended before its time.
+        left: what could not be put back, and why.
+    """
+
+    looked: Sequence[str]
+    found: bool
+    left: Sequence[str]
+
+
+def undo(open_docker: Callable[[], Engine]) -> Undone:
+    """Put back what a killed run left changed.
 
     Args:
         open_docker: asks docker; where it does not answer, files are put back all the same.
@@ -208,17 +228,17 @@ def undo(open_docker: Callable[[], Engine]) -> list[str] | None:
         dockerds = [dockerd_of(str(docker.info.get("DockerRootDir") or ""))]
     else:
         dockerds = running_dockerds()
-    left: list[str] | None = None
-    for journal in sorted({journal_of(dockerd) for dockerd in [*dockerds, None]}):
-        if not os.path.exists(journal):
-            continue
+    looked = sorted({journal_of(dockerd) for dockerd in [*dockerds, None]})
+    found, left = False, []
+    for journal in filter(os.path.exists, looked):
         borrowed = Borrowed(journal)
         try:
             if borrowed.changes:
-                left = [*(left or []), *borrowed.undo(partial(reload, docker=docker))]
+                found = True
+                left += borrowed.undo(partial(reload, docker=docker))
         finally:
             borrowed.close()
-    return left
+    return Undone(looked, found, left)
 
 
 def _free_address(ports: Sequence[int]) -> str:

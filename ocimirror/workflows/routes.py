@@ -84,7 +84,7 @@ def _pull_and_name(docker: Docker, server: Server, wanted: Wanted, platform: str
     reference = wanted.reference
     mirror = f"{server.address}/{reference.registry.replace(':', '_')}/{reference.repository}"
     tag = f":{reference.tag}" if reference.tag else f"@{wanted.root.digest}"
-    options = ["--platform", platform] if platform else []
+    options = docker.pull_options(docker.chosen(wanted), platform)
     docker.client.run("pull", "--quiet", *options, mirror + tag)
     if reference.tag:
         own = str(replace(reference, digest=None))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pytest
 from tests.engines.test_load import ALL_KEPT, children, only_receipt, parts
 from tests.support import images
 from tests.support.command import PROGRAM, Result, environment, ocimirror
-from tests.support.engines import Dockerd
+from tests.support.engines import Dockerd, remove, run_dockerd, short_directory
 from tests.support.runnable import SAYS, runnable
 
 pytestmark = pytest.mark.timeout(120)
@@ -227,3 +229,99 @@ def test_by_registry_the_digest_is_known_under_a_name_of_this_machine(
     assert here.startswith("127.0.0.1:")
     assert here.endswith(f"@{graph.root}")
     assert here in receipt["notes"][0]
+
+
+@pytest.mark.parametrize("host", ["localhost", "reg.example.com:443"])
+def test_a_port_that_goes_without_saying(host, dockerd, layout, repository) -> None:
+    graph, before = images.single(), files(dockerd)
+    name = f"{host}/{repository}"
+    result = load(dockerd, layout({f"{name}:v1": graph}), "--route", "alias")
+    assert result.code == 0, result.stdout
+    assert digests(dockerd, f"{name}:v1") == [f"{name}@{graph.root}"]
+    assert files(dockerd) == before
+
+
+@pytest.mark.parametrize("route", ["alias", "registry"])
+def test_the_one_platform_of_a_sparse_image_is_pulled(
+    route, dockerd, layout, repository, tmp_path
+) -> None:
+    graph, name = images.multi(), f"reg.example.com/{repository}:v1"
+    whole, sparse = layout({name: graph}), tmp_path / "sparse"
+    copied = ocimirror("copy", f"oci:{whole}:{name}", f"oci:{sparse}", "--platform", "linux/arm64")
+    assert copied.code == 0, copied.stderr
+    result = load(dockerd, sparse, "--route", route)
+    assert result.code == 0, result.stdout
+    assert only_receipt(result)["platforms"]["kept"] == ["linux/arm64"]
+
+
+def test_an_image_that_only_its_digest_names_is_pulled_by_it(dockerd, layout, repository) -> None:
+    graph = images.multi()
+    name = f"reg.example.com/{repository}@{graph.root}"
+    result = load(dockerd, layout({name: graph}), "--route", "alias")
+    assert result.code == 0, result.stdout
+    assert parts(only_receipt(result)) == ("not_applicable", "kept", "kept", "kept")
+
+
+def test_nothing_stays_where_pulls_fail(dockerd, layout, repository) -> None:
+    before = files(dockerd)
+    path = layout({f"reg.example.com/{repository}:v1": images.uncompressed_and_zstd()})
+    result = load(dockerd, path, "--route", "alias")
+    assert result.code == 4, result.stdout
+    assert files(dockerd) == before
+
+
+def test_a_dockerd_that_dies_meanwhile_leaves_nothing_changed(
+    layout, repository, tmp_path_factory
+) -> None:
+    directory = short_directory(tmp_path_factory, "dead")
+    images_of = {
+        f"docker.io/{repository}:v{number}": images.shared_layers(
+            1, 3, 2_000_000, shared_fraction=0.0
+        )[0]
+        for number in range(3)
+    }
+    path = layout({**images_of, f"killed.example.com/{repository}:v1": images.multi()})
+    with run_dockerd(directory, isolated=True) as daemon:
+        before = files(daemon)
+        process = started(daemon, path, directory / "etc" / "hosts")
+        os.kill(daemon.pid, signal.SIGKILL)
+        said = process.communicate()[0].decode()
+        assert process.returncode == 4, said
+        assert files(daemon) == before
+    remove(directory)
+
+
+def test_without_docker_undo_still_puts_files_back(tmp_path) -> None:
+    etc = tmp_path / "etc"
+    (etc / "docker").mkdir(parents=True)
+    script = f'mount --bind {etc}/docker /etc/docker && exec "$@"'
+    there = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh"]
+    Path("/etc/docker").mkdir(exist_ok=True)
+    (etc / "docker" / "daemon.json").write_text('{"debug":   true}')
+    crash = (
+        "from ocimirror.engines import alias, borrowed, localdockerd\n"
+        "dockerd = localdockerd.LocalDockerd(1, ['dockerd'])\n"
+        "journal = borrowed.Borrowed('/etc/docker/' + alias.JOURNAL)\n"
+        "journal.apply([alias.mirror_change(dockerd, 'http://127.0.0.1:1')])\n"
+    )
+    subprocess.run([*there, sys.executable, "-c", crash], check=True)
+    assert "127.0.0.1:1" in (etc / "docker" / "daemon.json").read_text()
+    undo = [*there, PROGRAM, "load", "--undo", "--host", f"unix://{tmp_path}/absent.sock", "--json"]
+    for expected in (True, False):
+        done = subprocess.run(undo, env=environment(), capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["undone"] is expected
+    assert (etc / "docker" / "daemon.json").read_text() == '{"debug":   true}'
+    assert os.listdir(etc / "docker") == ["daemon.json"]
+
+
+def test_undo_has_no_dry_run(dockerd) -> None:
+    assert load(dockerd, "--undo", "--dry-run").code == 2
+
+
+def test_a_dry_run_changes_nothing(dockerd, two_ways) -> None:
+    before = files(dockerd)
+    result = load(dockerd, two_ways, "--route", "alias", "--dry-run")
+    assert result.code == 0, result.stdout
+    assert {planned["route"] for planned in result.document["planned"]} == {"alias"}
+    assert files(dockerd) == before
