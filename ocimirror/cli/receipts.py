@@ -50,7 +50,7 @@ def platforms_from(texts: Sequence[str]) -> tuple[Platform, ...]:
     """Read platforms; `all` is no choice."""
     from ocimirror.model.platform import Platform
 
-    return tuple(Platform.parse(text) for text in texts if text != "all")
+    return () if "all" in texts else tuple(dict.fromkeys(map(Platform.parse, texts)))
 
 
 def required(_: click.Context, __: click.Parameter, value: str | None) -> tuple[Part, ...]:
@@ -139,8 +139,7 @@ def _lines(receipt: Receipt) -> list[tuple[str, str]]:
     shown = {"not_applicable": "", "differs_by_design": "differs by design"}
     parts = [(part, getattr(receipt, part)) for part in ("tag", "index", "manifest", "config")]
     platforms = " ".join(receipt.kept) or "none"
-    missing = [platform for platform in receipt.asked if platform not in receipt.kept]
-    if missing:
-        platforms += f" (not {' '.join(missing)})"
+    if receipt.missing:
+        platforms += f" (not {' '.join(receipt.missing)})"
     words = [(part, shown.get(word, word)) for part, word in parts]
     return [*((part, word) for part, word in words if word), ("platforms", platforms)]

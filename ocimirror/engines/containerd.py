@@ -7,7 +7,8 @@ import without `--all-platforms` leaves unlabelled goes at the next garbage coll
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 from ocimirror.engines.archive import write_archive
 from ocimirror.engines.client import Client
@@ -18,6 +19,8 @@ from ocimirror.model.platform import Platform
 from ocimirror.stores.profiles import this_linux
 from ocimirror.stores.store import Source
 from ocimirror.stores.stream import Watch
+
+_KEPT = re.compile(r"containerd\.io/gc\.ref\.content[^=,\s]*=([a-z0-9]+:[0-9a-f]+)", re.ASCII)
 
 
 class Containerd(Engine):
@@ -36,8 +39,7 @@ class Containerd(Engine):
 
     def __init__(self, client: Client) -> None:
         super().__init__(client)
-        server = client.ask("version").decode("utf-8", "replace").partition("Server:")[2]
-        self.version = server.partition("Version:")[2].strip().partition("\n")[0].strip()
+        self.version = server_version(client.ask("version").decode("utf-8", "replace"))
 
     def platform(self) -> Platform:
         """Return the platform of this machine; containerd's socket is local."""
@@ -49,27 +51,36 @@ class Containerd(Engine):
         columns = [line.split() for line in lines]
         return {row[0]: row[2] for row in columns if len(row) > 2}
 
-    def content(self) -> set[str]:
-        """Return the digests of the namespace's content; containerd computed them itself."""
-        return set(self.client.ask("content", "ls", "-q").decode("utf-8", "replace").split())
+    def content(self) -> dict[str, list[str]]:
+        """Return the digests of the namespace's content, each with those that its labels keep.
+
+        containerd computed them itself.
+        """
+        lines = self.client.ask("content", "ls").decode("utf-8", "replace").splitlines()[1:]
+        return {line.split()[0]: _KEPT.findall(line) for line in lines if line.strip()}
 
     def audit(self, wanted: Wanted) -> Receipt:
         """Compare the records and the closure with what containerd has, by digest."""
         return self.judge(wanted, self.records(), self.content())
 
-    def judge(self, wanted: Wanted, records: dict[str, str], content: set[str]) -> Receipt:
-        """Return the receipt for the records and the content of a namespace."""
+    def judge(
+        self, wanted: Wanted, records: Mapping[str, str], content: Mapping[str, Sequence[str]]
+    ) -> Receipt:
+        """Return the receipt for the records and the content of a namespace.
+
+        What no record leads to is not kept: it goes at the next garbage collection.
+        """
+        safe = reachable(records.values(), content)
+        here = {blob.digest for blob in wanted.blobs}
         root = str(wanted.root.digest)
         shared = [wanted.root, *(m for m in wanted.manifests if m.manifests)]
-        held = all(str(manifest.digest) in content for manifest in shared)
+        held = all(str(manifest.digest) in safe for manifest in shared)
         kept = [
             image
             for image in wanted.images
             if held
-            and str(image.manifest.digest) in content
-            and all(
-                str(blob.digest) in content for blob in image.manifest.blobs if blob in wanted.blobs
-            )
+            and str(image.manifest.digest) in safe
+            and all(str(b.digest) in safe for b in image.manifest.blobs if b.digest in here)
         ]
         named = {
             digest: records.get(wanted.by_digest(digest))
@@ -80,7 +91,7 @@ class Containerd(Engine):
         index = named[wanted.root.digest] == root and held
         return self.receipt(
             wanted,
-            [image.platform for image in kept],
+            kept,
             tag=tag_of(wanted, found=found is not None, same=found == root),
             index="not_applicable" if not wanted.is_index else "kept" if index else "lost",
             manifest="kept" if by_digest and kept else "lost",
@@ -92,7 +103,8 @@ class Containerd(Engine):
                         (wanted.name, *(wanted.by_digest(digest) for digest in named))
                     )
                 ),
-                f"ctr content ls: {len(content & _closure(wanted))} of {len(_closure(wanted))}",
+                f"ctr content ls: {len(_closure(wanted) & set(content))} of"
+                f" {len(_closure(wanted))}, {len(_closure(wanted) & safe)} kept by a record",
             ),
         )
 
@@ -103,6 +115,24 @@ class Containerd(Engine):
                 lambda write: write_archive(source, wanted, "containerd", write, watch),
                 *("images", "import", "--no-unpack", *options, "-"),
             )
+
+
+def server_version(printed: str) -> str:
+    """Return the server's version of what `ctr version` prints, which is the client's too."""
+    server = printed.partition("Server:")[2]
+    return server.partition("Version:")[2].strip().partition("\n")[0].strip()
+
+
+def reachable(roots: Iterable[str], content: Mapping[str, Sequence[str]]) -> set[str]:
+    """Return what a garbage collection would leave of the content, for the records' targets."""
+    found: set[str] = set()
+    waiting = list(roots)
+    while waiting:
+        digest = waiting.pop()
+        if digest in content and digest not in found:
+            found.add(digest)
+            waiting += content[digest]
+    return found
 
 
 def _imports(wanted: Wanted) -> list[Sequence[str]]:

@@ -15,6 +15,7 @@ from ocimirror.engines.engine import Auditor, tag_of
 from ocimirror.engines.receipt import Part, Receipt
 from ocimirror.engines.wanted import Wanted
 from ocimirror.errors import EngineFailed, EngineUnavailable, UsageError
+from ocimirror.model.digest import Digest
 from ocimirror.model.platform import Platform
 from ocimirror.stores.profiles import this_linux
 
@@ -46,6 +47,10 @@ class Status:
 
     id: str
     digests: tuple[str, ...]
+
+    def is_of(self, config: Digest) -> bool:
+        """Whether this is the image of a config; CRI-O writes its digest without the algorithm."""
+        return self.id in (str(config), config.encoded)
 
 
 class Cri(Auditor):
@@ -107,12 +112,12 @@ class Cri(Auditor):
         }
         found = {part: self.status(name) for part, name in names.items()}
         same = {
-            part: status is not None and status.id == str(image.config_digest)
+            part: status is not None and status.is_of(image.config_digest)
             for part, status in found.items()
         }
         return self.receipt(
             wanted.only(image),
-            [image.platform] if any(same.values()) else [],
+            [image] if any(same.values()) else [],
             tag=tag_of(wanted, found=found["tag"] is not None, same=same["tag"]),
             index="not_applicable" if not wanted.is_index else "kept" if same["index"] else "lost",
             manifest="kept" if same["manifest"] else "lost",

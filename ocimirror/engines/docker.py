@@ -9,6 +9,8 @@ that its name stands for.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import IO, Any
 
 from ocimirror.engines.archive import write_archive
@@ -27,6 +29,7 @@ from ocimirror.engines.engine import (
 from ocimirror.engines.receipt import Part, Receipt
 from ocimirror.engines.wanted import PlatformImage, Wanted
 from ocimirror.errors import EngineFailed, EngineUnavailable
+from ocimirror.model.digest import Digest
 from ocimirror.model.platform import Platform
 from ocimirror.stores.dockerarchive.write import write_image
 from ocimirror.stores.store import Source
@@ -34,6 +37,7 @@ from ocimirror.stores.stream import Watch
 from ocimirror.stores.tar import TarWriter
 
 CONTAINERD_STORE = "io.containerd.snapshotter.v1"
+_ABSENT = ("no such image", "the specified platform")
 
 
 def store_of(info: Mapping[str, Any]) -> str:
@@ -65,6 +69,15 @@ def info_of(client: Client) -> Mapping[str, Any]:
         said = "; ".join(words(info, "ServerErrors")) if isinstance(info, dict) else ""
         raise EngineUnavailable(f"docker does not answer ({client.where}): {said}")
     return info
+
+
+def is_of(inspected: Mapping[str, Any], image: PlatformImage) -> bool:
+    """Whether `docker image inspect` tells of this platform's image: layers and architecture."""
+    platform = image.config.platform
+    if layers_of(inspected) != [str(diff_id) for diff_id in image.config.diff_ids]:
+        return False
+    stated = inspected.get("Os"), inspected.get("Architecture")
+    return not all(stated) or not platform.os or stated == (platform.os, platform.architecture)
 
 
 class Docker(Engine):
@@ -105,12 +118,12 @@ class Docker(Engine):
         """Write what `docker save` makes of an image into a file."""
         self.client.save(file, "save", name)
 
-    def inspect(self, name: str) -> Mapping[str, Any] | None:
+    def inspect(self, name: str, *options: str) -> Mapping[str, Any] | None:
         """Return what docker knows of an image, None where it has no such image."""
         try:
-            raw = self.client.ask("image", "inspect", name)
+            raw = self.client.ask("image", "inspect", *options, name)
         except EngineFailed as error:
-            if "no such image" in error.message.lower():
+            if any(words in error.message.lower() for words in _ABSENT):
                 return None
             raise
         return first(raw, "docker image inspect")
@@ -162,29 +175,59 @@ class DockerContainerd(Docker):
 
     def audit(self, wanted: Wanted) -> Receipt:
         """Ask by name; its Id is the digest that the name stands for."""
-        return self.judge(wanted, self.inspect(wanted.name))
+        found = self.inspect(wanted.name)
+        others: dict[Digest, Mapping[str, Any] | None] = {}
+        if found is not None and found.get("Id") == str(wanted.root.digest):
+            for image in wanted.images:
+                if is_of(found, image):
+                    continue
+                option = "--platform", str(image.platform)
+                try:
+                    others[image.manifest.digest] = self.inspect(wanted.name, *option)
+                except EngineFailed:
+                    break  # (before 28.1: "unknown flag", or it "requires API version 1.49")
+        return self.judge(wanted, found, others)
 
-    def judge(self, wanted: Wanted, inspected: Mapping[str, Any] | None) -> Receipt:
-        """Return the receipt for what `docker image inspect` says of the name.
+    def judge(
+        self,
+        wanted: Wanted,
+        inspected: Mapping[str, Any] | None,
+        others: Mapping[Digest, Mapping[str, Any] | None] = MappingProxyType({}),
+    ) -> Receipt:
+        """Return the receipt for what `docker image inspect` says.
 
-        The digest chain is the proof of what lies below the root. Of the layers, docker tells
-        those of one platform.
+        The digest chain is the proof of what lies below the root. Docker tells of one platform:
+        its own where it has that. What it cannot be asked of is neither kept nor lost.
+
+        Args:
+            wanted: the image.
+            inspected: the answer for the name; None: no image.
+            others: the answers for further platforms, by the digests of their manifests.
         """
         found = inspected or {}
         same = found.get("Id") == str(wanted.root.digest)
         known = same and (
             wanted.by_digest(wanted.root.digest) in canonical(words(found, "RepoDigests"))
         )
-        diff_ids = [[str(diff_id) for diff_id in i.config.diff_ids] for i in wanted.images]
-        runs = same and layers_of(found) in diff_ids
+        kept, untold = [], []
+        for image in wanted.images if same else ():
+            digest = image.manifest.digest
+            if is_of(found, image) or is_of(others.get(digest) or {}, image):
+                kept.append(image)
+            elif digest not in others:
+                untold.append(image)
+        asked = [i for i in wanted.images if i not in untold] if kept else wanted.images
+        unknown = ", ".join(image.label for image in untold)
+        note = f"this docker does not tell whether it has the content for {unknown}"
         return self.receipt(
-            wanted,
-            [image.platform for image in wanted.images] if runs else [],
+            replace(wanted, images=tuple(asked)),
+            kept,
             tag=tag_of(wanted, found=inspected is not None, same=same),
             index="not_applicable" if not wanted.is_index else "kept" if known else "lost",
-            manifest="kept" if known and runs else "lost",
-            config="differs_by_design" if runs else "lost",
+            manifest="kept" if known and kept else "lost",
+            config="differs_by_design" if kept else "lost",
             evidence=(told(f"docker image inspect {wanted.name}", inspected),),
+            notes=(note,) if kept and untold else (),
         )
 
     def load(self, source: Source, wanted: Wanted, watch: Watch) -> None:

@@ -48,7 +48,7 @@ class Auditor(ABC):
             return wanted.images[0]
         found = wanted.image_for(self.platform())
         if found is None:
-            here = ", ".join(str(image.platform) for image in wanted.images)
+            here = ", ".join(image.label for image in wanted.images)
             raise NotFound(
                 f"image {wanted.name}: nothing here for {self.platform()}, which {self.name} runs",
                 advice=f"--platform names one of: {here}",
@@ -63,15 +63,15 @@ class Auditor(ABC):
             EngineUnavailable, EngineFailed: it does not answer.
         """
 
-    def receipt(self, wanted: Wanted, kept: Sequence[Platform], **parts: Any) -> Receipt:
+    def receipt(self, wanted: Wanted, kept: Sequence[PlatformImage], **parts: Any) -> Receipt:
         """Return a receipt of this engine for an image."""
         return Receipt(
             image=wanted.name,
             engine=self.name,
             version=self.version,
             store=self.store,
-            kept=tuple(map(str, kept)),
-            asked=tuple(str(image.platform) for image in wanted.images),
+            kept=tuple(image.label for image in kept),
+            asked=tuple(image.label for image in wanted.images),
             **parts,
         )
 
@@ -159,7 +159,7 @@ def one_platform(
     manifest = wanted.by_digest(image.manifest.digest) in digests
     return engine.receipt(
         wanted.only(image),
-        [image.platform] if whole else [],
+        [image] if whole else [],
         tag=tag_of(wanted, found=inspected is not None, same=same),
         index="not_applicable" if not wanted.is_index else "kept" if index else "lost",
         manifest="kept" if manifest else "lost",

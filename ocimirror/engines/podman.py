@@ -89,5 +89,6 @@ class Podman(Engine):
                 write_archive(source, one, "podman", file.write, watch)
                 file.flush()
                 # (Podman looks for its own platform unless it is told.)
-                platform = str(image.platform)
-                self.client.run("pull", "--platform", platform, f"oci-archive:{file.name}")
+                known = image.platform.os and image.platform.architecture
+                options = ["--platform", str(image.platform)] if known else []
+                self.client.run("pull", *options, f"oci-archive:{file.name}")

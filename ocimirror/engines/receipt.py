@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -61,5 +62,9 @@ class Receipt:
             for part in required
             if getattr(self, part) in ("lost", "moved", "synthesised")
         ]
-        missing = [platform for platform in self.asked if platform not in self.kept]
-        return [*lost, *(f"platform {platform} lost" for platform in missing)]
+        return [*lost, *(f"platform {platform} lost" for platform in self.missing)]
+
+    @property
+    def missing(self) -> Sequence[str]:
+        """Platforms that should be there and are not, as often as they should."""
+        return list((Counter(self.asked) - Counter(self.kept)).elements())

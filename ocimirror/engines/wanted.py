@@ -9,7 +9,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from ocimirror.errors import MalformedManifest, MissingContent, NotFound, UsageError
+from ocimirror.errors import (
+    DigestMismatch,
+    MalformedManifest,
+    MissingContent,
+    NotFound,
+    OciMirrorError,
+    UsageError,
+)
 from ocimirror.model import mediatype
 from ocimirror.model.config import MAX_SIZE_BYTES as MAX_CONFIG_BYTES
 from ocimirror.model.config import ImageConfig
@@ -37,6 +44,15 @@ class PlatformImage:
     def platform(self) -> Platform:
         """What the index says it is for; where there is none, what its config says."""
         return self.manifest.descriptor.platform or self.config.platform
+
+    @property
+    def label(self) -> str:
+        """The platform as receipts have it: unlike any other one of the same index."""
+        platform = self.platform
+        if not platform.os or not platform.architecture:
+            return "unknown"
+        version = f"({platform.os_version})" if platform.os_version else ""
+        return str(platform).replace(platform.os, f"{platform.os}{version}", 1)
 
     @property
     def config_digest(self) -> Digest:
@@ -93,7 +109,8 @@ class Wanted:
 
     def only(self, image: PlatformImage) -> Wanted:
         """Return what an engine that keeps one platform needs: its manifest and its blobs."""
-        blobs = dict.fromkeys(b for b in image.manifest.blobs if b in self.blobs)
+        here = {blob.digest for blob in self.blobs}
+        blobs = {b.digest: b for b in image.manifest.blobs if b.digest in here}
         above = [m for m in self.manifests if m.manifests or m.digest == self.root.digest]
         manifests = dict.fromkeys(m.digest for m in (image.manifest, *above))
         known = {m.digest: m for m in (image.manifest, *above)}
@@ -101,7 +118,7 @@ class Wanted:
             self,
             images=(image,),
             manifests=tuple(known[digest] for digest in manifests),
-            blobs=tuple(blobs),
+            blobs=tuple(blobs.values()),
         )
 
 
@@ -111,6 +128,7 @@ def full_reference(entry: Entry) -> Reference:
     Raises:
         UsageError: the entry has no name, or a bare tag, which engines would complete each in
             their own way.
+        DigestMismatch: it is named by another digest than its own; engines believe names.
     """
     reference = entry.reference()
     if reference is None:
@@ -118,7 +136,22 @@ def full_reference(entry: Entry) -> Reference:
             f"{entry.name or entry.descriptor.digest} is no full name of an image",
             advice="Name it first: ocimirror tag LAYOUT NAME HOST/REPOSITORY:TAG",
         )
-    return reference.readable()
+    if reference.digest not in (None, entry.descriptor.digest):
+        raise DigestMismatch(f"{entry.name} is the name of {entry.descriptor.digest}")
+    reference = reference.readable()
+    return replace(reference, digest=None) if reference.tag else reference
+
+
+def runs_something(source: Source, root: Descriptor, depth: int = 1) -> bool:
+    """Whether a root is, or leads to, a container image; what cannot be read may be one."""
+    try:
+        manifest = source.read_manifest(root)
+    except OciMirrorError:
+        return True  # (whoever loads it says what is wrong)
+    if not mediatype.is_index(manifest.media_type):
+        return is_container_image(manifest)
+    children = [c for c in manifest.manifests if ATTESTATION_OF not in c.annotations]
+    return depth >= MAX_DEPTH or any(runs_something(source, c, depth + 1) for c in children)
 
 
 def examine(
@@ -141,7 +174,7 @@ def examine(
     what = f"image {reference}"
     for platform in platforms if closure.is_index else ():
         if not any(platform.matches(image.platform) for image in closure.images):
-            here = ", ".join(str(image.platform) for image in closure.images) or "nothing"
+            here = ", ".join(image.label for image in closure.images) or "nothing"
             raise NotFound(f"{what}: nothing here for {platform}", advice=f"It has: {here}")
     if not closure.images:
         raise NotFound(

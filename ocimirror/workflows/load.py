@@ -6,13 +6,14 @@ about what it has.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ocimirror.engines.engine import Auditor, Engine
 from ocimirror.engines.receipt import Part, Receipt
-from ocimirror.engines.wanted import Wanted, examine, full_reference, prove
+from ocimirror.engines.wanted import Wanted, examine, full_reference, prove, runs_something
 from ocimirror.errors import (
     DigestNotPreserved,
     EngineUnavailable,
@@ -27,6 +28,8 @@ from ocimirror.model.reference import Location, is_attachment_tag
 from ocimirror.stores.index import Entry, LayoutSource
 from ocimirror.stores.store import Source
 from ocimirror.stores.stream import Watch
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +97,13 @@ class Loaded:
 
 
 def chosen_entries(source: Source, location: Location, names: Sequence[str]) -> list[Entry]:
-    """Return the entries of a layout or archive that names stand for; none: all that have one.
+    """Return the entries of a layout or archive that names stand for.
+
+    Without names that is every container image with a name; attachments and artifacts beside
+    them are left out.
 
     Raises:
-        UsageError: a place that is no layout, or one without named images.
+        UsageError: a place that is no layout.
         NotFound: a name that it does not have.
     """
     if not isinstance(source, LayoutSource):
@@ -106,10 +112,26 @@ def chosen_entries(source: Source, location: Location, names: Sequence[str]) -> 
         names = [location.read_name, *names]
     if names:
         return list(dict.fromkeys(source.index().find(name) for name in names))
-    entries = [e for e in source.entries() if e.name and not is_attachment_tag(e.tag)]
+    entries = []
+    for entry in source.entries():
+        if not entry.name or is_attachment_tag(entry.tag):
+            continue
+        if runs_something(source, entry.descriptor):
+            entries.append(entry)
+        else:
+            logger.warning("%s is left out: engines run images, not artifacts", entry.name)
     if not entries:
-        raise NotFound(f"{location}: no named image")
+        raise NotFound(f"{location}: no named container image; engines run no artifacts")
     return entries
+
+
+def _refuse_several(engine: Auditor, platforms: Sequence[Platform]) -> None:
+    if len(platforms) > 1 and not engine.keeps_index:
+        several = ", ".join(map(str, platforms))
+        raise UsageError(
+            f"{engine.name} keeps one platform of an image, not {several}",
+            advice="Choose one with --platform.",
+        )
 
 
 def load(
@@ -134,6 +156,7 @@ def load(
         Interrupted: `stop` was set.
         EngineUnavailable, LocalStorageError: nothing more can be loaded.
     """
+    _refuse_several(engine, options.platforms)
     for entry in entries:
         try:
             yield _load_one(source, entry, engine, route, options)
@@ -158,8 +181,9 @@ def _load_one(
     if options.dry_run:
         return Loaded(entry.name, planned=route.name)
     prove(source, wanted, options.jobs, watching(options.stop))
-    notes = tuple(route.send(wanted))
-    after = replace(engine.audit(wanted), route=route.name, notes=notes)
+    notes = route.send(wanted)
+    after = engine.audit(wanted)
+    after = replace(after, route=route.name, notes=(*after.notes, *notes))
     return Loaded(entry.name, _advised(after, wanted))
 
 
@@ -196,6 +220,7 @@ def audit(
     source: Source, entries: Sequence[Entry], engine: Auditor, platforms: Sequence[Platform]
 ) -> Iterator[Loaded]:
     """Yield what an engine has of each image; nothing is changed."""
+    _refuse_several(engine, platforms)
     for entry in entries:
         try:
             yield Loaded(entry.name, engine.audit(wanted_of(source, entry, engine, platforms)))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from ocimirror.engines.docker import Docker, DockerGraphdriver
 from ocimirror.engines.engine import Engine
 from ocimirror.engines.receipt import PARTS
-from ocimirror.engines.wanted import Wanted, full_reference
+from ocimirror.engines.wanted import Wanted
 from ocimirror.errors import UsageError
 from ocimirror.model.reference import Location
 from ocimirror.stores.index import Entry
@@ -58,7 +58,8 @@ def opened(
         if name == "alias":
             from ocimirror.workflows.alias import Alias
 
-            registries = [full_reference(entry).registry for entry in entries]
+            named = [entry.reference() for entry in entries]  # (else it fails on its own)
+            registries = [reference.registry for reference in named if reference is not None]
             with Alias(engine, location.path, registries) as alias:
                 yield Route(name, frozenset(PARTS), lambda wanted: alias.pull(wanted, platform))
             return

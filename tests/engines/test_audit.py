@@ -94,3 +94,45 @@ def test_the_options_of_engines_go_with_an_engine(layout) -> None:
     assert ocimirror("verify", path, "--require", "index").code == 2
     assert ocimirror("verify", path, "--in", "cri", "--namespace", "x").code == 2
     assert ocimirror("verify", path, "--in", "cri", "--require", "digest").code == 2
+
+
+def test_content_that_no_record_keeps_is_not_called_kept(
+    containerd, layout, repository, tmp_path
+) -> None:
+    graph, name, space = images.multi(), f"{HOST}/{repository}:v1", repository.replace("/", "-")
+    path, file = layout({name: graph}), tmp_path / "plain.tar"
+    assert ocimirror("copy", f"oci:{path}:{name}", f"oci-archive:{file}").code == 0
+    containerd.ctr("images", "import", str(file), namespace=space)
+    by_digest = f"{HOST}/{repository}@{graph.root}"
+    containerd.ctr("images", "tag", name, by_digest, namespace=space)
+    options = ["--host", containerd.address, "--namespace", space]
+    told = []
+    for _ in range(2):
+        receipt = only_receipt(audit(path, "containerd", *options))
+        told.append((parts(receipt), receipt["platforms"]["kept"]))
+        for words in (["tag", name, "gone:1"], ["rm", "--sync", "gone:1"]):
+            containerd.ctr("images", *words, namespace=space)
+    assert told[0] == told[1]
+    assert told[0][1] == ["linux/amd64"]
+
+
+def test_what_is_no_image_is_left_out_of_a_whole_layout(containerd, layout, repository) -> None:
+    graph = images.multi()
+    digest = graph.root.replace(":", "-")
+    path = layout(
+        {
+            f"{HOST}/{repository}:v1": graph,
+            f"{HOST}/{repository}:{digest}.sig": images.artifact(),
+            f"{HOST}/{repository}:{digest}": images.index_with_subject(graph),
+            f"{HOST}/{repository}/chart:1": images.artifact_without_layers(),
+        }
+    )
+    options = ["--host", containerd.address, "--namespace", repository.replace("/", "-")]
+    loaded = load(path, "--into", "containerd", *options)
+    assert loaded.code == 0, loaded.document
+    assert "chart:1 is left out" in loaded.stderr
+    audited = audit(path, "containerd", *options)
+    assert audited.code == 0, audited.document
+    assert only_receipt(audited)["image"] == f"{HOST}/{repository}:v1"
+    asked = load(path, f"{HOST}/{repository}/chart:1", "--into", "containerd", *options)
+    assert asked.code == 4

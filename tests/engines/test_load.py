@@ -180,7 +180,10 @@ def test_an_artifact_is_no_image_for_an_engine(containerd, layout, repository) -
     path = layout({f"{HOST}/{repository}:v1": images.artifact()})
     result = load(path, *into(containerd), "--namespace", "x")
     assert result.code == 4
-    assert "artifacts" in result.document["failures"][0]["error"]["message"]
+    assert "artifacts" in result.document["error"]["message"]
+    asked = load(path, f"{HOST}/{repository}:v1", *into(containerd), "--namespace", "x")
+    assert asked.code == 4
+    assert "artifacts" in asked.document["failures"][0]["error"]["message"]
 
 
 def test_what_containerd_cannot_address_is_not_called_kept(containerd, layout, repository) -> None:
@@ -246,3 +249,106 @@ def test_podman_finds_an_image_by_index_and_manifest(
     assert f"{name}@{graph.root}" in told["RepoDigests"]
     assert f"sha256:{told['Id']}" == config_of(graph)
     assert os.listdir(podman_environment["TMPDIR"]) == []
+
+
+# --- odd images and names, into each -------------------------------------------------------------
+
+
+def without_platform() -> Graph:
+    """An image whose config says nothing of a platform."""
+    builder = images.Builder()
+    return builder.graph(images.add_image(builder, "bare", {}, with_platform=False))
+
+
+def beside_artifacts() -> Graph:
+    """An index of an image, and of an artifact that has no platform."""
+    builder = images.Builder()
+    children = [images.add_image(builder, "beside", images.PLATFORMS[0])]
+    children.append(
+        images.add_artifact(builder, "application/x.sbom", [builder.blob(b"x", "text/x")])
+    )
+    return builder.graph(builder.index(children))
+
+
+@pytest.mark.parametrize("engine", ["containerd", "dockerd", "podman"])
+@pytest.mark.parametrize(
+    "make",
+    [without_platform, beside_artifacts, images.nested_index, images.data_fields],
+)
+def test_an_odd_image_is_loaded(
+    make, engine, request, podman_environment, layout, repository
+) -> None:
+    graph, name = make(), f"{HOST}/{repository}:v1"
+    path = layout({name: graph})
+    result = load(path, *options_of(engine, request, repository), env=env_of(engine, request))
+    assert result.code == 0, result.document
+    assert only_receipt(result)["platforms"]["asked"] == only_receipt(result)["platforms"]["kept"]
+
+
+def options_of(engine: str, request, repository: str) -> list[str]:
+    """Return the options that name an engine by its fixture."""
+    if engine == "podman":
+        return ["--into", "podman"]
+    space = ["--namespace", repository.replace("/", "-")] if engine == "containerd" else []
+    return [*into(request.getfixturevalue(engine)), *space]
+
+
+def env_of(engine: str, request) -> dict[str, str] | None:
+    """Return the environment in which an engine's client runs."""
+    return request.getfixturevalue("podman_environment") if engine == "podman" else None
+
+
+@pytest.mark.parametrize("engine", ["containerd", "dockerd", "podman"])
+def test_an_image_that_only_its_digest_names(engine, request, layout, repository) -> None:
+    graph = images.multi()
+    path = layout({f"{HOST}/{repository}@{graph.root}": graph})
+    result = load(path, *options_of(engine, request, repository), env=env_of(engine, request))
+    assert result.code == 0, result.document
+    receipt = only_receipt(result)
+    kept = "lost" if engine == "dockerd" else "kept"
+    assert parts(receipt) == ("not_applicable", kept, kept, "kept")
+
+
+@pytest.mark.parametrize("engine", ["dockerd", "podman"])
+def test_an_engine_of_one_platform_refuses_two(engine, request, layout, repository) -> None:
+    path = layout({f"{HOST}/{repository}:v1": images.multi()})
+    two = ["--platform", "linux/amd64", "--platform", "linux/arm64"]
+    options = [*options_of(engine, request, repository), *two]
+    result = load(path, *options, env=env_of(engine, request))
+    assert result.code == 2
+    assert "one platform" in result.document["error"]["message"]
+
+
+def test_a_sparse_image_beside_platforms_that_run_here_too(
+    containerd, layout, repository, tmp_path
+) -> None:
+    builder = images.Builder()
+    children = [
+        images.add_image(builder, n, {"os": "linux", **platform})
+        for n, platform in enumerate(
+            [
+                {"architecture": "amd64"},
+                {"architecture": "386"},
+                {"architecture": "arm", "variant": "v6"},
+                {"architecture": "arm", "variant": "v7"},
+                {"architecture": "arm64", "variant": "v8"},
+            ]
+        )
+    ]
+    graph, name = builder.graph(builder.index(children)), f"{HOST}/{repository}:v1"
+    whole, sparse = layout({name: graph}), tmp_path / "sparse"
+    some = [w for p in ("linux/amd64", "linux/arm64", "linux/arm/v7") for w in ("--platform", p)]
+    assert ocimirror("copy", f"oci:{whole}:{name}", f"oci:{sparse}", *some).code == 0
+    space = ["--namespace", repository.replace("/", "-")]
+    result = load(sparse, *into(containerd), *space)
+    assert result.code == 0, result.document
+    assert parts(only_receipt(result)) == ALL_KEPT
+    assert len(only_receipt(result)["platforms"]["kept"]) == 3
+
+
+def test_all_among_platforms_is_all(containerd, layout, repository) -> None:
+    path = layout({f"{HOST}/{repository}:v1": images.multi()})
+    space = ["--namespace", repository.replace("/", "-")]
+    platforms = ["--platform", "all", "--platform", "linux/amd64"]
+    receipt = only_receipt(load(path, *into(containerd), *space, *platforms))
+    assert len(receipt["platforms"]["kept"]) == 3
