@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ocimirror.cli import output, receipts
-from ocimirror.cli.options import Settings, dry_run, durable, option, settings_from, shared
-from ocimirror.errors import Interrupted
+from ocimirror.cli.options import (
+    Settings,
+    dry_run,
+    durable,
+    layout_argument,
+    option,
+    settings_from,
+    shared,
+)
+from ocimirror.errors import Interrupted, OciMirrorError
 
 if TYPE_CHECKING:
     from ocimirror.engines.receipt import Part
@@ -91,16 +99,35 @@ def load_command(
         entries = chosen_entries(source, where, names)
         target = open_engine(EngineOptions(engine, host, namespace), settings.stop)
         loaded: list[Loaded] = []
+        failed: OciMirrorError | None = None
         try:
             with opened(route, target, source, where, entries, how) as way:
                 for item in load(source, entries, target, way, how):
                     loaded.append(item)
                     told(item)
-        except Interrupted as error:
-            output.complain(error)
-    code = 128 + settings.signal if settings.signal else receipts.exit_code(loaded, require)
+        except OciMirrorError as error:
+            failed = error
+    return _finish("load", loaded, failed, require, settings)
+
+
+def _finish(
+    command: str,
+    done: list[Loaded],
+    failed: OciMirrorError | None,
+    require: tuple[Part, ...],
+    settings: Settings,
+) -> int:
+    """Tell what ended a run before its time, after what came of the images until then."""
+    if failed is not None and not done and not isinstance(failed, Interrupted):
+        raise failed
+    code = receipts.exit_code(done, require, failed)
+    if settings.signal:
+        code = 128 + settings.signal
+    if failed is not None:
+        output.complain(failed)
     if settings.json:
-        output.document("load", code, receipts.documents(loaded))
+        ended = {"error": output.error_document(failed)} if failed is not None else {}
+        output.document(command, code, {**receipts.documents(done), **ended})
     return code
 
 
@@ -164,17 +191,19 @@ def save_command(
     from ocimirror.workflows.save import save
 
     settings = settings_from(options, writes=True)
+    layout = layout_argument(layout)
     copy_options = Options(
         jobs=settings.jobs, retries=settings.retries, referrers=False, stop=settings.stop
     )
     saved: list[Loaded] = []
+    failed: OciMirrorError | None = None
     with settings.places() as places:
         target = open_engine(EngineOptions(engine, host, namespace), settings.stop)
         place = parse_location(originals) if originals else None
         try:
             for item in save(
                 names,
-                layout.removeprefix("oci:"),
+                layout,
                 target,
                 places,
                 copy_options,
@@ -185,9 +214,6 @@ def save_command(
                 if not settings.json:
                     verbose = bool(settings.verbose)
                     receipts.print_loaded(item, require, verbose=verbose, quiet=settings.quiet)
-        except Interrupted as error:
-            output.complain(error)
-    code = 128 + settings.signal if settings.signal else receipts.exit_code(saved, require)
-    if settings.json:
-        output.document("save", code, receipts.documents(saved))
-    return code
+        except OciMirrorError as error:
+            failed = error
+    return _finish("save", saved, failed, require, settings)

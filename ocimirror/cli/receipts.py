@@ -12,6 +12,7 @@ from ocimirror.cli.options import F, option
 
 if TYPE_CHECKING:
     from ocimirror.engines.receipt import Part, Receipt
+    from ocimirror.errors import OciMirrorError
     from ocimirror.model.platform import Platform
     from ocimirror.workflows.load import Loaded
 
@@ -64,9 +65,15 @@ def required(_: click.Context, __: click.Parameter, value: str | None) -> tuple[
     return tuple(part for part in PARTS if part in chosen)
 
 
-def exit_code(loaded: Sequence[Loaded], parts: Sequence[Part]) -> int:
-    """Return 9 where an engine did not keep what was asked for, or an error's own code."""
-    codes = [item.error.exit_code for item in loaded if item.error is not None]
+def exit_code(
+    loaded: Sequence[Loaded], parts: Sequence[Part], failed: OciMirrorError | None = None
+) -> int:
+    """Return 9 where an engine did not keep what was asked for, or an error's own code.
+
+    `failed` is what ended the run before its time.
+    """
+    errors = [item.error for item in loaded if item.error is not None]
+    codes = [error.exit_code for error in (*errors, *([failed] if failed else []))]
     for item in loaded:
         if item.receipt is not None and failing(item.receipt, parts):
             codes.append(9)

@@ -8,8 +8,10 @@ wait for us while we wait for it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
+import select
 import shlex
 import subprocess
 import tempfile
@@ -18,21 +20,28 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from ocimirror.errors import EngineFailed, EngineUnavailable, Interrupted, storage_error
+from ocimirror.errors import (
+    EngineFailed,
+    EngineUnavailable,
+    Interrupted,
+    NoSpace,
+    OciMirrorError,
+    storage_error,
+    storage_errors,
+)
 
 MAX_OUTPUT_BYTES = 256 * 1024 * 1024
 _MAX_MESSAGE = 2000
 _POLL_S = 0.1
+# (What an engine says of its own work may sound like it: "no such file or directory".)
 _UNREACHABLE = (
     "cannot connect to the docker daemon",
     "error during connect",
-    "connection refused",
-    "no such file or directory",
+    "while trying to connect",
     "failed to dial",
     "connection error",
-    "permission denied",
-    "context deadline exceeded",
 )
+_ENGINE_SAYS = "error response from daemon"
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +114,7 @@ class Client:
         """Run the client in the block, and end it with the block."""
         command = [*self.argv, *arguments]
         logger.debug("%s", shlex.join(command))
-        with tempfile.TemporaryFile() as printed, tempfile.TemporaryFile() as said:
+        with _temporary_file() as printed, _temporary_file() as said:
             try:
                 process = subprocess.Popen(
                     command,
@@ -129,6 +138,11 @@ class Client:
                 run.end()
 
 
+def _temporary_file() -> IO[bytes]:
+    with storage_errors("cannot make a temporary file (TMPDIR says where)"):
+        return tempfile.TemporaryFile()
+
+
 class _Run:
     def __init__(
         self,
@@ -150,10 +164,19 @@ class _Run:
         pipe = self._process.stdin
         assert pipe is not None  # noqa: S101 - who feeds has opened it
 
+        writable = select.poll()
+        writable.register(pipe, select.POLLOUT)
+        os.set_blocking(pipe.fileno(), False)  # (an engine that hangs must not hang us)
+
         def send(content: bytes) -> None:
-            if self._stop.is_set():
-                raise Interrupted("stopped while the engine was loading")
-            pipe.write(content)
+            view = memoryview(content)
+            while view:
+                if self._stop.is_set():
+                    raise Interrupted("stopped while the engine was loading")
+                try:
+                    view = view[os.write(pipe.fileno(), view) :]
+                except BlockingIOError:
+                    writable.poll(_POLL_S * 1000)
 
         try:
             write(send)
@@ -186,9 +209,9 @@ class _Run:
         code = self._process.returncode
         message = self._last_words()
         if code:
-            known = any(words in message.lower() for words in _UNREACHABLE)
-            kind = EngineUnavailable if known else EngineFailed
-            raise kind(f"{self._what} ({self._where}): {message or f'exit code {code}'}")
+            raise _failure(message)(
+                f"{self._what} ({self._where}): {message or f'exit code {code}'}"
+            )
         if message:
             logger.debug("%s: %s", self._what, message)
         try:
@@ -210,6 +233,16 @@ class _Run:
         self._said.seek(0, os.SEEK_END)
         self._said.seek(max(0, self._said.tell() - _MAX_MESSAGE))
         return self._said.read(_MAX_MESSAGE).decode("utf-8", "replace").strip()
+
+
+def _failure(message: str) -> type[OciMirrorError]:
+    """Return what kind of failure a client's last words tell of."""
+    said = message.lower()
+    if os.strerror(errno.ENOSPC).lower() in said:
+        return NoSpace  # (the engine's disk or ours: clients read and write both)
+    if _ENGINE_SAYS not in said and any(words in said for words in _UNREACHABLE):
+        return EngineUnavailable
+    return EngineFailed
 
 
 class Output:

@@ -7,6 +7,7 @@ check as any other content here.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from ocimirror.engines.client import Output
 from ocimirror.engines.containerd import Containerd
@@ -34,7 +35,7 @@ class ContentStore(Source):
         self._content = containerd.content()
 
     def _resolve(self, name: str) -> Descriptor:
-        digest = self._records.get(name) or self._records.get(_canonical(name))
+        digest = self._digest_of(name, Reference.parse(name).readable())
         if digest is None:
             raise NotFound(
                 f"{self.location}: no image {name}",
@@ -45,6 +46,19 @@ class ContentStore(Source):
             raw = output.read_up_to(MAX_SIZE_BYTES)
         media_type = sniff_media_type(raw, name) or mediatype.OCTET_STREAM
         return Descriptor(media_type, found, len(raw), "manifest")
+
+    def _digest_of(self, name: str, reference: Reference) -> str | None:
+        """Return what a name stands for; a digest needs no record, where the repository has one."""
+        stated = str(reference.digest or "")
+        for spelling in (name, str(reference), str(replace(reference, digest=None))):
+            target = self._records.get(spelling)
+            if target is not None and stated in ("", target):
+                return target
+        known = any(
+            record.startswith((f"{reference.name}:", f"{reference.name}@"))
+            for record in self._records
+        )
+        return stated if known and stated in self._content else None
 
     def _open(self, descriptor: Descriptor) -> Reader:
         if not self._exists(descriptor):
@@ -59,7 +73,3 @@ class ContentStore(Source):
 
     def _referrers(self, _: Descriptor) -> Iterable[Referrer]:
         return ()
-
-
-def _canonical(name: str) -> str:
-    return str(Reference.parse(name).readable())

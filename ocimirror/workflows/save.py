@@ -19,7 +19,7 @@ from ocimirror.copy.outcome import Options, Request
 from ocimirror.engines.containerd import Containerd
 from ocimirror.engines.contentstore import ContentStore
 from ocimirror.engines.docker import Docker
-from ocimirror.engines.engine import Engine
+from ocimirror.engines.engine import Engine, canonical, words
 from ocimirror.engines.podman import Podman
 from ocimirror.engines.receipt import Index, Receipt
 from ocimirror.engines.wanted import examine
@@ -31,9 +31,11 @@ from ocimirror.errors import (
     NotFound,
     OciMirrorError,
     UsageError,
+    storage_errors,
 )
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
+from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import ATTESTATION_OF, Manifest
 from ocimirror.model.platform import WITHOUT_ATTESTATIONS, Platform
 from ocimirror.model.reference import Location, Reference
@@ -41,6 +43,7 @@ from ocimirror.stores.dockerarchive.read import DockerArchive
 from ocimirror.stores.index import LayoutSource, is_synthesised
 from ocimirror.stores.profiles import image_in
 from ocimirror.stores.store import Source, Store
+from ocimirror.stores.writable import PRIVATE
 from ocimirror.workflows.identity import note_on_identity, notes_on_restored
 from ocimirror.workflows.load import Loaded
 from ocimirror.workflows.originals import Restored, restore
@@ -72,19 +75,31 @@ def save(
         Interrupted: the run was stopped.
         LocalStorageError: nothing more can be saved.
     """
-    references = [(name, Reference.parse(name).readable()) for name in names]
+    for name in names:
+        Reference.parse(name)
     destination = places.layout(layout, write=True)
     content = ContentStore(engine) if isinstance(engine, Containerd) else None
-    for name, reference in references:
+    for name in names:
         try:
             if content is not None:
+                reference = Reference.parse(name).readable()
                 yield _saved(content, name, reference, destination, engine, options, platforms)
                 continue
-            # (Beside the layout, where there is room for it; without a name, it never stays.)
-            beside = os.path.dirname(os.path.abspath(layout))
-            with tempfile.TemporaryFile(dir=beside) as file:
+            if not isinstance(engine, (Docker, Podman)):
+                raise UsageError(f"nothing can be saved from {engine.name}")
+            reference = name_in_engine(engine, name)
+            # (In the layout, where there is room for it; without a name, it never stays.)
+            with _temporary_file(os.path.join(layout, PRIVATE, "tmp")) as file:
+                engine.export(name, file)
                 yield _exported(
-                    file, name, reference, destination, engine, places, options, originals
+                    file,
+                    reference,
+                    destination,
+                    engine,
+                    places,
+                    options,
+                    platforms,
+                    originals,
                 )
         except (Interrupted, LocalStorageError):
             raise
@@ -92,40 +107,87 @@ def save(
             yield Loaded(name, error=error)
 
 
+def _temporary_file(directory: str) -> IO[bytes]:
+    with storage_errors(f"cannot make a file in {directory}"):
+        return tempfile.TemporaryFile(dir=directory)
+
+
+def name_in_engine(engine: Docker | Podman, name: str) -> Reference:
+    """Return the full name of an image in docker or podman.
+
+    Podman finds `app:v1` as `localhost/app:v1`, and both find an image by its ID.
+
+    Raises:
+        NotFound: no such image.
+        UsageError: it was found by its ID, or by a name that is short for several.
+    """
+    inspected = engine.inspect(name)
+    if inspected is None:
+        raise NotFound(f"{engine.name} has no image {name}")
+    known = canonical([*words(inspected, "RepoTags"), *words(inspected, "RepoDigests")])
+    reference = Reference.parse(name).readable()
+    by_digest = replace(reference, tag="") if reference.digest else reference
+    if str(by_digest) in known:
+        return reference
+    tag = "" if reference.digest else reference.tag
+    short = name if not tag or name.endswith(f":{tag}") else f"{name}:{tag}"
+    longer = [full for full in known if full.endswith(f"/{short}")]
+    if len(longer) == 1:
+        return Reference.parse(longer[0])
+    raise UsageError(
+        f"{name} is no name of the image that {engine.name} finds by it",
+        advice=f"Give it one: {engine.name} tag {name} HOST/REPOSITORY:TAG; or name it as one of:"
+        f" {', '.join(sorted(known)) or 'none'}",
+    )
+
+
 def _exported(
     file: IO[bytes],
-    name: str,
     reference: Reference,
     destination: Store,
-    engine: Engine,
+    engine: Docker | Podman,
     places: Places,
     options: Options,
+    platforms: tuple[Platform, ...],
     originals: Location | None,
 ) -> Loaded:
-    if not isinstance(engine, (Docker, Podman)):
-        raise UsageError(f"nothing can be saved from {engine.name}")
-    engine.export(name, file)
-    file.flush()
     with DockerArchive(f"/proc/self/fd/{file.fileno()}") as archive:
-        archive.location = f"{engine.name}:{name}"
+        archive.location = f"{engine.name}:{reference}"
         made = archive.resolve("")
+        _refuse_other_platform(archive, reference, made, platforms)
         restored = _restored(archive, made, reference, destination, places, originals)
         if restored is None:
-            return _saved(archive, "", reference, destination, engine, options)
+            return _saved(archive, "", reference, destination, engine, options, platforms)
+        root = restored.root
+        if reference.digest == restored.manifest.digest:
+            root = restored.manifest.descriptor
         saved = _saved(
             restored.source,
-            str(restored.root.digest),
+            str(root.digest),
             reference,
             destination,
             engine,
             options,
-            restored.platforms,
+            restored.platforms if root is restored.root else (),
+            restored.manifest.digest,
         )
         if saved.receipt is None:
             return saved
         where = str(originals or destination.location)
-        notes = notes_on_restored(restored.root, restored.manifest, where)
+        notes = notes_on_restored(root, restored.manifest, where)
         return replace(saved, receipt=replace(saved.receipt, notes=tuple(notes)))
+
+
+def _refuse_other_platform(
+    source: Source, reference: Reference, root: Descriptor, platforms: Sequence[Platform]
+) -> None:
+    """Refuse an image that is for one platform, where that was not asked for."""
+    if not platforms or mediatype.is_index(root.media_type):
+        return
+    (image,) = examine(source, reference, root, ()).images
+    if not any(platform.matches(image.platform) for platform in platforms):
+        asked = ", ".join(map(str, platforms))
+        raise NotFound(f"{source.location} is for {image.label}, and was asked for {asked}")
 
 
 def _restored(
@@ -160,9 +222,18 @@ def _saved(
     engine: Engine,
     options: Options,
     platforms: tuple[Platform, ...] = (),
+    image: Digest | None = None,
 ) -> Loaded:
-    """Copy an image that is at hand, and ask the engine about what came out."""
+    """Copy an image that is at hand, and ask the engine about what came out.
+
+    `image` is the manifest that the engine has, where it keeps one of several.
+    """
     root = source.resolve(name)
+    if reference.digest not in (None, root.digest):
+        raise DigestNotPreserved(
+            f"{engine.name} does not give {reference}: what comes out is {root.digest}",
+            advice="--with names a place that has the original.",
+        )
     platforms = platforms or held_platforms(source, source.read_manifest(root))
     new_name = name_in_a_layout(reference)
     shown = f"{engine.name}:{reference}", f"{destination.location}:{new_name}"
@@ -173,10 +244,13 @@ def _saved(
     assert isinstance(destination, LayoutSource)  # noqa: S101 - what `layout` opens
     entry = destination.index().find(new_name)
     wanted = examine(destination, reference, entry.descriptor, ())
+    if image is not None:
+        held = tuple(found for found in wanted.images if found.manifest.digest == image)
+        wanted = replace(wanted, images=held)
     root_manifest = replace(wanted.root, descriptor=entry.descriptor)
     receipt = replace(engine.audit(wanted), route="archive")
     receipt = _of_what_came_out(receipt, entry.descriptor)
-    notes = (*outcome.notes, *note_on_identity(root_manifest, verified=True))
+    notes = (*receipt.notes, *outcome.notes, *note_on_identity(root_manifest, verified=True))
     return Loaded(str(reference), replace(receipt, notes=notes))
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from ocimirror.stores.exclusive import ExclusiveLayout
 from tests.support import images
 from tests.support.command import ocimirror
 from tests.support.engines import Containerd, Dockerd
@@ -352,3 +354,28 @@ def test_all_among_platforms_is_all(containerd, layout, repository) -> None:
     platforms = ["--platform", "all", "--platform", "linux/amd64"]
     receipt = only_receipt(load(path, *into(containerd), *space, *platforms))
     assert len(receipt["platforms"]["kept"]) == 3
+
+
+def test_podman_without_room_for_temporary_files(podman_environment, layout, repository) -> None:
+    big, _ = images.shared_layers(2, 2, 1_500_000, shared_fraction=0.5)
+    path, where = layout({f"{HOST}/{repository}:v1": big}), podman_environment["TMPDIR"]
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", where], check=True)
+    try:
+        result = load(path, "--into", "podman", env=podman_environment)
+        assert result.code == 8, result.document
+        assert result.document["error"]["code"] == "no_space"
+        assert os.listdir(where) == []
+    finally:
+        subprocess.run(["umount", where], check=True)
+
+
+def test_a_layout_that_gc_has_is_not_read(containerd, layout, repository) -> None:
+    path = layout({f"{HOST}/{repository}:v1": images.single()})
+    with ExclusiveLayout(str(path)):
+        for words in (
+            ["load", path, "--into", "containerd"],
+            ["verify", path, "--in", "containerd"],
+        ):
+            result = ocimirror(*words, "--host", containerd.address, "--json")
+            assert result.code == 7
+            assert result.document["error"]["code"] == "locked"

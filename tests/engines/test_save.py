@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from ocimirror.stores.layout import Layout
-from tests.engines.test_load import ALL_KEPT, HOST, config_of, into, load, only_receipt, parts
+from tests.engines.test_load import (
+    ALL_KEPT,
+    HOST,
+    children,
+    config_of,
+    into,
+    load,
+    only_receipt,
+    parts,
+)
 from tests.support import images
-from tests.support.command import Result, ocimirror
+from tests.support.command import PROGRAM, Result, ocimirror
 from tests.support.engines import Containerd, Dockerd
 
 pytestmark = pytest.mark.timeout(120)
@@ -173,3 +184,148 @@ def test_podman_gives_the_original_where_it_can_be_proved(
     restored = ocimirror(*map(str, words), "--with", path, env=podman_environment)
     assert parts(only_receipt(restored)) == ALL_KEPT, restored.document
     assert str(entry_of(out, name).descriptor.digest) == graph.root
+
+
+def manifest_of(graph: images.Graph) -> str:
+    """Return the digest of the manifest for this machine."""
+    return next(c["digest"] for p, c in children(graph).items() if p == "linux/amd64")
+
+
+def test_an_image_id_is_no_name(dockerd, layout, out, name, tmp_path) -> None:
+    graph = images.multi()
+    assert load(layout({name: graph}), *into(dockerd)).code == 0
+    for known in (config_of(graph), config_of(graph)[7:19]):
+        saved = save(dockerd, known, out)
+        assert saved.code == 2, saved.document
+        assert name in saved.document["failures"][0]["error"]["diagnostics"]
+    assert ocimirror("list", out, "--json").document["images"] == []
+
+
+def test_podman_says_what_a_short_name_is(podman, podman_environment, layout, out, name) -> None:
+    assert (
+        load(layout({name: images.single()}), "--into", "podman", env=podman_environment).code == 0
+    )
+    podman.podman("tag", name, "localhost/short:v1")
+    words = ["save", "short:v1", out, "--from", "podman", "--json"]
+    saved = ocimirror(*map(str, words), env=podman_environment)
+    assert saved.code == 0, saved.document
+    assert only_receipt(saved)["tag"] == "kept"
+    (listed,) = ocimirror("list", out, "--json").document["images"]
+    assert listed["name"] == "localhost/short:v1"
+
+
+def test_a_digest_that_was_asked_for_is_given_or_refused(dockerd, layout, out, name) -> None:
+    graph = images.multi()
+    path = layout({name: graph})
+    assert load(path, *into(dockerd)).code == 0
+    repository = name.removesuffix(":v1")
+    refused = save(dockerd, f"{repository}@{graph.root}", out)
+    assert refused.code in (4, 9), refused.document
+    refused = save(dockerd, f"{name}@{graph.root}", out)
+    assert refused.code in (4, 9), refused.document
+    assert ocimirror("list", out, "--json").document["images"] == []
+
+
+@pytest.mark.parametrize("which", ["root", "manifest"])
+def test_containerd_gives_an_image_by_its_digest(
+    which, containerd, layout, out, name, space
+) -> None:
+    graph = images.multi()
+    path = layout({name: graph})
+    assert load(path, *into(containerd), *space).code == 0
+    digest = graph.root if which == "root" else manifest_of(graph)
+    for known in (f"{name.removesuffix(':v1')}@{digest}", f"{name}@{digest}"):
+        saved = save(containerd, known, out, *space)
+        if which == "manifest" and known.startswith(f"{name}@"):
+            assert saved.code == 9, saved.document  # (the tag stands for the index)
+            continue
+        assert saved.code == 0, saved.document
+        assert str(entry_of(out, only_receipt(saved)["image"]).descriptor.digest) == digest
+
+
+def test_a_record_that_lies_is_not_believed(containerd, layout, out, name, space) -> None:
+    graph = images.single()
+    assert load(layout({name: graph}), *into(containerd), *space).code == 0
+    lie = f"{name.removesuffix(':v1')}@sha256:{'0' * 64}"
+    containerd.ctr("images", "tag", name, lie, namespace=space[1])
+    assert save(containerd, lie, out, *space).code == 4
+
+
+def test_a_platform_that_docker_does_not_have_is_refused(dockerd, layout, out, name) -> None:
+    assert load(layout({name: images.multi()}), *into(dockerd)).code == 0
+    saved = save(dockerd, name, out, "--platform", "linux/arm64")
+    assert saved.code == 4, saved.document
+    assert "linux/amd64" in saved.document["failures"][0]["error"]["message"]
+    assert save(dockerd, name, out, "--platform", "linux/amd64").code == 0
+
+
+def test_another_platform_is_restored_into_a_layout_that_has_all(dockerd, layout, name) -> None:
+    graph = images.multi()
+    path = layout({name: graph})
+    assert load(path, *into(dockerd), "--platform", "linux/arm64").code == 0
+    saved = save(dockerd, name, path, "--with", path)
+    assert saved.code == 0, saved.document
+    assert only_receipt(saved)["platforms"] == {"kept": ["linux/arm64"], "asked": ["linux/arm64"]}
+    assert str(entry_of(path, name).descriptor.digest) == graph.root
+    assert ocimirror("verify", path).code == 0
+
+
+def test_a_forgotten_layout_is_not_made(dockerd, tmp_path) -> None:
+    words = ["save", "app:v1", "app:v2", "--from", "docker", "--host", dockerd.host]
+    assert ocimirror(*words, cwd=tmp_path).code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("engine", ["dockerd", "containerd"])
+def test_on_a_full_disk_the_layout_stays_valid(
+    engine, request, layout, name, space, tmp_path
+) -> None:
+    engine = request.getfixturevalue(engine)
+    where = space if isinstance(engine, Containerd) else []
+    big, _ = images.shared_layers(2, 2, 1_500_000, shared_fraction=0.5)
+    other = f"{name}-small"
+    assert load(layout({name: big, other: images.single()}), *into(engine), *where).code == 0
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], check=True)
+    try:
+        assert save(engine, other, disk / "out", *where).code == 0
+        _, kind, *rest = [*into(engine), *where]
+        words = ["save", other, name, disk / "out", "--from", kind, *rest, "--json"]
+        saved = ocimirror(*map(str, words))
+        assert saved.code == 8, saved.document
+        assert ocimirror("verify", disk / "out").code == 0
+        names = [
+            image["name"] for image in ocimirror("list", disk / "out", "--json").document["images"]
+        ]
+        assert names == [other]
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.parametrize("delay_s", [0.05, 0.2, 0.4])
+def test_killed_in_the_middle_the_layout_stays_valid(delay_s, dockerd, layout, out, name) -> None:
+    big, _ = images.shared_layers(2, 3, 1_500_000, shared_fraction=0.5)
+    other = f"{name}-small"
+    assert load(layout({name: big, other: images.single()}), *into(dockerd)).code == 0
+    assert save(dockerd, other, out).code == 0
+    words = ["save", name, out, "--from", "docker", "--host", dockerd.host]
+    process = subprocess.Popen([PROGRAM, *map(str, words)], stderr=subprocess.DEVNULL)
+    time.sleep(delay_s)
+    process.kill()
+    process.wait()
+    assert ocimirror("verify", out).code == 0
+    assert save(dockerd, name, out).code == 0
+
+
+def test_images_that_share_blobs_are_saved_together(dockerd, layout, out, name) -> None:
+    graphs = images.shared_layers(2, 3, 20_000, shared_fraction=0.5)
+    named = {f"{name}{number}": graph for number, graph in enumerate(graphs)}
+    path = layout(named)
+    assert load(path, *into(dockerd)).code == 0
+    _, kind, *where = into(dockerd)
+    words = ["save", *named, out, "--from", kind, *where, "--with", path, "--json"]
+    saved = ocimirror(*map(str, words))
+    assert saved.code == 0, saved.document
+    for full, graph in named.items():
+        assert str(entry_of(out, full).descriptor.digest) == graph.root

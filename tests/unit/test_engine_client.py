@@ -1,0 +1,60 @@
+"""The client of an engine: what its last words mean, and that it can always be stopped."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from ocimirror.engines.client import Client
+from ocimirror.errors import EngineFailed, EngineUnavailable, Interrupted, NoSpace, OciMirrorError
+
+SAID: list[tuple[str, type[OciMirrorError]]] = [
+    ("Cannot connect to the Docker daemon at unix:///x. Is it running?", EngineUnavailable),
+    ("permission denied while trying to connect to the Docker daemon socket", EngineUnavailable),
+    ('ctr: failed to dial "/x": context deadline exceeded', EngineUnavailable),
+    ("Error response from daemon: open /x/blobs/json: no such file or directory", EngineFailed),
+    ("Error response from daemon: dial tcp: connect: connection refused", EngineFailed),
+    ("Error: lchown /x: permission denied", EngineFailed),
+    ("write /dev/stdout: no space left on device", NoSpace),
+    ("Error: writing blob: write /var/tmp/x: no space left on device", NoSpace),
+]
+
+
+@pytest.mark.parametrize(("words", "kind"), SAID)
+def test_last_words(words: str, kind: type[OciMirrorError]) -> None:
+    client = Client(["sh", "-c", 'echo "$1" >&2; exit 1', "sh", words], "there")
+    with pytest.raises(kind) as failed:
+        client.ask()
+    assert type(failed.value) is kind
+
+
+def test_a_client_that_reads_nothing_can_be_stopped() -> None:
+    stop = threading.Event()
+    client = Client(["sleep", "60"], "there", stop=stop)
+    threading.Timer(0.3, stop.set).start()
+    began = time.monotonic()
+    with pytest.raises(Interrupted):
+        client.feed(lambda send: send(b"x" * 4_000_000))
+    assert time.monotonic() - began < 10
+
+
+def test_a_client_that_ends_early_is_asked_why() -> None:
+    client = Client(["sh", "-c", "echo no >&2; exit 3"], "there")
+    with pytest.raises(EngineFailed, match="no"):
+        client.feed(lambda send: send(b"x" * 4_000_000))
+
+
+def test_every_byte_arrives(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 20_000
+    pieces = [content[i : i + 70_001] for i in range(0, len(content), 70_001)]
+
+    def write(send: object) -> None:
+        for piece in pieces:
+            send(piece)  # type: ignore[operator]
+
+    client = Client(["sh", "-c", f"sleep 0.2; cat > {tmp_path}/it"], "there")
+    client.feed(write)
+    assert (tmp_path / "it").read_bytes() == content
