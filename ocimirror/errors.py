@@ -235,6 +235,7 @@ class EngineUnavailable(OciMirrorError):
     """A container engine, or its client program, is not there or does not answer."""
 
     exit_code = 4
+    default_advice = "Is it running, and may you use its socket? --host names another one."
 
 
 class EngineFailed(OciMirrorError):

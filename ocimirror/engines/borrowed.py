@@ -29,6 +29,7 @@ from ocimirror.stores.files import open_regular
 MAX_SIZE_BYTES = 4 * 1024 * 1024
 _MAX_JOURNAL_BYTES = 32 * 1024 * 1024
 _VERSION = 1
+_NEW = ".ocimirror-new"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ class Borrowed:
         for directory in sorted(missing):
             _make_directory(directory)
         for change in changes:
-            write_in_place(change.path, change.after)
+            _write(change, change.after)
 
     def _write_journal(self) -> None:
         entries = [
@@ -185,12 +186,14 @@ class Borrowed:
 def _put_back(change: Change, reload: Callable[[str], None]) -> list[str]:
     """Give a file back what it had, as far as it is ours to say; return what cannot be."""
     left: list[str] = []
+    if change.before is None:
+        restore(change.path + _NEW, None)
     now = read_file(change.path, MAX_SIZE_BYTES)
     if now == change.before or (now is None and not change.between):
         return left
     if change.is_ours(now):
         if change.between:
-            write_in_place(change.path, change.between)
+            _write(change, change.between)
             try:
                 reload(change.path)
             except EngineUnavailable:
@@ -260,6 +263,16 @@ def write_in_place(path: str, content: bytes) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+def _write(change: Change, content: bytes) -> None:
+    """Write a file; a new one is always whole: dockerd does not start with an empty one."""
+    if change.before is not None:
+        write_in_place(change.path, content)
+        return
+    write_in_place(change.path + _NEW, content)
+    with storage_errors(f"cannot write {change.path}"):
+        os.rename(change.path + _NEW, change.path)
 
 
 def restore(path: str, before: bytes | None) -> None:

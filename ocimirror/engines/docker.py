@@ -159,6 +159,7 @@ class DockerGraphdriver(Docker):
     def load(self, source: Source, wanted: Wanted, watch: Watch) -> None:
         """Feed `docker load` with what every version of it reads: zstd layers decompressed."""
         image = self.chosen(wanted)
+        wanted.refuse_foreign(image)
         self.client.feed(
             lambda write: write_image(
                 TarWriter(write), source, image.manifest, str(wanted.reference), None, watch

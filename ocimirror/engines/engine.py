@@ -63,8 +63,16 @@ class Auditor(ABC):
             EngineUnavailable, EngineFailed: it does not answer.
         """
 
-    def receipt(self, wanted: Wanted, kept: Sequence[PlatformImage], **parts: Any) -> Receipt:
+    def receipt(
+        self,
+        wanted: Wanted,
+        kept: Sequence[PlatformImage],
+        *,
+        notes: Sequence[str] = (),
+        **parts: Any,
+    ) -> Receipt:
         """Return a receipt of this engine for an image."""
+        foreign = dict.fromkeys(layer.digest for i in kept for layer in wanted.foreign(i))
         return Receipt(
             image=wanted.name,
             engine=self.name,
@@ -72,6 +80,10 @@ class Auditor(ABC):
             store=self.store,
             kept=tuple(image.label for image in kept),
             asked=tuple(image.label for image in wanted.images),
+            notes=(
+                *notes,
+                *(f"{digest} is a foreign layer: it was not looked for" for digest in foreign),
+            ),
             **parts,
         )
 

@@ -84,6 +84,7 @@ class Podman(Engine):
         """Write an archive of one image and one entry, and have it pulled from there."""
         image = self.chosen(wanted)
         one = wanted.only(image)
+        one.refuse_foreign(image)
         with storage_errors("cannot write the archive for podman"):
             with tempfile.NamedTemporaryFile(prefix="ocimirror-", suffix=".tar") as file:
                 write_archive(source, one, "podman", file.write, watch)

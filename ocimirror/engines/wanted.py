@@ -5,12 +5,14 @@ An engine imports damaged content without a word, so all of it is hashed before 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from ocimirror.errors import (
     DigestMismatch,
+    ForeignLayer,
     MalformedManifest,
     MissingContent,
     NotFound,
@@ -102,6 +104,23 @@ class Wanted:
             return self.images[0]
         return next((i for i in self.images if platform.matches(i.platform)), None)
 
+    def foreign(self, image: PlatformImage) -> tuple[Descriptor, ...]:
+        """Return the layers of an image that live at their own URLs, and not here."""
+        here = {blob.digest for blob in self.blobs}
+        return tuple(blob for blob in image.manifest.blobs if blob.digest not in here)
+
+    def refuse_foreign(self, image: PlatformImage) -> None:
+        """Refuse an image whose layers are not all here: nobody has hashed what is at a URL.
+
+        Raises:
+            ForeignLayer: an engine would have to fetch one.
+        """
+        for layer in self.foreign(image):
+            raise ForeignLayer(
+                f"image {self.name}: {layer.digest} is a foreign layer and not here",
+                advice="The engine has to pull this image from its registry.",
+            )
+
     def archived(self) -> Image:
         """Return the image as the archive profiles take it."""
         images = tuple(image.manifest.descriptor for image in self.images) if self.is_index else ()
@@ -172,10 +191,9 @@ def examine(
     closure = _Closure(source, platforms, platforms_of(root))
     closure.visit(source.read_manifest(root), 1)
     what = f"image {reference}"
-    for platform in platforms if closure.is_index else ():
-        if not any(platform.matches(image.platform) for image in closure.images):
-            here = ", ".join(image.label for image in closure.images) or "nothing"
-            raise NotFound(f"{what}: nothing here for {platform}", advice=f"It has: {here}")
+    for platform in platforms:
+        if not any(_runs_on(platform, image) for image in closure.images):
+            raise _nothing_for(platform, what, source, reference, root)
     if not closure.images:
         raise NotFound(
             f"{what}: no container image; engines run images, not artifacts",
@@ -186,6 +204,20 @@ def examine(
     return Wanted(
         reference, manifests[-1], tuple(closure.images), manifests, blobs, tuple(closure.absent)
     )
+
+
+def _runs_on(platform: Platform, image: PlatformImage) -> bool:
+    return image.label == "unknown" or platform.matches(image.platform)
+
+
+def _nothing_for(
+    platform: Platform, what: str, source: Source, reference: Reference, root: Descriptor
+) -> NotFound:
+    advice = ""
+    with contextlib.suppress(OciMirrorError):
+        images = examine(source, reference, root, ()).images
+        advice = f"It has: {', '.join(image.label for image in images)}"
+    return NotFound(f"{what}: nothing here for {platform}", advice=advice)
 
 
 class _Closure:

@@ -247,7 +247,10 @@ def _free_address(ports: Sequence[int]) -> str:
         address = _LOOPBACK if attempt == 0 else f"127.{_byte()}.{_byte()}.{_byte()}"
         if all(_is_free(address, port) for port in ports):
             return address
-    raise UsageError(f"no loopback address with free ports {', '.join(map(str, ports))}")
+    raise UsageError(
+        f"no loopback address has port {' and '.join(map(str, ports))} free",
+        advice="Something listens on all addresses: `ss -ltnp` shows what.",
+    )
 
 
 def _byte() -> int:

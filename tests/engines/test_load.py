@@ -311,6 +311,30 @@ def test_an_image_that_only_its_digest_names(engine, request, layout, repository
     assert parts(receipt) == ("not_applicable", kept, kept, "kept")
 
 
+@pytest.mark.parametrize("engine", ["containerd", "dockerd", "podman"])
+def test_a_foreign_layer_is_fetched_by_nobody(engine, request, layout, repository) -> None:
+    path = layout({f"{HOST}/{repository}:v1": images.foreign_layer()})
+    result = load(path, *options_of(engine, request, repository), env=env_of(engine, request))
+    if engine == "containerd":
+        assert result.code == 0
+        assert "foreign layer" in only_receipt(result)["notes"][0]
+        return
+    assert result.code == 4
+    error = result.document["failures"][0]["error"]
+    assert error["code"] == "foreign_layer"
+    assert "--allow-foreign" not in error["diagnostics"]
+
+
+@pytest.mark.parametrize("kind", ["single", "multi"])
+def test_a_platform_that_is_not_here_is_refused_with_those_that_are(
+    kind, dockerd, layout, repository
+) -> None:
+    path = layout({f"{HOST}/{repository}:v1": getattr(images, kind)()})
+    result = load(path, *into(dockerd), "--platform", "linux/s390x")
+    assert result.code == 4
+    assert "It has: linux/amd64" in result.document["failures"][0]["error"]["diagnostics"]
+
+
 @pytest.mark.parametrize("engine", ["dockerd", "podman"])
 def test_an_engine_of_one_platform_refuses_two(engine, request, layout, repository) -> None:
     path = layout({f"{HOST}/{repository}:v1": images.multi()})

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
@@ -53,44 +55,43 @@ def nothing(_: str) -> None:
     """Reload nothing."""
 
 
-_KILLED = """
-import os, signal, sys
-from pathlib import Path
-from ocimirror.engines import borrowed
-from tests.unit.test_borrowed import changes
-top, last = Path(sys.argv[1]), int(sys.argv[2])
-steps = 0
-def step(name):
-    real = getattr(os, name)
-    def call(*arguments, **options):
-        global steps
-        if steps == last:
-            if name == "write" and len(arguments[1]) > 1:
-                real(arguments[0], arguments[1][: len(arguments[1]) // 2])
-            os.kill(os.getpid(), signal.SIGKILL)
-        steps += 1
-        return real(*arguments, **options)
-    setattr(os, name, call)
-for name in ("write", "ftruncate", "fsync", "mkdir", "rmdir", "unlink"):
-    step(name)
-journal = borrowed.Borrowed(str(top / "etc" / "undo.json"))
-journal.undo(lambda _: None)
-journal.apply(changes(top))
-journal.undo(lambda _: None)
-journal.close()
-"""
-
-
 def killed_at(top: Path, step: int) -> bool:
     """Change everything and put it back, killed in the middle of a step; False: it came through."""
-    done = subprocess.run(
-        [sys.executable, "-c", _KILLED, str(top), str(step)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.returncode != 0
+    process = os.fork()
+    if process == 0:
+        _change_and_put_back(top, step)
+    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    assert code in (0, -signal.SIGKILL)
+    return code != 0
+
+
+def _change_and_put_back(top: Path, last: int) -> NoReturn:
+    """Do so in this process, which ends; what changes the disk is counted."""
+    steps = count()
+
+    def counted(name: str) -> None:
+        real = getattr(os, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            if next(steps) == last:
+                if name == "write":
+                    real(arguments[0], arguments[1][: len(arguments[1]) // 2])
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*arguments, **options)
+
+        setattr(os, name, call)
+
+    try:
+        for name in ("write", "ftruncate", "fsync", "mkdir", "rmdir", "unlink", "rename"):
+            counted(name)
+        journal = Borrowed(str(top / "etc" / "undo.json"))
+        journal.undo(nothing)
+        journal.apply(changes(top))
+        assert journal.undo(nothing) == []
+        journal.close()
+    except BaseException:
+        os._exit(1)
+    os._exit(0)
 
 
 def test_killed_in_any_step_everything_can_be_put_back(tmp_path: Path) -> None:
@@ -142,6 +143,23 @@ def test_the_directory_of_the_journal_is_made_and_goes_again(tmp_path: Path) -> 
         assert journal.undo(nothing) == []
         journal.close()
         assert not directory.exists()
+
+
+def test_a_new_configuration_is_never_seen_half_written(tmp_path: Path) -> None:
+    for step in count():
+        etc = tmp_path / str(step) / "etc"
+        etc.mkdir(parents=True)
+        (etc / "hosts").write_bytes(HOSTS)
+        before = state(etc)
+        if not killed_at(etc.parent, step):
+            break
+        if (etc / "daemon.json").exists():
+            json.loads((etc / "daemon.json").read_text())
+        journal = Borrowed(str(etc / "undo.json"))
+        assert journal.undo(nothing) == [], step
+        journal.close()
+        assert state(etc) == before, step
+    assert state(etc) == before
 
 
 @pytest.mark.parametrize("error", [EngineUnavailable("it has ended"), EngineFailed("not taken")])
