@@ -16,7 +16,7 @@ from ocimirror.cli.options import (
     settings_from,
     shared,
 )
-from ocimirror.errors import Interrupted, OciMirrorError
+from ocimirror.errors import OciMirrorError
 
 if TYPE_CHECKING:
     from ocimirror.engines.receipt import Part
@@ -94,41 +94,20 @@ def load_command(
             verbose = bool(settings.verbose)
             receipts.print_loaded(item, require, verbose=verbose, quiet=settings.quiet)
 
+    loaded: list[Loaded] = []
+    failed: OciMirrorError | None = None
     with settings.places() as places:
-        source = places.source(where)
-        entries = chosen_entries(source, where, names)
-        target = open_engine(EngineOptions(engine, host, namespace), settings.stop)
-        loaded: list[Loaded] = []
-        failed: OciMirrorError | None = None
         try:
+            source = places.source(where)
+            entries = chosen_entries(source, where, names)
+            target = open_engine(EngineOptions(engine, host, namespace), settings.stop)
             with opened(route, target, source, where, entries, how) as way:
                 for item in load(source, entries, target, way, how):
                     loaded.append(item)
                     told(item)
         except OciMirrorError as error:
             failed = error
-    return _finish("load", loaded, failed, require, settings)
-
-
-def _finish(
-    command: str,
-    done: list[Loaded],
-    failed: OciMirrorError | None,
-    require: tuple[Part, ...],
-    settings: Settings,
-) -> int:
-    """Tell what ended a run before its time, after what came of the images until then."""
-    if failed is not None and not done and not isinstance(failed, Interrupted):
-        raise failed
-    code = receipts.exit_code(done, require, failed)
-    if settings.signal:
-        code = 128 + settings.signal
-    if failed is not None:
-        output.complain(failed)
-    if settings.json:
-        ended = {"error": output.error_document(failed)} if failed is not None else {}
-        output.document(command, code, {**receipts.documents(done), **ended})
-    return code
+    return receipts.finish("load", loaded, failed, require, settings)
 
 
 def _undo(host: str, settings: Settings) -> int:
@@ -198,9 +177,9 @@ def save_command(
     saved: list[Loaded] = []
     failed: OciMirrorError | None = None
     with settings.places() as places:
-        target = open_engine(EngineOptions(engine, host, namespace), settings.stop)
         place = parse_location(originals) if originals else None
         try:
+            target = open_engine(EngineOptions(engine, host, namespace), settings.stop)
             for item in save(
                 names,
                 layout,
@@ -216,4 +195,4 @@ def save_command(
                     receipts.print_loaded(item, require, verbose=verbose, quiet=settings.quiet)
         except OciMirrorError as error:
             failed = error
-    return _finish("save", saved, failed, require, settings)
+    return receipts.finish("save", saved, failed, require, settings)

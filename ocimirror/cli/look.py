@@ -9,6 +9,7 @@ import click
 
 from ocimirror.cli import output, receipts
 from ocimirror.cli.options import Settings, option, settings_from, shared
+from ocimirror.errors import OciMirrorError
 
 if TYPE_CHECKING:
     from ocimirror.engines.receipt import Part
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from ocimirror.model.reference import Location
     from ocimirror.workflows.engines import EngineOptions
     from ocimirror.workflows.inspect import Inspection, Listed
+    from ocimirror.workflows.load import Loaded
     from ocimirror.workflows.verify import Report
 
 
@@ -72,7 +74,8 @@ def verify_command(
     if not location or lock_file:
         raise click.UsageError("--lock and --in exclude each other" if location else "no LOCATION")
     where = parse_location(location)
-    settings = settings_from(options, writes=False)
+    # (A client of an engine is ended before we are.)
+    settings = settings_from(options, writes=engine not in (None, "cri"))
     if engine:
         from ocimirror.workflows.engines import EngineOptions
 
@@ -101,22 +104,24 @@ def _verify_in(
     from ocimirror.workflows.engines import open_auditor
     from ocimirror.workflows.load import audit, chosen_entries
 
+    audited: list[Loaded] = []
+    failed: OciMirrorError | None = None
+    parts = require
     with settings.places() as places:
-        source = places.source(where)
-        entries = chosen_entries(source, where, ())
-        auditor = open_auditor(engine, settings.stop)
-        parts = tuple(dict.fromkeys((*auditor.keeps, *require)))
-        audited = []
-        for item in audit(source, entries, auditor, platforms):
-            audited.append(item)
-            if not settings.json:
-                verbose = bool(settings.verbose)
-                receipts.print_loaded(item, parts, verbose=verbose, quiet=settings.quiet)
-        auditor.close()
-    code = receipts.exit_code(audited, parts)
-    if settings.json:
-        output.document("verify", code, receipts.documents(audited))
-    return code
+        try:
+            source = places.source(where)
+            entries = chosen_entries(source, where, ())
+            auditor = open_auditor(engine, settings.stop)
+            parts = tuple(dict.fromkeys((*auditor.keeps, *require)))
+            for item in audit(source, entries, auditor, platforms):
+                audited.append(item)
+                if not settings.json:
+                    verbose = bool(settings.verbose)
+                    receipts.print_loaded(item, parts, verbose=verbose, quiet=settings.quiet)
+            auditor.close()
+        except OciMirrorError as error:
+            failed = error
+    return receipts.finish("verify", audited, failed, parts, settings)
 
 
 def _verify_document(report: Report, code: int) -> None:

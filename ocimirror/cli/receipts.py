@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ocimirror.cli import output
-from ocimirror.cli.options import F, option
+from ocimirror.cli.options import F, Settings, option
+from ocimirror.errors import Interrupted, OciMirrorError
 
 if TYPE_CHECKING:
     from ocimirror.engines.receipt import Part, Receipt
-    from ocimirror.errors import OciMirrorError
     from ocimirror.model.platform import Platform
     from ocimirror.workflows.load import Loaded
 
@@ -78,6 +78,25 @@ def exit_code(
         if item.receipt is not None and failing(item.receipt, parts):
             codes.append(9)
     return output.exit_code_of(codes)
+
+
+def finish(
+    command: str,
+    done: Sequence[Loaded],
+    failed: OciMirrorError | None,
+    parts: Sequence[Part],
+    settings: Settings,
+) -> int:
+    """Tell what ended a run before its time, after what came of the images until then."""
+    if failed is not None and not done and not isinstance(failed, Interrupted):
+        raise failed
+    code = 128 + settings.signal if settings.signal else exit_code(done, parts, failed)
+    if failed is not None:
+        output.complain(failed)
+    if settings.json:
+        ended = {"error": output.error_document(failed)} if failed is not None else {}
+        output.document(command, code, {**documents(done), **ended})
+    return code
 
 
 def failing(receipt: Receipt, parts: Sequence[Part]) -> Sequence[str]:

@@ -54,8 +54,9 @@ def parse_location(text: str) -> Location:
 
 def layout_location(text: str) -> Location:
     """Parse a LAYOUT argument: a location with its scheme, or any path."""
-    local = any(text.startswith(f"{scheme}:") for scheme in ("oci", "oci-archive"))
-    return parse_location(text if local else os.path.join(".", text))
+    schemes = ("oci", "oci-archive", "docker-archive", "docker")
+    stated = any(text.startswith(f"{scheme}:") for scheme in schemes)
+    return parse_location(text if stated else os.path.join(".", text))
 
 
 class OwnWay(NamedTuple):

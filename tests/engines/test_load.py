@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from ocimirror.stores.exclusive import ExclusiveLayout
 from tests.support import images
-from tests.support.command import ocimirror
-from tests.support.engines import Containerd, Dockerd
+from tests.support.command import PROGRAM, environment, ocimirror
+from tests.support.engines import Containerd, Dockerd, remove, run_dockerd, short_directory
 from tests.support.images import Graph
 
 pytestmark = pytest.mark.timeout(120)
@@ -403,3 +405,49 @@ def test_a_layout_that_gc_has_is_not_read(containerd, layout, repository) -> Non
             result = ocimirror(*words, "--host", containerd.address, "--json")
             assert result.code == 7
             assert result.document["error"]["code"] == "locked"
+
+
+def test_what_ends_a_run_does_not_hide_what_was_done(layout, repository, tmp_path_factory) -> None:
+    directory = short_directory(tmp_path_factory, "ends")
+    big, _ = images.shared_layers(2, 3, 8_000_000, shared_fraction=0.1)
+    first = f"{HOST}/{repository}:a"
+    named = {first: images.single(), f"{HOST}/{repository}:b": images.docker_schema2()}
+    path = layout({**named, f"{HOST}/{repository}:v1": big})
+    with run_dockerd(directory) as daemon:
+        command = [PROGRAM, "load", str(path), *into(daemon), "--json"]
+        process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE)
+        while daemon.docker("images").count(repository) < 2:
+            time.sleep(0.01)
+        os.kill(daemon.pid, signal.SIGKILL)
+        document = json.loads(process.communicate()[0])
+    remove(directory)
+    assert process.returncode == document["exit_code"] == 4
+    assert document["receipts"][0]["image"] == first
+    assert document["error"]["code"] == "engine_unavailable"
+
+
+@pytest.mark.parametrize("words", [["load", "--into"], ["verify", "--in"], ["save", "--from"]])
+def test_a_signal_while_an_engine_hangs(words, layout, repository, tmp_path_factory) -> None:
+    directory = short_directory(tmp_path_factory, "hangs")
+    path = layout({f"{HOST}/{repository}:v1": images.single()})
+    what, option = words
+    names = [f"{HOST}/{repository}:v1"] if what == "save" else []
+    with run_dockerd(directory) as daemon:
+        os.kill(daemon.pid, signal.SIGSTOP)
+        command = [PROGRAM, what, *names, path, option, "docker", "--host", daemon.host, "--json"]
+        process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE)
+        clients = ["pgrep", "-f", f"^docker --host {daemon.host}"]
+        while subprocess.run(clients, capture_output=True, check=False).returncode:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        document = json.loads(process.communicate(timeout=20)[0])
+        assert process.returncode == document["exit_code"] == 143
+        assert subprocess.run(clients, capture_output=True, check=False).returncode == 1
+        os.kill(daemon.pid, signal.SIGCONT)
+    remove(directory)
+
+
+def test_engines_take_nothing_from_a_registry(layout) -> None:
+    result = ocimirror("load", "docker://reg.example.com/app:v1", "--into", "podman")
+    assert result.code == 2
+    assert "layout or an archive" in result.stderr
