@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ocimirror.engines.alias import (
+    CERTIFICATES,
     JOURNAL,
     Way,
     certificate_change,
@@ -110,11 +111,12 @@ class Alias:
         hosts = [registry for registry, way in self._ways.items() if way == "alias"]
         if not hosts:
             return
-        if not self._dockerd.sees(HOSTS_FILE):
-            raise UsageError(
-                f"dockerd has another {HOSTS_FILE} than this process",
-                advice=f"Enter its namespace: nsenter --mount --target {self._dockerd.pid} …",
-            )
+        for path in (HOSTS_FILE, _present(CERTIFICATES)):
+            if not self._dockerd.sees(path):
+                raise UsageError(
+                    f"dockerd has another {path} than this process",
+                    advice=f"Enter its namespace: nsenter --mount --target {self._dockerd.pid} …",
+                )
         directory = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="ocimirror-"))
         names = list(dict.fromkeys(split(registry)[0] for registry in hosts))
         files = generate_certificate(directory, names)
@@ -239,6 +241,13 @@ def undo(open_docker: Callable[[], Engine]) -> Undone:
         finally:
             borrowed.close()
     return Undone(looked, found, left)
+
+
+def _present(path: str) -> str:
+    """Return a directory, or the one above it that is there."""
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path
 
 
 def _free_address(ports: Sequence[int]) -> str:

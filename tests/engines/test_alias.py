@@ -208,6 +208,25 @@ def test_a_dockerd_that_reads_other_files_is_refused(dockerd, layout, repository
     assert "nsenter" in outside.stderr
 
 
+def test_a_dockerd_with_certificates_of_its_own_is_refused(
+    dockerd, layout, repository, tmp_path
+) -> None:
+    path = layout({f"reg.example.com/{repository}:v1": images.single()})
+    script = f'mount --bind {tmp_path} /etc/docker && exec "$@"'
+    beside = ["unshare", "--mount", "sh", "-c", script, "sh"]
+    words = [PROGRAM, "load", path, "--route", "alias", "--host", dockerd.host]
+    done = subprocess.run(
+        [*dockerd.namespace, *beside, *map(str, words)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "/etc/docker" in done.stderr
+    assert not list(tmp_path.glob("certs.d"))
+
+
 def test_a_registry_of_this_machine_is_served_at_its_own_port(dockerd, layout, repository) -> None:
     graph, before = images.docker_schema2(), files(dockerd)
     name = f"localhost:25999/{repository}"
