@@ -71,6 +71,7 @@ class Alias:
         self._dockerd = dockerd_of(str(docker.info.get("DockerRootDir") or ""))
         self._ways: dict[str, Way] = {registry: way_to(registry) for registry in registries}
         refuse_two_in_one_place(self._ways)
+        self._reached: set[str] = set()
         self._stack = contextlib.ExitStack()
         for registry in self._ways:
             proxy = proxy_in_the_way(docker.info, registry)
@@ -156,12 +157,15 @@ class Alias:
         names = [wanted.name, wanted.by_digest(wanted.root.digest)]
         names.append(wanted.by_digest(image.manifest.digest))
         options = self._docker.pull_options(image, platform)
+        registry = wanted.reference.registry
         for name in dict.fromkeys(names):
-            self._pull(["pull", "--quiet", *options, name])
+            patience_s = 0 if registry in self._reached else _PATIENCE_S
+            self._pull(["pull", "--quiet", *options, name], patience_s)
+            self._reached.add(registry)
         return []
 
-    def _pull(self, arguments: Sequence[str]) -> None:
-        deadline = time.monotonic() + _PATIENCE_S
+    def _pull(self, arguments: Sequence[str], patience_s: float) -> None:
+        deadline = time.monotonic() + patience_s
         while True:
             try:
                 self._docker.client.run(*arguments)

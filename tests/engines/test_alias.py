@@ -289,6 +289,18 @@ def test_nothing_stays_where_pulls_fail(dockerd, layout, repository) -> None:
     assert files(dockerd) == before
 
 
+def test_an_image_that_docker_refuses_is_not_asked_for_again_and_again(
+    dockerd, layout, repository
+) -> None:
+    name = f"reg.example.com/{repository}"
+    path = layout({f"{name}:v1": images.single(), f"{name}:v2": images.uncompressed_and_zstd()})
+    began = time.monotonic()
+    result = load(dockerd, path, "--route", "alias")
+    assert result.code == 4
+    assert only_receipt(result)["image"] == f"{name}:v1"
+    assert time.monotonic() - began < 8
+
+
 def test_a_dockerd_that_dies_meanwhile_leaves_nothing_changed(
     layout, repository, tmp_path_factory
 ) -> None:
