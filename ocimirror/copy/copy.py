@@ -80,7 +80,8 @@ class _Run:
         stop = self._options.stop
         try:
             while waiting or self._tasks.outstanding or self._ready:
-                # A few images ahead of the pool keep it busy, and memory bounded.
+                # A few images ahead of the pool keep it busy, and memory bounded. (Those that
+                # only wait for their names do not count: they would make batches small.)
                 while waiting and self._open < 2 * self._options.jobs and not stop.is_set():
                     self._begin(waiting.popleft())
                 if self._tasks.outstanding:
@@ -309,14 +310,14 @@ class _Run:
             looked = partial(keeping_signatures, request.destination, image.names())
             self._submit(image, looked, partial(self._signatures_are_safe, image))
         elif image.names():
-            self._name(self._ready.add(image))
+            self._can_be_named(image)
         else:
             self._end(image, "copied")
 
     def _signatures_are_safe(self, image: Image, kept: tuple[list[Name], list[str]]) -> None:
         image.moving, notes = kept
         image.outcome.notes += notes
-        self._name(self._ready.add(image))
+        self._can_be_named(image)
 
     def _manifest_is_in(self, image: Image, manifest: Manifest, stored: Stored) -> None:
         if image.done:
@@ -335,6 +336,10 @@ class _Run:
 
     # --- 6 name, last of all -------------------------------------------------------------------
 
+    def _can_be_named(self, image: Image) -> None:
+        self._open -= 1
+        self._name(self._ready.add(image))
+
     def _name_ready(self) -> None:
         for batch in self._ready.take():
             self._name(batch)
@@ -343,6 +348,7 @@ class _Run:
         """Move the names of images of one destination, in one step where it has one."""
         if not images:
             return
+        self._open += len(images)
         names = [name for image in images for name in image.names()]
         request, plan = images[0].request, images[0].the_plan
 

@@ -100,7 +100,8 @@ class Layout(LayoutSource, Store):
         self._root = os.path.abspath(path)
         self._private = os.path.join(self._root, PRIVATE)
         self._directories: dict[str, int] = {}
-        self._parsed: tuple[tuple[int, int, int], LayoutIndex] | None = None
+        self._parsed: tuple[tuple[int, int, int], bytes, LayoutIndex] | None = None
+        self._parsing = threading.Lock()
         self._guard = threading.Lock()
         self._lock: FileLock | None = None
         try:
@@ -191,10 +192,11 @@ class Layout(LayoutSource, Store):
         except OSError as error:
             raise DamagedLayout(f"{self.path}: no index.json") from error
         version = (status.st_ino, status.st_size, status.st_mtime_ns)
-        if self._parsed is None or self._parsed[0] != version:
-            raw = self._read_small("index.json", layout_index.MAX_SIZE_BYTES)
-            self._parsed = version, LayoutIndex.parse(raw or b"", self.path)
-        return self._parsed[1]
+        with self._parsing:  # (one thread parses, the others wait for that)
+            if self._parsed is None or self._parsed[0] != version:
+                raw = self._read_small("index.json", layout_index.MAX_SIZE_BYTES) or b""
+                self._parsed = version, raw, LayoutIndex.parse(raw, self.path)
+            return self._parsed[2]
 
     def size_of(self, digest: Digest) -> int | None:
         """Return the size of a blob file; links and special files are refused."""
@@ -321,7 +323,9 @@ class Layout(LayoutSource, Store):
         with self._index_lock():
             # (2) Another process may have moved names since.
             old = self._read_small("index.json", layout_index.MAX_SIZE_BYTES) or b""
-            new, result = edit(LayoutIndex.parse(old, self.path))
+            parsed = self._parsed
+            known = parsed[2] if parsed is not None and parsed[1] == old else None
+            new, result = edit(known or LayoutIndex.parse(old, self.path))
             if new is not None:
                 # (3) A copy, never a hard link: other tools write index.json in place.
                 self._write_file("index.json.prev", old)
