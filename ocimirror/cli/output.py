@@ -41,8 +41,13 @@ def complain(error: OciMirrorError, what: str = "") -> None:
 
 def document(command: str, exit_code: int, content: Mapping[str, object]) -> None:
     """Print the one JSON document of a command."""
+    click.echo(document_text(command, exit_code, content))
+
+
+def document_text(command: str, exit_code: int, content: Mapping[str, object]) -> str:
+    """Return the JSON document of a command."""
     head = {"schema": f"ocimirror.{command}/v1", "exit_code": exit_code}
-    click.echo(json.dumps({**head, **content}, ensure_ascii=True, indent=2))
+    return json.dumps({**head, **content}, ensure_ascii=True, indent=2)
 
 
 def foreign_document(content: dict[str, object]) -> None:

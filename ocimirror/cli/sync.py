@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ocimirror.cli import output
+from ocimirror.cli import output, record
 from ocimirror.cli.options import (
     Settings,
     dry_run,
@@ -32,6 +32,7 @@ from ocimirror.errors import Interrupted, OciMirrorError
 
 if TYPE_CHECKING:
     from ocimirror.cli.progress import Progress
+    from ocimirror.model.reference import Reference
     from ocimirror.sync.config import Config
     from ocimirror.sync.lock import LockFile
     from ocimirror.sync.report import Report
@@ -84,6 +85,12 @@ def _shard(_: click.Context, __: click.Parameter, text: str) -> tuple[int, int]:
 )
 @option("--report-html", metavar="FILE", help="Write a page that says what was done.")
 @option("--metrics-file", metavar="FILE", help="Write metrics for Prometheus' textfile collector.")
+@option(
+    "--publish-lock",
+    metavar="REFERENCE",
+    callback=record.reference,
+    help="Push the lock file and the report as an artifact: HOST/REPOSITORY:TAG.",
+)
 @dry_run
 @durable
 @shared
@@ -97,6 +104,7 @@ def sync_command(
     locked: bool,
     report_html: str | None,
     metrics_file: str | None,
+    publish_lock: Reference | None,
     every: float,
     **options: Any,
 ) -> int:
@@ -136,10 +144,15 @@ def sync_command(
             places = stack.enter_context(_places(settings, wanted))
             progress = stack.enter_context(_progress(settings))
             done = sync(wanted, places, memory, previous, how, progress, str(config))
-        if not planned:
-            previous.renewed(done.records).write(lock_file, durable=settings.fsync)
-        code = 128 + settings.signal if settings.signal else done.report.exit_code
-        _tell(done.report, code, settings, report_html, metrics_file)
+            published: record.Published | None = None
+            if not planned:
+                renewed = previous.renewed(done.records)
+                renewed.write(lock_file, durable=settings.fsync)
+                if publish_lock is not None:
+                    published = record.publish(publish_lock, places, renewed, done.report, settings)
+        codes = {done.report.exit_code, published.exit_code if published else 0}
+        code = 128 + settings.signal if settings.signal else output.exit_code_of(codes)
+        _tell(done.report, code, settings, report_html, metrics_file, published)
         return code
 
     if not every:
@@ -303,7 +316,12 @@ def _progress(settings: Settings) -> Progress:
 
 
 def _tell(
-    report: Report, code: int, settings: Settings, page: str | None, metrics_file: str | None
+    report: Report,
+    code: int,
+    settings: Settings,
+    page: str | None,
+    metrics_file: str | None,
+    published: record.Published | None,
 ) -> None:
     """Print what was done, and write what was asked for beside it."""
     from ocimirror.stores.atomic import replace_file
@@ -317,9 +335,12 @@ def _tell(
     if metrics_file and not report.dry_run:
         replace_file(metrics_file, metrics(report, datetime.now(UTC)).encode())
     if settings.json:
-        output.document("sync", code, {**document(report), "exit_code": code})
+        more = {"published": published.document()} if published else {}
+        output.document("sync", code, {**document(report), "exit_code": code, **more})
     elif code or not settings.quiet:
         for line in lines(report):
             output.line(line)
         for line in attrition_lines(report) if report.dry_run else ():
             output.line(line)
+        if published is not None and published.digest is not None:
+            output.line(f"record  {published.reference}  {published.digest}")

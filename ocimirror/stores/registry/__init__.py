@@ -12,6 +12,7 @@ judges every URL that came from outside, `answers` reads header fields and error
 says whom we trust, `notices` passes on what registries want people to know.
 `auth`, which imports oras, and `credentials` are loaded when a registry first asks who we are;
 `credential_store` writes what `credentials` reads.
+`artifact`, which imports oras too, pushes small documents of our own.
 
 Refused here: a secret for another origin than its own, a URL into a private network, content that
 something on the way encoded, and a body sent twice: an upload that failed begins again with a

@@ -1,0 +1,57 @@
+"""publish: the record of a sync, beside what it mirrored."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from ocimirror.errors import UsageError
+from ocimirror.model.descriptor import Descriptor
+from ocimirror.model.reference import Location, Reference
+from ocimirror.sync.record import time_text
+from ocimirror.workflows.places import Places
+
+ARTIFACT_TYPE = "application/vnd.ocimirror.lock.v1+json"
+LOCK_TYPE = ARTIFACT_TYPE
+REPORT_TYPE = "application/vnd.ocimirror.sync.v1+json"
+LOCK_NAME, REPORT_NAME = "ocimirror.lock", "report.json"
+
+
+def record_reference(text: str) -> Reference:
+    """Parse where a record goes: a repository with a tag, `:latest` where there is none.
+
+    Raises:
+        UsageError: a digest, or no place in a registry.
+    """
+    location = Location.parse(text) if "://" in text else None
+    reference = Reference.parse(text) if location is None else location.reference
+    if reference is None or reference.digest is not None:
+        raise UsageError(
+            f"{text}: a record is published in a registry, under a tag",
+            advice="Write it as HOST/REPOSITORY:TAG.",
+        )
+    return reference.readable()
+
+
+def publish(
+    places: Places, reference: Reference, lock: bytes, report: bytes, time: datetime
+) -> Descriptor:
+    """Push a lock file and a report as one artifact, and read it back.
+
+    Returns:
+        What the tag stands for now.
+
+    Raises:
+        PushRejected, RemoteError: it could not be pushed.
+        DigestNotPreserved: the registry gives back something else.
+    """
+    # (Imported here: it imports oras, and few runs publish.)
+    from ocimirror.stores.registry.artifact import ArtifactFile, push_artifact
+
+    files = (
+        ArtifactFile(LOCK_NAME, LOCK_TYPE, lock),
+        ArtifactFile(REPORT_NAME, REPORT_TYPE, report),
+    )
+    annotations = {"org.opencontainers.image.created": time_text(time)}
+    return push_artifact(
+        places.repository(reference), reference.tag, ARTIFACT_TYPE, files, annotations
+    )
