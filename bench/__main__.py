@@ -12,7 +12,16 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench import report, rows_bulk, rows_engines, rows_serve, rows_small, rows_tags, tools
+from bench import (
+    report,
+    rows_bulk,
+    rows_engines,
+    rows_serve,
+    rows_small,
+    rows_sync,
+    rows_tags,
+    tools,
+)
 from bench.measure import Failed, say
 from bench.report import Line
 from bench.sites import Sites
@@ -30,6 +39,8 @@ ROWS: dict[str, Callable[[Sites], Iterator[Line]]] = {
     "10": rows_small.start,
     "11": rows_serve.serve,
     "12": rows_engines.load,
+    "13": rows_sync.nights,
+    "14": rows_sync.many,
 }
 RUNS, QUICK_RUNS = 5, 2
 NEEDED_GIB, QUICK_NEEDED_GIB = 20, 3
