@@ -43,9 +43,11 @@ class Published:
 
 def reference(_: click.Context, __: click.Parameter, text: str | None) -> Reference | None:
     """Read where a record goes; wrong ones are found before anything is transferred."""
+    if text is None:
+        return None
     from ocimirror.workflows.publish import record_reference
 
-    return None if text is None else record_reference(text)
+    return record_reference(text)
 
 
 def publish(
