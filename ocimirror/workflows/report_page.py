@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from ocimirror.model.digest import Digest
 from ocimirror.model.readable import duration, size
@@ -17,6 +17,9 @@ from ocimirror.sync.record import time_text
 from ocimirror.sync.report import STATUSES, Entry, Failure, ImageResult, Report, Totals, status_of
 
 ROWS = 1000
+SAME = 3
+_FAILED = ("image", "error", "why")
+_WORST = {code: place for place, code in enumerate((5, 6, 8, 9, 3, 4))}
 _MEANINGS = {
     0: "everything asked for is done",
     3: "some images are not done; trying again may help",
@@ -38,7 +41,8 @@ _STYLE = (
 .facts b { font-size: 1.375rem; font-weight: 650; font-variant-numeric: tabular-nums; }
 .facts span { color: var(--soft); font-size: .8125rem; }
 td .soft { font-size: .8125rem; }
-td .way { display: block; }
+td .way { display: block; } td .way.soft { font-weight: 400; }
+time { white-space: nowrap; }
 td code { display: inline-block; max-width: 11.5rem; overflow: hidden; text-overflow: ellipsis;
   white-space: nowrap; vertical-align: bottom; user-select: all; -webkit-user-select: all; }
 @media (min-width: 40.01rem) { td:has(.way) { min-width: 22rem; } }
@@ -52,7 +56,7 @@ def page(report: Report) -> str:
 
     A table shows at most a thousand rows, and says how many more there are.
     """
-    title = f"Sync of {time_text(report.started)}"
+    title = f"Sync of {_when(report)}"
     head = element(
         "head",
         element("meta", charset="utf-8"),
@@ -69,7 +73,7 @@ def page(report: Report) -> str:
     what = "report of a dry run" if report.dry_run else "report of a sync"
     brand = element("span", "ocimirror", element("small", what), class_="brand")
     sections = (
-        _summary(report, title),
+        _summary(report),
         _failures(report),
         _moves(report),
         _changes(report),
@@ -86,17 +90,21 @@ def page(report: Report) -> str:
     return "<!doctype html>\n" + element("html", head, body, lang="en")
 
 
-def _summary(report: Report, title: str) -> Html:
+def _when(report: Report) -> str:
+    return time_text(report.started)[:16].replace("T", " ") + " UTC"
+
+
+def _summary(report: Report) -> Html:
     totals = report.totals()
     code = report.exit_code
     verdict = f"{_MEANINGS.get(code, 'it did not end well')} (exit {code})"
     moved = totals.bytes_total if report.dry_run else totals.bytes_copied
     facts = [("images", str(totals.images))]
     facts += [(s, str(totals.statuses[s])) for s in STATUSES if totals.statuses[s]]
-    facts += [("to copy" if report.dry_run else "copied", size(moved))]
+    facts += [("bytes to copy" if report.dry_run else "bytes copied", size(moved))]
     facts += [("in all", duration(report.seconds))] if report.ended else []
     return join(
-        element("h1", title),
+        element("h1", "Sync of ", element("time", _when(report))),
         element("p", report.config, class_="soft") if report.config else "",
         element("p", verdict, class_="verdict bad" if code else "verdict good"),
         element(
@@ -108,17 +116,34 @@ def _summary(report: Report, title: str) -> Html:
 
 
 def _failures(report: Report) -> Html:
-    whole = [(e.name, e.source, "", e.error) for e in report.entries if e.error is not None]
-    found = whole + [
-        (image.entry, image.source, image.target, image.error)
-        for image in report.images
-        if image.error is not None
+    """The worst first; of many of one kind in one entry, a few are shown and the others folded."""
+    found = sorted(_failed(report), key=lambda one: _WORST.get(one[3].exit_code, len(_WORST)))
+    kinds: dict[tuple[str, str], list[tuple[Content, ...]]] = {}
+    for name, source, target, failure in found[:ROWS]:
+        code = element("span", failure.code, class_="bad")
+        row = _way(source, target), code, _reason(failure)
+        kinds.setdefault((name, failure.code), []).append(row)
+    shown = [row for rows in kinds.values() for row in rows[:SAME]]
+    folded = [
+        element(
+            "details",
+            element("summary", f"{len(rows) - SAME} more of {name}: {code}"),
+            table(_FAILED, rows[SAME:], "- tight -"),
+        )
+        for (name, code), rows in kinds.items()
+        if len(rows) > SAME
     ]
-    rows = [
-        (_way(source, target), element("span", failure.code, class_="bad"), _reason(failure))
-        for _, source, target, failure in found[:ROWS]
-    ]
-    return _section("Failed", ("image", "error", "why"), rows, len(found), "- tight -")
+    section = _section("Failed", _FAILED, shown, len(shown), "- tight -")
+    return join(section, *folded, _more(len(found)))
+
+
+def _failed(report: Report) -> Iterator[tuple[str, str, str, Failure]]:
+    for entry in report.entries:
+        if entry.error is not None:
+            yield entry.name, entry.source, "", entry.error
+    for image in report.images:
+        if image.error is not None:
+            yield image.entry, image.source, image.target, image.error
 
 
 def _reason(failure: Failure) -> Html:

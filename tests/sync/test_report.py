@@ -387,6 +387,20 @@ def test_the_page_says_what_failed_what_moved_and_what_was_copied() -> None:
         assert told in text
 
 
+def test_the_page_begins_with_the_worst_and_folds_what_is_many_times_the_same() -> None:
+    report = Report(NIGHT)
+    report.begin_entry("alpine", "docker.io/library/alpine", ["oci:x"])
+    limited, damaged = Failure.of(RateLimited("429")), Failure.of(DigestMismatch("not the bytes"))
+    for number in range(9):
+        target = f"oci:x:v{number}"
+        report.add(ImageResult("alpine", "docker://alpine:1", target, "failed", error=limited))
+    report.add(ImageResult("alpine", "docker://alpine:2", "oci:x:w", "failed", error=damaged))
+    text = Tags(page(report)).text
+    assert text.index("not the bytes") < text.index("429")
+    assert "6 more of alpine: rate_limited" in text
+    assert all(text.count(f"oci:x:v{number}") == 1 for number in range(9))
+
+
 def test_the_page_of_a_large_mirror_is_bounded() -> None:
     shown = page(large())
     assert len(shown) < 4_000_000
