@@ -16,7 +16,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Any, cast
 
 from requests import PreparedRequest, RequestException
@@ -314,6 +314,10 @@ class _Adapter(HTTPAdapter):
         """Choose the pool; requests would read the CA file again for each connection."""
         host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
         return host, {"ssl_context": self._context} if host["scheme"] == "https" else {}
+
+    def build_response(self, _: PreparedRequest, raw: Any) -> Any:
+        """Wrap the answer: all of it that we use is `raw`; cookies are neither read nor kept."""
+        return SimpleNamespace(raw=raw)
 
     def cert_verify(self, *_: Any) -> None:
         """Leave the connection alone: its context verifies."""
