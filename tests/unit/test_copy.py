@@ -32,6 +32,7 @@ from ocimirror.errors import (
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import Manifest
+from ocimirror.stores.atomic import OsLayer
 from ocimirror.stores.layout import Layout
 from ocimirror.stores.memory import MemoryStore
 from ocimirror.stores.store import Stored
@@ -812,3 +813,27 @@ def test_names_that_are_ready_do_not_wait_for_an_image_that_is_slow() -> None:
 
 def test_integrity_errors_are_no_os_errors_so_that_requests_lets_them_pass() -> None:
     assert not issubclass(IntegrityError, OSError)
+
+
+class CountingLayer(OsLayer):
+    """Counts how often each name got a new file."""
+
+    def __init__(self) -> None:
+        self.renames: Counter[str] = Counter()
+
+    def rename(self, old: str, new: str) -> None:
+        self.renames[Path(new).name] += 1
+        super().rename(old, new)
+
+
+def test_names_move_sixty_four_at_once_however_few_jobs_there_are(tmp_path: Path) -> None:
+    """Otherwise a layout of ten thousand names would be written thousands of times."""
+    graphs = named(images.shared_layers(130, 2, 50, 0.5))
+    source = memory(graphs)
+    counting = CountingLayer()
+    with Layout(str(tmp_path / "layout"), "write", durable=False, os_layer=counting) as layout:
+        begun = counting.renames["index.json"]
+        outcomes = copy([request(source, name, layout) for name in graphs], Options(jobs=1))
+    assert failures(outcomes) == []
+    # (Three; on a slow machine one a second besides.)
+    assert counting.renames["index.json"] - begun <= 8
