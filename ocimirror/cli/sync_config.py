@@ -22,9 +22,10 @@ def config_command() -> None:
     """Check, describe and import the configuration of a sync.
 
     \b
-    ocimirror config check nightly.yaml
-    ocimirror config schema > ocimirror.schema.json
-    ocimirror config import regsync.yaml > nightly.yaml
+    Examples:
+      ocimirror config check nightly.yaml
+      ocimirror config schema > ocimirror.schema.json
+      ocimirror config import regsync.yaml > nightly.yaml
     """
 
 
