@@ -101,6 +101,7 @@ def _verify_in(
     settings: Settings,
 ) -> int:
     """Print a receipt of what an engine has of each image."""
+    from ocimirror.engines.receipt import PARTS
     from ocimirror.workflows.engines import open_auditor
     from ocimirror.workflows.load import audit, chosen_entries
 
@@ -112,7 +113,7 @@ def _verify_in(
             source = places.source(where)
             entries = chosen_entries(source, where, ())
             auditor = open_auditor(engine, settings.stop)
-            parts = tuple(dict.fromkeys((*auditor.keeps, *require)))
+            parts = tuple(part for part in PARTS if part in auditor.keeps or part in require)
             for item in audit(source, entries, auditor, platforms):
                 audited.append(item)
                 if not settings.json:
