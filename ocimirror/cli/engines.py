@@ -30,7 +30,7 @@ _ENGINES = click.Choice(["docker", "containerd", "podman"])
 )
 @click.argument("layout", required=False)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@option("--into", "engine", type=_ENGINES, default="docker", help="The engine.")
+@option("--into", "engine", type=_ENGINES, help="The engine.")
 @receipts.engine_options
 @option(
     "--route",
@@ -85,6 +85,8 @@ def load_command(
         return _undo(host, settings)
     if not layout:
         raise click.UsageError("Missing argument 'LAYOUT'.")
+    if not engine:
+        raise click.UsageError("Missing option '--into': docker, containerd or podman.")
     where = layout_location(layout)
     chosen = receipts.platforms_from(platforms)
     how = LoadOptions(chosen, replace, planned, settings.jobs, settings.stop)

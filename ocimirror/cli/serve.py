@@ -101,7 +101,10 @@ def serve_command(layouts: tuple[str, ...], listen: tuple[str, int], **options: 
             served = {"layouts": count, "repositories": len(shelf.snapshot.repositories)}
             output.document("serve", 0, {"url": server.url, "ca_file": ca or None, **served})
         elif not settings.quiet:
-            output.line(f"serving {count} layouts on {server.url}", aside=True)
+            output.line(
+                f"serving {count} {'layout' if count == 1 else 'layouts'} on {server.url}",
+                aside=True,
+            )
             if ca:
                 output.line(f"  clients have to trust {ca}", aside=True)
 

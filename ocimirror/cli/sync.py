@@ -147,7 +147,8 @@ def sync_command(
             published: record.Published | None = None
             if not planned:
                 renewed = previous.renewed(done.records)
-                renewed.write(lock_file, durable=settings.fsync)
+                if not locked:
+                    renewed.write(lock_file, durable=settings.fsync)
                 if publish_lock is not None:
                     published = record.publish(publish_lock, places, renewed, done.report, settings)
         codes = {done.report.exit_code, published.exit_code if published else 0}
@@ -194,7 +195,8 @@ class Nights:
             while time.monotonic() - began < self._every_s:
                 self._reload()
                 left_s = self._every_s - (time.monotonic() - began)
-                if self._settings.stop.wait(max(0.0, min(_LOOK_S, left_s))):
+                self._settings.stop.wait(max(0.0, min(_LOOK_S, left_s)))
+                if self._settings.signal:  # (a signal just before the clearing is seen here too)
                     return 128 + self._settings.signal
             self._reload()
 
@@ -222,7 +224,7 @@ class Nights:
             output.complain(error, "the configuration before stays in force")
             return
         self._version = _version(self._config.files)
-        logger.warning("%s was loaded again", self._path)
+        logger.info("%s was loaded again", self._path)
 
 
 def _version(files: Sequence[str]) -> list[object]:
@@ -303,13 +305,16 @@ def _places(settings: Settings, config: Config) -> Places:
 
 
 def _progress(settings: Settings) -> Progress:
-    """A line for each image that moved or failed, on stderr: the table on stdout comes last."""
+    """A line for each image that moved or failed, on stderr: the table on stdout comes last.
+
+    Without them the table says it all, and says it once.
+    """
     from ocimirror.cli.progress import Lines
     from ocimirror.copy.outcome import Outcome
 
     class Moved(Lines):
         def finished(self, outcome: Outcome) -> None:
-            if outcome.status != "unchanged":
+            if outcome.status != "unchanged" and not self._quiet:
                 super().finished(outcome)
 
     return Moved(quiet=settings.json or settings.quiet or not settings.progress, aside=True)

@@ -115,7 +115,7 @@ class _Run:
 
         def work() -> tuple[Descriptor, bool]:
             with blamed_on("source"):
-                root = request.source.resolve(request.name)
+                root = request.resolve()
             return root, not self._options.deep and self._complete(request, root)
 
         self._submit(image, work, lambda result: self._resolved(image, *result))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from ocimirror.copy.plan import Plan
-from ocimirror.errors import OciMirrorError
+from ocimirror.errors import OciMirrorError, SourceMoved
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.platform import Platform
@@ -26,6 +26,7 @@ class Request:
         destination, new_name: where to; an empty new name means by digest alone.
         shown_source, shown_destination: both ends as full locations, for people and reports.
         platforms: what is wanted of an index, everything where it is empty.
+        expected: what the name has to stand for; None for whatever it does.
     """
 
     source: Source
@@ -35,6 +36,21 @@ class Request:
     shown_source: str
     shown_destination: str
     platforms: tuple[Platform, ...] = ()
+    expected: Digest | None = None
+
+    def resolve(self) -> Descriptor:
+        """Return what the name stands for now.
+
+        Raises:
+            NotFound: nothing.
+            SourceMoved: something else than was expected.
+        """
+        root = self.source.resolve(self.name)
+        if self.expected not in (None, root.digest):
+            raise SourceMoved(
+                f"{self.shown_source} stands for {root.digest}, and not for {self.expected}"
+            )
+        return root
 
 
 @dataclass(slots=True)

@@ -14,11 +14,10 @@ from ocimirror.errors import ForeignLayer, MalformedManifest, NotFound
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import ATTESTATION_OF, Manifest
+from ocimirror.model.manifest import ATTESTATION_OF, MAX_DEPTH, Manifest
 from ocimirror.model.platform import WITHOUT_ATTESTATIONS, Platform
 from ocimirror.stores.store import Referrer, Source
 
-MAX_DEPTH = 8
 MAX_GENERATIONS = 4
 MAX_MANIFESTS = 100_000
 MAX_MANIFEST_BYTES = 256 * 1024 * 1024  # of one image, since a plan keeps them in memory

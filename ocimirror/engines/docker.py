@@ -97,10 +97,8 @@ class Docker(Engine):
 
     def platform(self) -> Platform:
         """Return the daemon's platform."""
-        architecture = str(self.info.get("Architecture") or "amd64")
         system = str(self.info.get("OSType") or "linux")
-        parts = {"armv7l": "arm/v7", "armv6l": "arm/v6"}
-        return Platform.parse(f"{system}/{parts.get(architecture, architecture)}")
+        return Platform.of_machine(str(self.info.get("Architecture") or ""), system)
 
     def pull_options(self, image: PlatformImage, asked: str = "") -> Sequence[str]:
         """Return what `docker pull` has to be told where it would look for another platform."""

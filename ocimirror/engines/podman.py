@@ -43,8 +43,8 @@ class Podman(Engine):
 
     def platform(self) -> Platform:
         """Return the platform that it runs."""
-        architecture = str(self._host.get("arch") or "amd64")
-        return Platform.parse(f"{self._host.get('os') or 'linux'}/{architecture}")
+        system = str(self._host.get("os") or "linux")
+        return Platform.of_machine(str(self._host.get("arch") or ""), system)
 
     def inspect(self, name: str) -> Mapping[str, Any] | None:
         """Return what podman knows of an image, None where it has no such image."""

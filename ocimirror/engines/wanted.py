@@ -24,15 +24,13 @@ from ocimirror.model.config import MAX_SIZE_BYTES as MAX_CONFIG_BYTES
 from ocimirror.model.config import ImageConfig
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import ATTESTATION_OF, Manifest
+from ocimirror.model.manifest import ATTESTATION_OF, MAX_DEPTH, Manifest
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Reference
 from ocimirror.stores.index import Entry, platforms_of
 from ocimirror.stores.profiles import Image, is_container_image
 from ocimirror.stores.store import Source
 from ocimirror.stores.stream import Watch
-
-MAX_DEPTH = 8
 
 
 @dataclass(frozen=True, slots=True)

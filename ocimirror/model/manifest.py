@@ -17,6 +17,8 @@ from ocimirror.model.digest import Digest
 from ocimirror.model.platform import WITHOUT_ATTESTATIONS, Platform
 
 _Children = tuple[tuple[Descriptor, ...], tuple[Descriptor, ...]]  # manifests, blobs
+MAX_DEPTH = 8
+"""How deep indexes may be nested before they count as a bomb."""
 ATTESTATION_OF = "vnd.docker.reference.digest"
 MAX_SIZE_BYTES = 4 * 1024 * 1024  # distribution-spec: registries SHOULD take at least 4 MiB
 
@@ -73,6 +75,22 @@ class Manifest:
             for child in self.manifests
             if child.digest in chosen or child.annotations.get(ATTESTATION_OF) in about
         )
+
+    def as_referrer(self) -> dict[str, object]:
+        """Return how a list of referrers names this manifest: with its type and all annotations.
+
+        Spec: distribution-spec, listing referrers.
+        """
+        entry: dict[str, object] = {
+            "mediaType": self.media_type,
+            "digest": str(self.digest),
+            "size": self.descriptor.size,
+        }
+        if self.artifact_type:
+            entry["artifactType"] = self.artifact_type
+        if self.annotations:
+            entry["annotations"] = dict(self.annotations)
+        return entry
 
     @classmethod
     def parse(cls, raw: bytes, descriptor: Descriptor) -> Manifest:

@@ -9,6 +9,7 @@ from ocimirror.errors import InvalidReference
 
 _PART = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
 _DEFAULT_VARIANT = {"amd64": "v1", "arm64": "v8", "arm": "v7"}
+_MACHINES = {"armv7l": "arm/v7", "armv6l": "arm/v6", "armv8l": "arm/v7", "i686": "386"}
 _ALIASES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "armhf": "arm", "i386": "386"}
 
 
@@ -33,6 +34,12 @@ class Platform:
             raise InvalidReference(f"not a platform: {text!r} (want OS/ARCH or OS/ARCH/VARIANT)")
         system, architecture, variant = parts[0], parts[1], parts[2] if len(parts) == 3 else ""
         return cls(system, _ALIASES.get(architecture, architecture), variant)
+
+    @classmethod
+    def of_machine(cls, machine: str, system: str = "linux") -> Platform:
+        """Return what a machine runs, by its name in uname(2) or in Go; empty for the usual one."""
+        name = machine.lower() or "amd64"
+        return cls.parse(f"{system}/{_MACHINES.get(name, name)}")
 
     def matches(self, offered: Platform) -> bool:
         """Whether what an index offers is what this one asks for, as containerd decides it.

@@ -11,6 +11,7 @@ from ocimirror.model import mediatype, strictjson
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import ATTESTATION_OF, Manifest
+from ocimirror.model.readable import size
 from ocimirror.model.reference import attachment_tag, is_attachment_tag
 from ocimirror.serve.answers import Refused
 from ocimirror.serve.content import Content
@@ -246,12 +247,3 @@ def link(repository: Repository, reference: str = "") -> str:
 def when(time_ns: int) -> str:
     """Return a time as people read it."""
     return datetime.fromtimestamp(time_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def size(count: float) -> str:
-    """Return bytes as people read them: 10.0 MiB."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"

@@ -94,7 +94,7 @@ class Relations:
                 return _Said()  # (not remembered: it may come)
             said = _Said(
                 manifest.subject.digest if manifest.subject else None,
-                _document_of(manifest) if manifest.subject else {},
+                manifest.as_referrer() if manifest.subject else {},
                 tuple((c.digest, c.media_type, c.size) for c in manifest.manifests),
             )
             if len(self._known) < _MOST_KNOWN:
@@ -111,17 +111,3 @@ class Relations:
             return Manifest.parse(raw, Descriptor(media_type, digest, len(raw), "manifest"))
         except OciMirrorError:
             return None  # (`verify` reports it)
-
-
-def _document_of(manifest: Manifest) -> dict[str, object]:
-    """Return the descriptor of a referrer (distribution-spec, listing referrers)."""
-    document: dict[str, object] = {
-        "mediaType": manifest.media_type,
-        "digest": str(manifest.digest),
-        "size": manifest.descriptor.size,
-    }
-    if manifest.artifact_type:
-        document["artifactType"] = manifest.artifact_type
-    if manifest.annotations:
-        document["annotations"] = dict(manifest.annotations)
-    return document

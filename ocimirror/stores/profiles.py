@@ -33,7 +33,7 @@ from ocimirror.errors import (
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import ATTESTATION_OF, Manifest
+from ocimirror.model.manifest import ATTESTATION_OF, MAX_DEPTH, Manifest
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Reference
 from ocimirror.stores.index import IMAGE_NAME, REF_NAME, annotations_of_ours
@@ -41,8 +41,6 @@ from ocimirror.stores.store import Source
 
 Profile = Literal["any", "docker", "containerd", "podman"]
 PROFILES: tuple[Profile, ...] = get_args(Profile)
-MAX_DEPTH = 8
-_MACHINES = {"armv7l": "arm/v7", "armv6l": "arm/v6", "armv8l": "arm/v7", "i686": "386"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,8 +281,7 @@ def _matches(offered: Platform | None, wanted: Sequence[Platform]) -> bool:
 
 def this_linux() -> Platform:
     """Return the platform of containers on this machine."""
-    machine = this_machine.machine().lower() or "amd64"
-    return Platform.parse(f"linux/{_MACHINES.get(machine, machine)}")
+    return Platform.of_machine(this_machine.machine())
 
 
 def _held(source: Source, manifest: Manifest, depth: int = 1) -> Iterable[Manifest]:

@@ -81,6 +81,23 @@ class Alias:
                     advice=f"Add {registry} to the NO_PROXY of dockerd.",
                 )
 
+    def check(self) -> None:
+        """Find out what would be refused, and change nothing; for a dry run.
+
+        Raises:
+            UsageError: as entering it.
+        """
+        if DOCKER_HUB in self._ways:
+            mirror_change(self._dockerd, f"http://{_LOOPBACK}")
+        ports = self._ports_by_name()
+        if ports:
+            hosts_change({name: _free_address(list(found)) for name, found in ports.items()})
+        for registry, way in self._ways.items():
+            host, port = split(registry, _PLAIN_PORT)
+            host = _LOOPBACK if host == "localhost" else host
+            if way == "loopback" and not _is_free(host, port):
+                raise UsageError(f"cannot listen on {host}:{port}: in use")
+
     def __enter__(self) -> Alias:
         with self._stack:
             borrowed = Borrowed(journal_of(self._dockerd))
@@ -108,30 +125,41 @@ class Alias:
             server = self._served(Options(_LOOPBACK, only=DOCKER_HUB))
             yield mirror_change(self._dockerd, server.url)
 
-    def _aliases(self) -> Iterable[Change]:
-        hosts = [registry for registry, way in self._ways.items() if way == "alias"]
-        if not hosts:
-            return
-        for path in (HOSTS_FILE, _present(CERTIFICATES)):
+    def _ports_by_name(self) -> dict[str, dict[int, str]]:
+        """Return the registry at each port of each name that is to lead here.
+
+        Raises:
+            UsageError: dockerd does not read the files of this process.
+        """
+        found: dict[str, dict[int, str]] = {}
+        for registry, way in self._ways.items():
+            if way == "alias":
+                name, port = split(registry)
+                found.setdefault(name, {})[port] = registry
+        for path in (HOSTS_FILE, _present(CERTIFICATES)) if found else ():
             if not self._dockerd.sees(path):
                 raise UsageError(
                     f"dockerd has another {path} than this process",
                     advice=f"Enter its namespace: nsenter --mount --target {self._dockerd.pid} …",
                 )
+        return found
+
+    def _aliases(self) -> Iterable[Change]:
+        ports = self._ports_by_name()
+        if not ports:
+            return
         directory = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="ocimirror-"))
-        names = list(dict.fromkeys(split(registry)[0] for registry in hosts))
-        files = generate_certificate(directory, names)
-        addresses = {}
-        for name in names:
-            ports = {port: r for r in hosts for host, port in [split(r)] if host == name}
-            addresses[name] = _free_address(list(ports))
-            for port, registry in ports.items():
+        files = generate_certificate(directory, list(ports))
+        addresses = {name: _free_address(list(found)) for name, found in ports.items()}
+        for name, found in ports.items():
+            for port, registry in found.items():
                 self._served(Options(addresses[name], port, files, only=registry))
         yield hosts_change(addresses)
         with open(files.ca, "rb") as file:
             ca_pem = file.read(1 << 20)
-        for registry in hosts:
-            yield certificate_change(registry, ca_pem)
+        for found in ports.values():
+            for registry in found.values():
+                yield certificate_change(registry, ca_pem)
 
     def _loopbacks(self) -> None:
         for registry, way in self._ways.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ocimirror.copy.walk import MAX_DEPTH, walk
+from ocimirror.copy.walk import walk
 from ocimirror.errors import (
     IntegrityError,
     MalformedManifest,
@@ -15,7 +15,7 @@ from ocimirror.errors import (
 from ocimirror.model import mediatype, strictjson
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import ATTESTATION_OF, MAX_SIZE_BYTES, Manifest
+from ocimirror.model.manifest import ATTESTATION_OF, MAX_DEPTH, MAX_SIZE_BYTES, Manifest
 from ocimirror.model.reference import Location
 from ocimirror.stores.index import Entry, LayoutSource
 from ocimirror.stores.store import Referrer, Source

@@ -16,14 +16,12 @@ from ocimirror.model.config import MAX_SIZE_BYTES as MAX_CONFIG_BYTES
 from ocimirror.model.config import ImageConfig
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import ATTESTATION_OF, Manifest
+from ocimirror.model.manifest import ATTESTATION_OF, MAX_DEPTH, Manifest
 from ocimirror.model.platform import Platform
 from ocimirror.stores.index import LayoutSource, is_synthesised
 from ocimirror.stores.profiles import image_in, is_container_image
 from ocimirror.stores.store import Referrer, Source
 from ocimirror.stores.stream import Reader
-
-MAX_DEPTH = 8
 
 
 @dataclass(frozen=True, slots=True)

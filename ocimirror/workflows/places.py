@@ -56,7 +56,8 @@ def layout_location(text: str) -> Location:
     """Parse a LAYOUT argument: a location with its scheme, or any path."""
     schemes = ("oci", "oci-archive", "docker-archive", "docker")
     stated = any(text.startswith(f"{scheme}:") for scheme in schemes)
-    return parse_location(text if stated else os.path.join(".", text))
+    # (A bare name is a path here; elsewhere a path says so.)
+    return parse_location(text if stated or text.startswith(("/", ".")) else f"./{text}")
 
 
 class OwnWay(NamedTuple):

@@ -51,15 +51,16 @@ def opened(
     if len(options.platforms) > 1:
         raise UsageError(f"--route {name}: docker pulls one platform")
     platform = str(options.platforms[0]) if options.platforms else ""
-    if options.dry_run:
-        yield Route(name, frozenset(PARTS), lambda _: ())
-        return
     try:
         if name == "alias":
             from ocimirror.workflows.alias import Alias
 
             named = [entry.reference() for entry in entries]  # (else it fails on its own)
             registries = [reference.registry for reference in named if reference is not None]
+            if options.dry_run:
+                Alias(engine, location.path, registries).check()
+                yield Route(name, frozenset(PARTS), lambda _: ())
+                return
             with Alias(engine, location.path, registries) as alias:
                 yield Route(name, frozenset(PARTS), lambda wanted: alias.pull(wanted, platform))
             return

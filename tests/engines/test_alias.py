@@ -29,7 +29,7 @@ def command(dockerd: Dockerd, *arguments: object) -> list[str]:
 def load(dockerd: Dockerd, *arguments: object) -> Result:
     """Run `ocimirror load --into docker` beside dockerd, with a JSON document."""
     done = subprocess.run(
-        command(dockerd, "load", *arguments, "--host", dockerd.host, "--json"),
+        command(dockerd, "load", *arguments, "--into", "docker", "--host", dockerd.host, "--json"),
         env=environment(),
         capture_output=True,
         timeout=100,
@@ -104,7 +104,9 @@ def started(dockerd: Dockerd, path: Path, hosts_file: Path) -> subprocess.Popen[
     """Start a load, and return when the machine is changed."""
     before = hosts_file.read_bytes()
     process = subprocess.Popen(
-        command(dockerd, "load", path, "--route", "alias", "--host", dockerd.host),
+        command(
+            dockerd, "load", path, "--into", "docker", "--route", "alias", "--host", dockerd.host
+        ),
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -189,6 +191,8 @@ def test_a_name_that_the_hosts_file_has_is_refused(dockerd, layout, repository, 
     try:
         path = layout({f"taken.example.com/{repository}:v1": images.single()})
         refused = load(dockerd, path, "--route", "alias")
+        planned = load(dockerd, path, "--route", "alias", "--dry-run")
+        assert planned.code == 2
         assert refused.code == 2
         assert "taken.example.com" in refused.document["error"]["message"]
         assert not (dockerd.directory / "etc" / "docker" / "certs.d").exists()
@@ -203,7 +207,9 @@ def test_an_address_cannot_be_made_to_lead_here(dockerd, layout, repository) -> 
 
 def test_a_dockerd_that_reads_other_files_is_refused(dockerd, layout, repository) -> None:
     path = layout({f"reg.example.com/{repository}:v1": images.single()})
-    outside = ocimirror("load", path, "--route", "alias", "--host", dockerd.host)
+    outside = ocimirror(
+        "load", path, "--into", "docker", "--route", "alias", "--host", dockerd.host
+    )
     assert outside.code == 2
     assert "nsenter" in outside.stderr
 
@@ -214,7 +220,8 @@ def test_a_dockerd_with_certificates_of_its_own_is_refused(
     path = layout({f"reg.example.com/{repository}:v1": images.single()})
     script = f'mount --bind {tmp_path} /etc/docker && exec "$@"'
     beside = ["unshare", "--mount", "sh", "-c", script, "sh"]
-    words = [PROGRAM, "load", path, "--route", "alias", "--host", dockerd.host]
+    words = [PROGRAM, "load", path, "--into", "docker", "--route", "alias"]
+    words += ["--host", dockerd.host]
     done = subprocess.run(
         [*dockerd.namespace, *beside, *map(str, words)],
         env=environment(),

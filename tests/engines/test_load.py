@@ -451,3 +451,17 @@ def test_engines_take_nothing_from_a_registry(layout) -> None:
     result = ocimirror("load", "docker://reg.example.com/app:v1", "--into", "podman")
     assert result.code == 2
     assert "layout or an archive" in result.stderr
+
+
+def test_the_engine_is_named_by_whoever_loads(layout) -> None:
+    path = layout({f"{HOST}/app:v1": images.single()})
+    refused = ocimirror("load", path)
+    assert refused.code == 2
+    assert "--into" in refused.stderr
+
+
+@pytest.mark.parametrize("path", ["absent", "./absent", "../absent"])
+def test_a_layout_that_is_not_there_is_named_as_it_was_written(path, tmp_path) -> None:
+    refused = ocimirror("load", path, "--into", "docker", cwd=tmp_path)
+    assert refused.code == 4
+    assert "././" not in refused.stderr

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support import images
 from tests.support.command import PROGRAM, Result, environment, ocimirror
-from tests.support.faults import Respond, Rule, Stall
+from tests.support.faults import Call, Respond, Rule, Stall
 from tests.support.images import Graph
 
 pytestmark = pytest.mark.timeout(120)
@@ -370,3 +370,63 @@ mirrors:
     (failed,) = [image for image in result.document["images"] if image["status"] == "failed"]
     assert "where" in failed["error"]["message"]
     assert docker_registry.get_manifest(f"{repository}/one", "1.0") == SINGLE.raw
+
+
+def test_a_tag_that_moves_after_its_age_was_judged_carries_nothing_past_the_filter(
+    registry, proxy, configure, repository
+) -> None:
+    offer(registry, repository, "1.0", SINGLE)
+
+    def move(_: object) -> None:
+        registry.put_manifest(repository, "1.0", SCHEMA2.raw, SCHEMA2.root_media_type)
+
+    for digest, content in SCHEMA2.blobs.items():
+        registry.put_blob(repository, content, digest.partition(":")[0])
+    front = proxy(registry, Rule("GET", f"/manifests/{SINGLE.root}", Call(move), 1))
+    file = configure(
+        f"""mirrors:
+  - from: {front.host}/{repository}
+    to: oci:one
+    tags: {{max_age: 36500d}}
+"""
+    )
+    assert sync(file).code == 0
+    assert registry.get_manifest(repository, "1.0") == SCHEMA2.raw
+    assert locked(file) == {"1.0": SINGLE.root}
+
+
+def test_a_locked_sync_asks_once_a_tag_and_leaves_the_lock_file(
+    registry, proxy, configure, repository
+) -> None:
+    for number in range(3):
+        offer(registry, repository, f"1.{number}", SINGLE)
+    front = proxy(registry)
+    file = configure(
+        f"referrers: false\nmirrors:\n  - from: {front.host}/{repository}\n    to: oci:one\n"
+    )
+    assert sync(file).code == 0
+    lock = file.with_name("ocimirror.lock")
+    before = lock.read_bytes(), lock.stat().st_ino
+    offer(registry, repository, "2.0", SINGLE)
+    front.requests.clear()
+    assert sync(file, "--locked").code == 4
+    asked = [r.method for r in front.requests if "/manifests/" in r.path]
+    assert asked == ["HEAD"] * 3
+    assert (lock.read_bytes(), lock.stat().st_ino) == before
+
+
+def test_under_cron_a_failure_is_told_once(
+    registry, docker_registry, configure, repository
+) -> None:
+    offer(registry, repository, "1.0", MULTI)
+    file = configure(
+        f"""platforms: [linux/amd64]
+mirrors:
+  - from: {registry.host}/{repository}
+    to: {docker_registry.host}/{repository}
+"""
+    )
+    told = ocimirror("sync", file, "--quiet")
+    assert told.code == 4
+    assert "error:" not in told.stderr
+    assert told.stdout.count("sparse_refused") == 1

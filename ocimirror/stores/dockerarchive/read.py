@@ -22,7 +22,7 @@ from ocimirror.model.config import MAX_SIZE_BYTES as MAX_CONFIG_BYTES
 from ocimirror.model.config import ImageConfig
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import Manifest
+from ocimirror.model.manifest import MAX_DEPTH, Manifest
 from ocimirror.model.reference import Reference
 from ocimirror.stores import index as layout_index
 from ocimirror.stores.dockerarchive.compression import (
@@ -54,8 +54,6 @@ from ocimirror.stores.layoutfile import LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES, chec
 from ocimirror.stores.profiles import blob_path, is_container_image
 from ocimirror.stores.stream import CHUNK_BYTES, Reader, Watch
 from ocimirror.stores.tarmembers import TarMembers
-
-MAX_DEPTH = 8
 
 
 def is_docker_archive(path: str) -> bool:

@@ -167,7 +167,7 @@ class Referrers:
                     return
                 if written == MAX_ROUNDS:
                     break
-                entries.append(_entry_of(manifest))
+                entries.append(manifest.as_referrer())
                 raw = json.dumps(document, separators=(",", ":")).encode()
                 size = len(raw)
                 index = Descriptor(mediatype.OCI_INDEX, Digest.of(raw), size, kind="manifest")
@@ -212,17 +212,3 @@ def _entries(raw: bytes, what: str) -> list[Descriptor]:
 def _bound(count: int, subject: Descriptor) -> None:
     if count > MAX_REFERRERS:
         raise MalformedManifest(f"{subject.digest} has more than {MAX_REFERRERS} referrers")
-
-
-def _entry_of(manifest: Manifest) -> dict[str, object]:
-    """Return a referrer as the index lists it: artifactType and all annotations with it."""
-    entry: dict[str, object] = {
-        "mediaType": manifest.media_type,
-        "digest": str(manifest.digest),
-        "size": manifest.descriptor.size,
-    }
-    if manifest.artifact_type:
-        entry["artifactType"] = manifest.artifact_type
-    if manifest.annotations:
-        entry["annotations"] = dict(manifest.annotations)
-    return entry

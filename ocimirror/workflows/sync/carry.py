@@ -8,8 +8,10 @@ from itertools import groupby
 
 from ocimirror.copy.copy import copy
 from ocimirror.copy.outcome import Options, Outcome, Reporter, Request, Sparse
+from ocimirror.model.digest import Digest
 from ocimirror.model.reference import Location, Reference
 from ocimirror.stores.store import Source, Store
+from ocimirror.sync.lock import LockFile
 from ocimirror.workflows.places import Places
 from ocimirror.workflows.sync.plan import Planned
 
@@ -30,6 +32,7 @@ class Work:
 
 
 Done = Callable[[Work, Outcome], None]
+Arrived = tuple[Store, Digest]
 
 
 class Destinations:
@@ -58,6 +61,7 @@ def carry(
     options: Options,
     reporter: Reporter,
     done: Done,
+    locked: LockFile | None = None,
 ) -> None:
     """Copy images to all their targets; what several targets want is downloaded once.
 
@@ -71,8 +75,9 @@ def carry(
         options: of the run; referrers and sparse are each entry's own.
         reporter: told of progress.
         done: told of each image at each target, as soon as it is done; from this thread.
+        locked: what the sources have to stand for; a source that is not in it is not among them.
     """
-    arrived: dict[int, Store] = {}
+    arrived: dict[int, Arrived] = {}
     ranks = max((len(image.targets) for image in images), default=0)
     for rank in range(ranks):
         works = [Work(i, i.targets[rank], rank) for i in images if len(i.targets) > rank]
@@ -84,13 +89,16 @@ def carry(
                 source = source_of(work.image.source)
                 first = None if options.dry_run else arrived.get(id(work.image))
                 request = _request(work, source, first, destinations.store(work.target))
+                if locked is not None and (record := locked.find(request.shown_source)):
+                    request = replace(request, expected=record.digest)
                 requests[_key(request)] = work
                 asked.append(request)
 
             def finished(outcome: Outcome, works: dict[tuple[str, str], Work] = requests) -> None:
                 work = works[_key(outcome.request)]
-                if outcome.error is None and work.rank == 0:
-                    arrived[id(work.image)] = outcome.request.destination
+                root = outcome.root if outcome.error is None else None
+                if root is not None and work.rank == 0:
+                    arrived[id(work.image)] = outcome.request.destination, root.digest
                 done(work, outcome)
 
             copy(asked, own, _Telling(reporter, finished))
@@ -105,11 +113,11 @@ def _options_of(work: Work) -> tuple[bool, Sparse]:
     return work.image.mirror.referrers, work.image.mirror.sparse
 
 
-def _request(work: Work, source: Source, first: Store | None, destination: Store) -> Request:
+def _request(work: Work, source: Source, first: Arrived | None, destination: Store) -> Request:
     image, target = work.image, work.target
     name = image.source.read_name
     if first is not None:
-        source, name = first, name_at(image.targets[0]) or name
+        source, name = first[0], str(first[1])
     return Request(
         source,
         name,

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from ocimirror.errors import (
@@ -23,7 +23,9 @@ from ocimirror.errors import (
 )
 from ocimirror.model.config import MAX_SIZE_BYTES as MAX_CONFIG_BYTES
 from ocimirror.model.config import ImageConfig
+from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
+from ocimirror.model.manifest import MAX_DEPTH
 from ocimirror.model.reference import Location, Reference
 from ocimirror.stores.profiles import is_container_image
 from ocimirror.stores.store import Source
@@ -33,7 +35,6 @@ from ocimirror.workflows.places import Places
 from ocimirror.workflows.sync.access import source_of
 
 FirstSeen = Callable[[Reference, Digest], datetime | None]
-MAX_DEPTH = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ class Planned:
 
     Attributes:
         entry: number of the mirror in the configuration.
-        source: repository with the tag, and the digest where it is pinned.
+        source: repository with the tag, and the digest where it is pinned, or was judged.
         targets: where it goes.
     """
 
@@ -93,12 +94,14 @@ class Listing:
         entry: number of the mirror in the configuration.
         repository: registry and repository, or the pattern where the catalogue failed.
         selection: what became of each tag; None where the listing failed.
+        judged: what the tags stood for whose age was looked at.
         error: why it failed.
     """
 
     entry: int
     repository: str
     selection: Selection | None = None
+    judged: Mapping[str, Digest] = field(default_factory=dict)
     error: OciMirrorError | None = None
 
 
@@ -150,22 +153,23 @@ def plan(
     def look(item: tuple[tuple[int, Mirror, str], Source]) -> Listing:
         (number, mirror, repository), source = item
         name = Reference(mirror.source.registry, repository)
+        clocks = _Clocks(name, source, first_seen)
         try:
-            selection = _selected(mirror, name, source, now, first_seen)
+            selection = _selected(mirror, source, now, clocks)
         except Interrupted:
             raise
         except OciMirrorError as error:
             error.at("source")
             return Listing(number, name.name, error=error)
-        return Listing(number, name.name, selection)
+        return Listing(number, name.name, selection, clocks.judged)
 
     with ThreadPoolExecutor(jobs) as pool:
         listings = list(pool.map(look, zip(work, sources, strict=True)))
     found.listings += listings
     taken: dict[str, tuple[str, Digest | None]] = {}
-    for (number, mirror, repository), listing in zip(work, listings, strict=True):
+    for (_, mirror, repository), listing in zip(work, listings, strict=True):
         if listing.selection is not None:
-            _add(found, number, mirror, repository, listing.selection, taken)
+            _add(found, mirror, repository, listing, listing.selection, taken)
     found.images.sort(key=lambda image: -image.mirror.priority)
     return found
 
@@ -190,38 +194,37 @@ def _repositories(number: int, mirror: Mirror, places: Places, found: SyncPlan) 
         return []
 
 
-def _selected(
-    mirror: Mirror, name: Reference, source: Source, now: datetime, first_seen: FirstSeen
-) -> Selection:
+def _selected(mirror: Mirror, source: Source, now: datetime, clocks: _Clocks) -> Selection:
     if mirror.tags.explicit:  # (what is named one by one is not looked up in a list)
         return Selection(tuple(named.tag for named in mirror.tags.explicit), ())
     return select(
         source.names(),
         mirror.tags,
         now=now,
-        created=lambda tag: created(source, tag),
-        first_seen=lambda tag: first_seen(
-            Reference(name.registry, name.repository, tag), source.resolve(tag).digest
-        ),
+        created=clocks.created,
+        first_seen=clocks.first_seen,
     )
 
 
 def _add(
     found: SyncPlan,
-    number: int,
     mirror: Mirror,
     repository: str,
+    listing: Listing,
     selection: Selection,
     taken: dict[str, tuple[str, Digest | None]],
 ) -> None:
     """Add the images of a repository, each with the targets that it can have."""
     pinned: dict[str, Digest | None] = dict(mirror.tags.explicit)
+    number = listing.entry
     for tag in selection.kept:
-        source = Reference(mirror.source.registry, repository, tag, pinned.get(tag))
+        # (A tag that moves after its age was judged must not carry a younger image past it.)
+        digest = pinned.get(tag) or listing.judged.get(tag)
+        source = Reference(mirror.source.registry, repository, tag, digest)
         targets = []
         for target in mirror.targets:
             try:
-                targets.append(_place(source, target, taken))
+                targets.append(_place(source, pinned.get(tag), target, taken))
             except UsageError as error:
                 found.refused.append(Refused(number, f"docker://{source}", str(target), error))
         if targets:
@@ -229,29 +232,56 @@ def _add(
 
 
 def _place(
-    source: Reference, target: Target, taken: dict[str, tuple[str, Digest | None]]
+    source: Reference,
+    pinned: Digest | None,
+    target: Target,
+    taken: dict[str, tuple[str, Digest | None]],
 ) -> Location:
     """Return where an image goes, and take the place; two images cannot have one."""
     place = target.resolve(source.registry, source.repository, source.tag, source.digest)
-    own = f"{source.name}:{source.tag}", source.digest
+    own = f"{source.name}:{source.tag}", pinned
     other = taken.setdefault(str(place), own)
     if other != own:
         raise UsageError(f"{place} is where {other[0]} goes")
     return place
 
 
-def created(source: Source, tag: str) -> datetime | None:
-    """Return when the first image that a tag leads to was built, as its config says."""
-    try:
-        manifest = source.read_manifest(source.resolve(tag))
-        for _ in range(MAX_DEPTH):
-            if is_container_image(manifest):
-                with source.fetch(manifest.blobs[0]) as stream:
-                    raw = stream.read_all(MAX_CONFIG_BYTES)
-                return ImageConfig.parse(raw, f"config {manifest.blobs[0].digest}").created
-            if not manifest.manifests:
-                return None
-            manifest = source.read_manifest(manifest.manifests[0])
-    except (NotFound, IntegrityError, Unsupported):
+class _Clocks:
+    """Tells the age of a repository's images, and remembers which image it was that it told of."""
+
+    def __init__(self, name: Reference, source: Source, first_seen: FirstSeen) -> None:
+        self._name = name
+        self._source = source
+        self._first_seen = first_seen
+        self._roots: dict[str, Descriptor] = {}
+
+    @property
+    def judged(self) -> dict[str, Digest]:
+        """What the tags stood for that were asked about."""
+        return {tag: root.digest for tag, root in self._roots.items()}
+
+    def _root(self, tag: str) -> Descriptor:
+        if tag not in self._roots:
+            self._roots[tag] = self._source.resolve(tag)
+        return self._roots[tag]
+
+    def first_seen(self, tag: str) -> datetime | None:
+        """Return when what a tag stands for was first seen under it."""
+        return self._first_seen(replace(self._name, tag=tag), self._root(tag).digest)
+
+    def created(self, tag: str) -> datetime | None:
+        """Return when the first image that a tag leads to was built, as its config says."""
+        try:
+            manifest = self._source.read_manifest(self._root(tag))
+            for _ in range(MAX_DEPTH):
+                if is_container_image(manifest):
+                    config = manifest.blobs[0]
+                    with self._source.fetch(config) as stream:
+                        raw = stream.read_all(MAX_CONFIG_BYTES)
+                    return ImageConfig.parse(raw, f"config {config.digest}").created
+                if not manifest.manifests:
+                    return None
+                manifest = self._source.read_manifest(manifest.manifests[0])
+        except (NotFound, IntegrityError, Unsupported):
+            return None
         return None
-    return None

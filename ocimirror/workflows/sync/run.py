@@ -14,7 +14,6 @@ from ocimirror.errors import (
     NotFound,
     NotReached,
     OciMirrorError,
-    SourceMoved,
 )
 from ocimirror.model.digest import Digest
 from ocimirror.model.reference import Location, Reference
@@ -144,7 +143,7 @@ class _Run:
         self._tell_of_listings(found)
         self._refuse(found)
         self._records.expect(shown_source(image) for image in found.images)
-        images = [image for image in found.images if self._may_go(image)]
+        images = [image for image in found.images if self._in_the_lock(image)]
         if not self._dry_run:
             self._note_what_is_absent(images)
         carry(
@@ -154,6 +153,7 @@ class _Run:
             self._options.copy,
             self._reporter,
             self._done,
+            self._options.locked,
         )
         self._prune(found)
 
@@ -228,15 +228,22 @@ class _Run:
     def _refuse(self, found: SyncPlan) -> None:
         """Report what has no place to go; the others are not kept back."""
         for refused in found.refused:
-            self._report.add(
-                ImageResult(
-                    self._names[refused.entry],
-                    refused.source,
-                    refused.target,
-                    "failed",
-                    error=Failure.of(refused.error),
-                )
-            )
+            self._failed(refused.entry, refused.source, refused.target, refused.error)
+
+    def _in_the_lock(self, image: Planned) -> bool:
+        """Whether the lock file knows an image, where there is one; else it is reported."""
+        lock, source = self._options.locked, shown_source(image)
+        if lock is None or lock.find(source) is not None:
+            return True
+        error = NotFound(f"{source} is not in the lock file", advice="Run once without --locked.")
+        error.at("source")
+        for target in image.targets:
+            self._failed(image.entry, source, str(target), error)
+        return False
+
+    def _failed(self, entry: int, source: str, target: str, error: OciMirrorError) -> None:
+        failure = Failure.of(error)
+        self._report.add(ImageResult(self._names[entry], source, target, "failed", error=failure))
 
     def _tell_of_listings(self, found: SyncPlan) -> None:
         for listing in found.listings:
@@ -253,43 +260,6 @@ class _Run:
             # (What is another shard's was not done here, and is not reported as done.)
             mine = [entry for entry in self._report.entries if entry.name in self._told]
             self._report.entries[:] = mine
-
-    # --- the lock ------------------------------------------------------------------------------
-
-    def _may_go(self, image: Planned) -> bool:
-        """Whether an image is what the lock says, where there is one; else it is reported."""
-        if self._options.locked is None:
-            return True
-        try:
-            self._check_locked(image, self._options.locked)
-        except Interrupted:
-            raise
-        except OciMirrorError as error:
-            error.at("source")
-            for target in image.targets:
-                self._report.add(self._failed(image, target, error))
-            return False
-        return True
-
-    def _check_locked(self, image: Planned, lock: LockFile) -> None:
-        source = shown_source(image)
-        record = lock.find(source)
-        if record is None:
-            raise NotFound(f"{source} is not in the lock file", advice="Run once without --locked.")
-        now = image.source.digest
-        if now is None:
-            now = self._source(image.source).resolve(image.source.read_name).digest
-        if now != record.digest:
-            raise SourceMoved(f"{source} stands for {now}, and the lock file says {record.digest}")
-
-    def _failed(self, image: Planned, target: Location, error: OciMirrorError) -> ImageResult:
-        return ImageResult(
-            self._names[image.entry],
-            shown_source(image),
-            str(target),
-            "failed",
-            error=Failure.of(error),
-        )
 
     # --- the end of an image -------------------------------------------------------------------
 
