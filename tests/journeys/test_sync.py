@@ -430,3 +430,46 @@ mirrors:
     assert told.code == 4
     assert "error:" not in told.stderr
     assert told.stdout.count("sparse_refused") == 1
+
+
+def test_a_mirror_gives_content_and_its_registry_says_what_there_is(
+    registry, docker_registry, proxy, configure, repository, tmp_path
+) -> None:
+    for tag, graph in {"1.0": SINGLE, "1.1": SCHEMA2}.items():
+        offer(registry, repository, tag, graph)
+    offer(docker_registry, f"cache/{repository}", "1.0", SINGLE)
+    front, mirror = proxy(registry), proxy(docker_registry)
+    file = configure(
+        f"""referrers: false
+mirrors:
+  - from: {front.host}/{repository}
+    to: oci:one
+registries:
+  "{front.host}": {{mirrors: ["{mirror.host}/cache"]}}
+"""
+    )
+    result = sync(file)
+    assert result.code == 0, result.document
+    assert locked(file) == {"1.0": SINGLE.root, "1.1": SCHEMA2.root}
+    taken = {r.path.rpartition("/")[2] for r in mirror.requests if r.status == 200}
+    assert taken >= set(SINGLE.blobs)
+    asked = {r.path.rpartition("/")[2] for r in front.requests if r.method == "GET"}
+    assert not asked & set(SINGLE.blobs)
+    assert asked >= set(SCHEMA2.blobs) - set(SINGLE.blobs)
+
+
+def test_a_registry_is_reached_as_its_settings_say(
+    htpasswd_registry, configure, repository
+) -> None:
+    offer(htpasswd_registry, repository, "1.0", SINGLE)
+    text = f"mirrors:\n  - from: {htpasswd_registry.host}/{repository}\n    to: oci:one\n"
+    assert sync(configure(text)).code == 4
+    settings = f"""registries:
+  "{htpasswd_registry.host}":
+    auth: {{username: ada, password: "${{SECRET}}"}}
+    max_concurrency: 1
+"""
+    file = configure(text + settings)
+    done = ocimirror("sync", file, "--json", env=environment(SECRET="pa:ss word"))
+    assert done.code == 0, done.stderr
+    assert "pa:ss word" not in done.stdout + done.stderr

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from ocimirror.errors import NotFound, RemoteError
+from ocimirror.errors import RemoteError
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.reference import Reference, check_registry
 from ocimirror.stores.registry.credentials import Credential
@@ -18,6 +19,7 @@ from ocimirror.sync.config import RegistrySettings
 from ocimirror.workflows.places import OwnWay, Places
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 
 def own_ways(registries: Mapping[str, RegistrySettings]) -> dict[str, OwnWay]:
@@ -51,7 +53,7 @@ def source_of(reference: Reference, settings: RegistrySettings | None, places: P
     if settings is None or not settings.mirrors:
         return origin
     mirrors = [places.repository(_at(mirror, reference)) for mirror in settings.mirrors]
-    return Mirrored([*mirrors, origin])
+    return Mirrored(mirrors, origin)
 
 
 def _at(mirror: str, reference: Reference) -> Reference:
@@ -61,25 +63,29 @@ def _at(mirror: str, reference: Reference) -> Reference:
 
 
 class Mirrored(Source):
-    """A repository that is read from several places: the first one that has something gives it.
+    """A repository that is read from mirrors first, and from its registry where they fail.
 
-    What comes is checked as always; of a tag, a mirror is believed.
+    What comes is checked as always; of a tag, a mirror is believed. But what there is (tags, and
+    what refers to an image) only the registry says: a mirror that fills itself on demand lists a
+    part of it, and pruning goes by lists.
 
     Args:
-        places: in the order in which they are asked, the registry itself last.
+        mirrors: in the order in which they are asked.
+        registry: the repository itself.
     """
 
-    def __init__(self, places: Sequence[Source]) -> None:
-        self._places = places
-        self.location = places[-1].location
+    def __init__(self, mirrors: Sequence[Source], registry: Source) -> None:
+        self._mirrors = mirrors
+        self._registry = registry
+        self.location = registry.location
 
     def _first(self, ask: Callable[[Source], T]) -> T:
-        for place in self._places[:-1]:
+        for mirror in self._mirrors:
             try:
-                return ask(place)
-            except (RemoteError, NotFound):
-                continue
-        return ask(self._places[-1])
+                return ask(mirror)
+            except RemoteError as error:
+                logger.info("a mirror of %s failed: %s", self.location, error)
+        return ask(self._registry)
 
     def _resolve(self, name: str) -> Descriptor:
         return self._first(lambda place: place.resolve(name))
@@ -91,10 +97,10 @@ class Mirrored(Source):
         return self._first(lambda place: place._open_at(descriptor, position))
 
     def _exists(self, descriptor: Descriptor) -> bool:
-        return self._first(lambda place: place.exists(descriptor))
+        return any(place.exists(descriptor) for place in (*self._mirrors, self._registry))
 
     def _names(self) -> list[str]:
-        return self._first(lambda place: place.names())
+        return self._registry.names()
 
     def _referrers(self, descriptor: Descriptor) -> Iterable[Referrer]:
-        return self._first(lambda place: place.referrers(descriptor))
+        return self._registry.referrers(descriptor)
