@@ -204,7 +204,7 @@ def restore_command(
       ocimirror docker-refs restore ./layout docker.io/library/alpine:3.19 --restart-docker
       ocimirror docker-refs restore ./layout --data-root /var/lib/docker
     """
-    from ocimirror.engines.dockerd import Service
+    from ocimirror.engines.docker.daemon import Service
     from ocimirror.workflows.docker_restore import How, restore
 
     where = _where(options)

@@ -4,5 +4,8 @@ Engines are no stores: nothing can be written into them under a digest, they tak
 pull from a registry, and keep of an image's identity what their own stores can hold. So each is
 asked afterwards what it has, and only its answers are believed.
 
-`client` runs an engine's command-line client.
+Start with `engine` (what can be asked and done), `wanted` (what an engine is to have, proved) and
+`receipt` (what it kept). `docker`, `containerd`, `podman` and `cri` are the engines; `contentstore`
+reads containerd's. `client` runs an engine's command-line client, `archive` is what it is fed with,
+`borrowed` changes files of the machine for a moment and puts them back, `diffid` unpacks layers.
 """

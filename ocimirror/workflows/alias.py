@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from ocimirror.engines.alias import (
+from ocimirror.engines.borrowed import Borrowed, Change
+from ocimirror.engines.docker.alias import (
     CERTIFICATES,
     JOURNAL,
     Way,
@@ -32,10 +33,9 @@ from ocimirror.engines.alias import (
     split,
     way_to,
 )
-from ocimirror.engines.borrowed import Borrowed, Change
-from ocimirror.engines.docker import Docker
+from ocimirror.engines.docker.engine import Docker
+from ocimirror.engines.docker.process import HOSTS_FILE, LocalDockerd, dockerd_of, running_dockerds
 from ocimirror.engines.engine import Engine
-from ocimirror.engines.localdockerd import HOSTS_FILE, LocalDockerd, dockerd_of, running_dockerds
 from ocimirror.engines.wanted import Wanted
 from ocimirror.errors import EngineFailed, EngineUnavailable, UsageError
 from ocimirror.model.reference import DOCKER_HUB

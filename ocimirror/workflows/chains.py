@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ocimirror.engines.diffid import diff_id_of
-from ocimirror.engines.dockerroot import DockerRoot
+from ocimirror.engines.docker.root import DockerRoot
 from ocimirror.errors import (
     DigestMismatch,
     ForeignLayer,

@@ -12,10 +12,10 @@ import os.path
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from ocimirror.engines.dockerd import Daemon, DockerInfo
-from ocimirror.engines.dockerrefs import DockerName, DockerReferences
-from ocimirror.engines.dockerroot import DockerRoot
-from ocimirror.engines.dockeruse import DEFAULT_PID_FILE, evidence_of_use
+from ocimirror.engines.docker.daemon import Daemon, DockerInfo
+from ocimirror.engines.docker.references import DockerName, DockerReferences
+from ocimirror.engines.docker.root import DockerRoot
+from ocimirror.engines.docker.use import DEFAULT_PID_FILE, evidence_of_use
 from ocimirror.errors import (
     EngineUnavailable,
     NotFound,

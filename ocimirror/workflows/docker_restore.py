@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
-from ocimirror.engines.dockerd import Daemon, Service
-from ocimirror.engines.dockerrefs import DockerName, DockerReferences, taken
-from ocimirror.engines.dockerroot import DockerRoot
-from ocimirror.engines.dockeruse import evidence_of_use, running
+from ocimirror.engines.docker.daemon import Daemon, Service
+from ocimirror.engines.docker.references import DockerName, DockerReferences, taken
+from ocimirror.engines.docker.root import DockerRoot
+from ocimirror.engines.docker.use import evidence_of_use, running
 from ocimirror.errors import (
     DigestNotPreserved,
     EngineFailed,

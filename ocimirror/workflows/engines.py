@@ -9,7 +9,7 @@ from typing import Literal
 from ocimirror.engines.client import Client
 from ocimirror.engines.containerd import Containerd
 from ocimirror.engines.cri import Cri
-from ocimirror.engines.docker import docker
+from ocimirror.engines.docker.engine import docker
 from ocimirror.engines.engine import Auditor, Engine
 from ocimirror.engines.podman import Podman
 from ocimirror.errors import UsageError

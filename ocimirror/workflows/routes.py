@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from ocimirror.engines.docker import Docker, DockerGraphdriver
+from ocimirror.engines.docker.engine import Docker, DockerGraphdriver
 from ocimirror.engines.engine import Engine
 from ocimirror.engines.receipt import PARTS
 from ocimirror.engines.wanted import Wanted

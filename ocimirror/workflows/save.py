@@ -18,7 +18,7 @@ from ocimirror.copy.copy import copy
 from ocimirror.copy.outcome import Options, Request
 from ocimirror.engines.containerd import Containerd
 from ocimirror.engines.contentstore import ContentStore
-from ocimirror.engines.docker import Docker
+from ocimirror.engines.docker.engine import Docker
 from ocimirror.engines.engine import Engine, canonical, words
 from ocimirror.engines.podman import Podman
 from ocimirror.engines.receipt import Index, Receipt

@@ -34,7 +34,7 @@ IMPORTED_ONLY_IN = {
 CALLED_ONLY_IN = {
     # What is serialised is ours: a layout's index, a login, a report. Content never is.
     "json.dumps": {
-        "engines/alias.py",
+        "engines/docker/alias.py",
         "engines/borrowed.py",
         "model/strictjson.py",
         "stores/index.py",
@@ -46,7 +46,7 @@ CALLED_ONLY_IN = {
         "stores/registry/referrers.py",
         "serve/answers.py",
         "sync/lock.py",
-        "engines/dockerrefs.py",
+        "engines/docker/references.py",
         "cli/output.py",
     },
     "json.dump": set[str](),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ocimirror.engines.dockeruse import kept_from_dockerd
+from ocimirror.engines.docker.use import kept_from_dockerd
 from tests.support import images
 from tests.support.command import PROGRAM, environment, ocimirror
 from tests.support.dockerservice import DockerService

@@ -15,9 +15,14 @@ from typing import Any, NoReturn
 import pytest
 
 from ocimirror.engines import borrowed
-from ocimirror.engines.alias import hosts_change, mirror_change, refuse_two_in_one_place, split
 from ocimirror.engines.borrowed import MAX_SIZE_BYTES, Borrowed, Change
-from ocimirror.engines.localdockerd import LocalDockerd
+from ocimirror.engines.docker.alias import (
+    hosts_change,
+    mirror_change,
+    refuse_two_in_one_place,
+    split,
+)
+from ocimirror.engines.docker.process import LocalDockerd
 from ocimirror.errors import EngineFailed, EngineUnavailable, LocalStorageError, UsageError
 
 HOSTS = b"127.0.0.1 localhost\n" * 400

@@ -15,7 +15,7 @@ import pytest
 from ocimirror.engines.client import Client
 from ocimirror.engines.containerd import Containerd, reachable, server_version
 from ocimirror.engines.cri import Status
-from ocimirror.engines.docker import DockerContainerd, DockerGraphdriver, store_of
+from ocimirror.engines.docker.engine import DockerContainerd, DockerGraphdriver, store_of
 from ocimirror.engines.receipt import Receipt
 from ocimirror.engines.wanted import PlatformImage, Wanted, examine, full_reference, runs_something
 from ocimirror.errors import DigestMismatch

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from ocimirror.engines.dockerroot import DockerRoot
-from ocimirror.engines.dockeruse import evidence_of_use, kept_from_dockerd
+from ocimirror.engines.docker.root import DockerRoot
+from ocimirror.engines.docker.use import evidence_of_use, kept_from_dockerd
 from ocimirror.errors import EngineRunning, NotFound, UsageError
 from tests.support.oslayers import Died, Dies
 from tests.support.powerloss import Recorder, disk_of

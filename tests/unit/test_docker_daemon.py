@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ocimirror.engines.dockerd import DockerInfo
+from ocimirror.engines.docker.daemon import DockerInfo
 from ocimirror.errors import EngineFailed
 
 GRAPHDRIVER = {

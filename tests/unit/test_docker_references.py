@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from ocimirror.engines.dockerrefs import DockerName, DockerReferences, familiar
+from ocimirror.engines.docker.references import DockerName, DockerReferences, familiar
 from ocimirror.errors import DamagedEngineStore, DigestTaken
 from ocimirror.model.digest import Digest
 from ocimirror.model.reference import Reference

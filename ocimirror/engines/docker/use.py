@@ -11,7 +11,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 
-from ocimirror.engines.localdockerd import DEFAULT_DATA_ROOT, LocalDockerd, running_dockerds
+from ocimirror.engines.docker.process import DEFAULT_DATA_ROOT, LocalDockerd, running_dockerds
 from ocimirror.errors import EngineRunning, Locked
 from ocimirror.stores.atomic import FileLock
 

@@ -1,6 +1,6 @@
 """Docker's data root on the disk, as far as names of images need it.
 
-    image/<driver>/repositories.json          the reference store, see `dockerrefs`
+    image/<driver>/repositories.json          the reference store, see `references`
     image/<driver>/imagedb/content/sha256/    the config of each image, by image ID
     image/<driver>/layerdb/sha256/            what is known of each layer, by chain ID
 
@@ -15,8 +15,8 @@ import stat
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-from ocimirror.engines.dockerrefs import MAX_SIZE_BYTES, DockerReferences
-from ocimirror.engines.dockeruse import kept_from_dockerd
+from ocimirror.engines.docker.references import MAX_SIZE_BYTES, DockerReferences
+from ocimirror.engines.docker.use import kept_from_dockerd
 from ocimirror.errors import (
     DamagedEngineStore,
     LocalStorageError,

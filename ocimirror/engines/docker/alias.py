@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from ocimirror.engines.borrowed import MAX_SIZE_BYTES, Change, read_file
-from ocimirror.engines.localdockerd import HOSTS_FILE, LocalDockerd
+from ocimirror.engines.docker.process import HOSTS_FILE, LocalDockerd
 from ocimirror.errors import IntegrityError, UsageError
 from ocimirror.model import strictjson
 from ocimirror.model.reference import DOCKER_HUB

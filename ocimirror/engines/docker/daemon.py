@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ocimirror.engines.client import Client
-from ocimirror.engines.docker import docker, store_of
+from ocimirror.engines.docker.engine import docker, store_of
 from ocimirror.engines.engine import canonical, words
 from ocimirror.errors import (
     EngineFailed,
