@@ -72,6 +72,7 @@ def load_command(
       ocimirror load ./layout alpine:3.19 --into docker --route alias --require index
       ocimirror load ./layout alpine:3.19 --into podman --require index
     """
+    from ocimirror.cli.progress import moving
     from ocimirror.workflows.engines import EngineOptions, open_engine
     from ocimirror.workflows.load import LoadOptions, chosen_entries, load
     from ocimirror.workflows.places import layout_location
@@ -89,16 +90,19 @@ def load_command(
         raise click.UsageError("Missing option '--into': docker, containerd or podman.")
     where = layout_location(layout)
     chosen = receipts.platforms_from(platforms)
-    how = LoadOptions(chosen, replace, planned, settings.jobs, settings.stop)
+    shown = settings.progress and not settings.quiet and not settings.json
+    bar = moving("hashed and sent", shown=shown)
+    how = LoadOptions(chosen, replace, planned, settings.jobs, settings.stop, bar.moved)
 
     def told(item: Loaded) -> None:
         if not settings.json:
             verbose = bool(settings.verbose)
-            receipts.print_loaded(item, require, verbose=verbose, quiet=settings.quiet)
+            with bar.aside():
+                receipts.print_loaded(item, require, verbose=verbose, quiet=settings.quiet)
 
     loaded: list[Loaded] = []
     failed: OciMirrorError | None = None
-    with settings.places() as places:
+    with settings.places() as places, bar:
         try:
             source = places.source(where)
             entries = chosen_entries(source, where, names)

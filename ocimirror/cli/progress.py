@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
@@ -133,3 +135,70 @@ def progress_for(
     if bars and not quiet and sys.stderr.isatty():
         return Bars(images, aside=aside)
     return Lines(quiet=quiet, aside=aside)
+
+
+class Still:
+    """Shows nothing of bytes that go through; a context."""
+
+    def __enter__(self) -> Still:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def moved(self, count: int) -> None:
+        """Count bytes; from any thread."""
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Leave the terminal to what is printed in the block."""
+        yield
+
+
+class Moving(Still):
+    """Shows on stderr how many bytes went through, and how fast."""
+
+    def __init__(self, what: str) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            DownloadColumn,
+            Progress,
+            SpinnerColumn,
+            TextColumn,
+            TransferSpeedColumn,
+        )
+
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            DownloadColumn(binary_units=True),
+            TransferSpeedColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._progress.add_task(what, total=None)
+
+    def __enter__(self) -> Moving:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def moved(self, count: int) -> None:
+        """Count bytes; from any thread."""
+        self._progress.advance(self._task, count)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Leave the terminal to what is printed in the block."""
+        self._progress.stop()
+        try:
+            yield
+        finally:
+            self._progress.start()
+
+
+def moving(what: str, *, shown: bool) -> Still:
+    """Return what shows bytes on the move: on a terminal, where it is to be shown."""
+    return Moving(what) if shown and sys.stderr.isatty() else Still()

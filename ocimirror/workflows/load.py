@@ -47,22 +47,23 @@ class Route:
     send: Callable[[Wanted], Sequence[str]]
 
 
-def by_archive(engine: Engine, source: Source, stop: threading.Event) -> Route:
+def by_archive(engine: Engine, source: Source, options: LoadOptions) -> Route:
     """Return the route that every engine has; it touches no file outside layout and engine."""
 
     def send(wanted: Wanted) -> Sequence[str]:
-        engine.load(source, wanted, watching(stop))
+        engine.load(source, wanted, watching(options))
         return ()
 
     return Route("archive", engine.keeps, send)
 
 
-def watching(stop: threading.Event) -> Watch:
-    """Return what ends the reading of content once a run is to stop."""
+def watching(options: LoadOptions) -> Watch:
+    """Return what is told of content as it is read: it ends the reading once a run is to stop."""
 
-    def watch(_: int) -> None:
-        if stop.is_set():
+    def watch(count: int) -> None:
+        if options.stop.is_set():
             raise Interrupted("stopped before everything was loaded")
+        options.moved(count)
 
     return watch
 
@@ -77,6 +78,7 @@ class LoadOptions:
         dry_run: ask only.
         jobs: threads that hash.
         stop: set from outside to end the run.
+        moved: told of bytes as they are hashed, and again as they are sent; from any thread.
     """
 
     platforms: tuple[Platform, ...]
@@ -84,6 +86,7 @@ class LoadOptions:
     dry_run: bool
     jobs: int
     stop: threading.Event
+    moved: Callable[[int], None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +183,7 @@ def _load_one(
         )
     if options.dry_run:
         return Loaded(entry.name, planned=route.name)
-    prove(source, wanted, options.jobs, watching(options.stop))
+    prove(source, wanted, options.jobs, watching(options))
     notes = route.send(wanted)
     after = engine.audit(wanted)
     after = replace(after, route=route.name, notes=(*after.notes, *notes))

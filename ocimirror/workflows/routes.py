@@ -40,7 +40,7 @@ def opened(
         UsageError: the engine does not have this route, or it cannot be opened here.
     """
     if name in ("auto", "archive"):
-        yield by_archive(engine, source, options.stop)
+        yield by_archive(engine, source, options)
         return
     if not isinstance(engine, DockerGraphdriver):
         raise UsageError(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import signal
 import subprocess
 import time
@@ -465,3 +467,24 @@ def test_a_layout_that_is_not_there_is_named_as_it_was_written(path, tmp_path) -
     refused = ocimirror("load", path, "--into", "docker", cwd=tmp_path)
     assert refused.code == 4
     assert "././" not in refused.stderr
+
+
+def test_on_a_terminal_bytes_are_shown_and_elsewhere_nothing(
+    containerd, layout, repository
+) -> None:
+    path = layout({f"{HOST}/{repository}:v1": images.single()})
+    words = ["load", str(path), *into(containerd), "--namespace", repository.replace("/", "-")]
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [PROGRAM, *words], env=environment(TERM="xterm"), stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    said = b""
+    with contextlib.suppress(OSError):  # (the end of a terminal)
+        while chunk := os.read(ours, 65536):
+            said += chunk
+    os.close(ours)
+    assert process.wait() == 0
+    assert b"hashed and sent" in said
+    assert b"manifest  kept" in said
+    assert ocimirror(*words).stderr == ""
