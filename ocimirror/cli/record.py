@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -57,6 +58,7 @@ def publish(
 
     After a deadline this is done still; after a signal it is not.
     """
+    from ocimirror.copy.tasks import patiently
     from ocimirror.sync.document import document
     from ocimirror.workflows import publish as record
 
@@ -66,7 +68,8 @@ def publish(
     text = output.document_text("sync", report.exit_code, document(report))
     ended = report.ended or report.started
     try:
-        pushed = record.publish(places, where, lock.to_bytes(), text.encode(), ended)
+        push = partial(record.publish, places, where, lock.to_bytes(), text.encode(), ended)
+        pushed = patiently(push, settings.stop)
     except OciMirrorError as error:
         error.at("destination")
         output.complain(error, f"the record was not published as {where}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
@@ -87,3 +88,36 @@ class Tasks:
     def close(self) -> None:
         """End the pool; tasks that ignore a stop are left behind, not waited for."""
         self._pool.shutdown(wait=not self.outstanding, cancel_futures=True)
+
+
+def together(works: Sequence[Callable[[], T]], jobs: int, stop: threading.Event) -> list[T]:
+    """Run works side by side, and return their results in the order of the works.
+
+    Args:
+        works: each touches nothing that another one does.
+        jobs: threads.
+        stop: once set, what is silent is waited for a few seconds only, and is left behind.
+
+    Raises:
+        Interrupted: the run was stopped.
+        OciMirrorError: as the first work to fail raises it; the others are ended.
+    """
+    results: dict[int, T] = {}
+    tasks = Tasks(jobs, stop)
+
+    def failed(error: OciMirrorError) -> None:
+        raise error
+
+    try:
+        for number, work in enumerate(works):
+            tasks.submit(work, partial(results.__setitem__, number), failed)
+        while tasks.outstanding:
+            tasks.step(None)
+    finally:
+        tasks.close()
+    return [results[number] for number in range(len(works))]
+
+
+def patiently(work: Callable[[], T], stop: threading.Event) -> T:
+    """Do one thing that may hang, and leave it behind once the run is stopped; see `together`."""
+    return together([work], 1, stop)[0]

@@ -337,8 +337,9 @@ def test_without_docker_undo_still_puts_files_back(tmp_path) -> None:
     Path("/etc/docker").mkdir(exist_ok=True)
     (etc / "docker" / "daemon.json").write_text('{"debug":   true}')
     crash = (
-        "from ocimirror.engines import alias, borrowed, localdockerd\n"
-        "dockerd = localdockerd.LocalDockerd(1, ['dockerd'])\n"
+        "from ocimirror.engines import borrowed\n"
+        "from ocimirror.engines.docker import alias, process\n"
+        "dockerd = process.LocalDockerd(1, ['dockerd'])\n"
         "journal = borrowed.Borrowed('/etc/docker/' + alias.JOURNAL)\n"
         "journal.apply([alias.mirror_change(dockerd, 'http://127.0.0.1:1')])\n"
     )

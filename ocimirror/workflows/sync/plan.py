@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 
+from ocimirror.copy.tasks import patiently, together
 from ocimirror.errors import (
     IntegrityError,
     Interrupted,
@@ -132,6 +134,7 @@ def plan(
     now: datetime,
     first_seen: FirstSeen,
     jobs: int,
+    stop: threading.Event,
 ) -> SyncPlan:
     """List and filter everything that a configuration names.
 
@@ -144,14 +147,13 @@ def plan(
     work = [
         (number, mirror, repository)
         for number, mirror in enumerate(config.mirrors)
-        for repository in _repositories(number, mirror, places, found)
+        for repository in _repositories(number, mirror, places, found, stop)
         if chosen.takes(mirror.source.registry, repository)
     ]
     # (The stores are opened here: opening them is for one thread.)
     sources = [source_in(config, places, Reference(m.source.registry, r)) for _, m, r in work]
 
-    def look(item: tuple[tuple[int, Mirror, str], Source]) -> Listing:
-        (number, mirror, repository), source = item
+    def look(number: int, mirror: Mirror, repository: str, source: Source) -> Listing:
         name = Reference(mirror.source.registry, repository)
         clocks = _Clocks(name, source, first_seen)
         try:
@@ -163,8 +165,8 @@ def plan(
             return Listing(number, name.name, error=error)
         return Listing(number, name.name, selection, clocks.judged)
 
-    with ThreadPoolExecutor(jobs) as pool:
-        listings = list(pool.map(look, zip(work, sources, strict=True)))
+    looks = [partial(look, *item, source) for item, source in zip(work, sources, strict=True)]
+    listings = together(looks, jobs, stop)
     found.listings += listings
     taken: dict[str, tuple[str, Digest | None]] = {}
     for (_, mirror, repository), listing in zip(work, listings, strict=True):
@@ -179,19 +181,22 @@ def source_in(config: Config, places: Places, reference: Reference) -> Source:
     return source_of(reference, config.registries.get(reference.registry), places)
 
 
-def _repositories(number: int, mirror: Mirror, places: Places, found: SyncPlan) -> Sequence[str]:
+def _repositories(
+    number: int, mirror: Mirror, places: Places, found: SyncPlan, stop: threading.Event
+) -> Sequence[str]:
     """Return the repositories of an entry; those of a wildcard are what the catalogue names."""
     source = mirror.source
     if not source.wildcard:
         return [source.repository]
     try:
-        return [name for name in places.repositories(source.registry) if source.matches(name)]
+        names = patiently(partial(places.repositories, source.registry), stop)
     except Interrupted:
         raise
     except OciMirrorError as error:
         error.at("source")
         found.listings.append(Listing(number, str(source), error=error))
         return []
+    return [name for name in names if source.matches(name)]
 
 
 def _selected(mirror: Mirror, source: Source, now: datetime, clocks: _Clocks) -> Selection:

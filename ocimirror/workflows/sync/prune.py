@@ -7,11 +7,14 @@ allowed, none does.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
-from ocimirror.errors import OciMirrorError, PruneRefused, UsageError
+from ocimirror.copy.tasks import patiently
+from ocimirror.errors import Interrupted, OciMirrorError, PruneRefused, UsageError
 from ocimirror.model.reference import Location, Reference
 from ocimirror.stores.registry.deletion import delete_tag
 from ocimirror.sync.config import Mirror, Target
@@ -39,7 +42,13 @@ class Pruning:
 
 
 def prune(
-    work: Sequence[Pruning], places: Places, state: State, now: datetime, *, dry_run: bool
+    work: Sequence[Pruning],
+    places: Places,
+    state: State,
+    now: datetime,
+    *,
+    dry_run: bool,
+    stop: threading.Event,
 ) -> Iterator[ImageResult | tuple[str, OciMirrorError]]:
     """Prune, and yield what came of each image; (entry, error) where an entry is left alone.
 
@@ -49,6 +58,10 @@ def prune(
         state: knows what this mirror made, and when its source was last there.
         now: the time of the run.
         dry_run: say what would go.
+        stop: once set, nothing more is deleted.
+
+    Raises:
+        Interrupted: `stop` was set.
     """
     made_of: dict[str, list[Created]] = {}
     for made in state.own() if work else ():
@@ -79,7 +92,7 @@ def prune(
             )
             continue
         for made in found:
-            yield _pruned(entry, made, places, state, dry_run=dry_run)
+            yield _pruned(entry, made, places, state, dry_run=dry_run, stop=stop)
 
 
 def _made_for(item: Pruning, made_there: Sequence[Created]) -> Iterator[Created]:
@@ -101,13 +114,21 @@ def _goes(reference: Reference, target: Target, place: str) -> bool:
 
 
 def _pruned(
-    entry: str, made: Created, places: Places, state: State, *, dry_run: bool
+    entry: str,
+    made: Created,
+    places: Places,
+    state: State,
+    *,
+    dry_run: bool,
+    stop: threading.Event,
 ) -> ImageResult:
     failure = None
     if not dry_run:
         try:
-            _delete(made, places)
+            patiently(partial(_delete, made, places), stop)
             state.forget(made.target)
+        except Interrupted:
+            raise
         except OciMirrorError as error:
             error.at("destination")
             failure = Failure.of(error)

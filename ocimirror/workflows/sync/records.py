@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
 from ocimirror.copy.outcome import Outcome
+from ocimirror.copy.tasks import patiently
 from ocimirror.copy.walk import walk
 from ocimirror.errors import IntegrityError, NotFound, RegistryRefused, Unsupported
 from ocimirror.model.descriptor import Descriptor
@@ -23,9 +26,11 @@ class Records:
     Args:
         previous: the lock file as it was.
         now: the time of the run.
+        stop: ends waiting for a registry that is asked about what is there already.
     """
 
-    def __init__(self, previous: LockFile, now: datetime) -> None:
+    def __init__(self, previous: LockFile, now: datetime, stop: threading.Event) -> None:
+        self._stop = stop
         self._previous = previous
         self._now = now
         self._records: dict[str, ImageRecord] = {}
@@ -46,7 +51,7 @@ class Records:
             if known is not None and known.digest == root.digest:
                 self._records[source] = replace(known, platforms=platforms)
                 return
-            size, attachments = _look(outcome, root)
+            size, attachments = patiently(partial(_look, outcome, root), self._stop)
         self._records[source] = ImageRecord(
             source, root.digest, root.media_type, size, platforms, attachments, self._now
         )

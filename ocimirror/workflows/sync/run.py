@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from ocimirror.copy.outcome import Options, Outcome, Reporter
+from ocimirror.copy.tasks import patiently
 from ocimirror.errors import (
     Interrupted,
     NotFound,
@@ -96,13 +97,15 @@ class _Run:
         self._reporter = reporter
         self._now = datetime.now(UTC)
         self._dry_run = options.copy.dry_run
+        self._stop = options.copy.stop
         self._destinations = Destinations(places, dry_run=self._dry_run)
         self._report = Report(self._now, name, self._dry_run)
-        self._records = Records(previous, self._now)
+        self._records = Records(previous, self._now, self._stop)
         self._sources: dict[str, Source] = {}
         self._listed: set[str] = set()
         self._told: set[str] = set()
         self._absent: set[str] = set()
+        self._images: list[Planned] = []
         self._names = _names(config.mirrors)
 
     def run(self) -> Night:
@@ -115,14 +118,13 @@ class _Run:
             try:
                 self._work()
             except Interrupted:
-                self._defer_what_was_not_listed()
+                self._defer_the_rest()
         self._end(number)
         return Night(self._report, self._records.all(self._config, self._listed))
 
     @contextmanager
     def _until_the_deadline(self) -> Iterator[None]:
-        stop = self._options.copy.stop
-        timer = threading.Timer(self._options.deadline_s or 1e6, stop.set)
+        timer = threading.Timer(self._options.deadline_s or 1e6, self._stop.set)
         timer.daemon = True
         if self._options.deadline_s:
             timer.start()
@@ -139,15 +141,16 @@ class _Run:
             now=self._now,
             first_seen=self._first_seen,
             jobs=self._options.copy.jobs,
+            stop=self._stop,
         )
         self._tell_of_listings(found)
         self._refuse(found)
         self._records.expect(shown_source(image) for image in found.images)
-        images = [image for image in found.images if self._in_the_lock(image)]
+        self._images = [image for image in found.images if self._in_the_lock(image)]
         if not self._dry_run:
-            self._note_what_is_absent(images)
+            self._note_what_is_absent(self._images)
         carry(
-            images,
+            self._images,
             self._source,
             self._destinations,
             self._options.copy,
@@ -174,7 +177,7 @@ class _Run:
                 store = self._destinations.store(target)
                 if id(store) not in names:
                     try:
-                        names[id(store)] = set(store.names())
+                        names[id(store)] = set(patiently(store.names, self._stop))
                     except NotFound:
                         names[id(store)] = set()
                 if name_at(target) not in names[id(store)]:
@@ -197,9 +200,10 @@ class _Run:
             for listing in found.listings
             if listing.repository not in failed and wanted[listing.repository]
         ]
-        if self._options.copy.stop.is_set():
-            return
-        for result in prune(work, self._places, self._state, self._now, dry_run=self._dry_run):
+        pruning = prune(
+            work, self._places, self._state, self._now, dry_run=self._dry_run, stop=self._stop
+        )
+        for result in pruning:
             if isinstance(result, ImageResult):
                 self._report.add(result)
             else:
@@ -220,10 +224,17 @@ class _Run:
             self._state.saw(name, digest, self._now)
         return known or self._now
 
-    def _defer_what_was_not_listed(self) -> None:
+    def _defer_the_rest(self) -> None:
         for name in self._names:
             if name not in self._told:
                 self._report.fail_entry(name, NotReached("the run ended before it was listed"))
+        told = {(image.source, image.target) for image in self._report.images}
+        for image in self._images:
+            for target in image.targets:
+                source, place = shown_source(image), str(target)
+                if (source, place) not in told:
+                    entry = self._names[image.entry]
+                    self._report.add(ImageResult(entry, source, place, "deferred"))
 
     def _refuse(self, found: SyncPlan) -> None:
         """Report what has no place to go; the others are not kept back."""
