@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -292,6 +291,8 @@ def _state(stack: ExitStack, path: str, settings: Settings, *, dry_run: bool) ->
         return stack.enter_context(State(path, wait=settings.wait))
     if Path(path).exists():
         return stack.enter_context(State(path, read_only=True))
+    import tempfile
+
     empty = stack.enter_context(tempfile.TemporaryDirectory(prefix="ocimirror-"))
     return stack.enter_context(State(str(Path(empty) / "state")))
 
@@ -333,9 +334,10 @@ def _tell(
     from ocimirror.sync.document import document
     from ocimirror.sync.metrics import metrics
     from ocimirror.sync.table import attrition_lines, lines
-    from ocimirror.workflows import report_page
 
     if page:
+        from ocimirror.workflows import report_page
+
         replace_file(page, report_page.page(report).encode())
     if metrics_file and not report.dry_run:
         replace_file(metrics_file, metrics(report, datetime.now(UTC)).encode())

@@ -60,7 +60,7 @@ class Complete:
         digest: what the target was named for.
         platforms: what was asked for; empty for everything.
         referrers: with its attachments.
-        time: when.
+        time: since when.
     """
 
     source: str
@@ -219,23 +219,17 @@ class State:
 
     def saw(self, source: str, digest: Digest, time: datetime) -> None:
         """Remember that a source stands for a digest."""
-        now = _seconds(time)
+        now, text = _seconds(time), str(digest)
         with self._guard:
-            rows = self._rows(
-                "SELECT id, digest FROM history WHERE source = ? ORDER BY id DESC LIMIT 1",
-                (source,),
+            known = self._write(
+                "UPDATE history SET until = max(until, ?) WHERE digest = ?"
+                " AND id = (SELECT max(id) FROM history WHERE source = ?)",
+                *(now, text, source),
             )
-            if rows and rows[0][1] == str(digest):
-                self._write(
-                    "UPDATE history SET until = max(until, ?) WHERE id = ?", now, rows[0][0]
-                )
-            else:
+            if not known:
                 self._write(
                     "INSERT INTO history (source, digest, since, until) VALUES (?, ?, ?, ?)",
-                    source,
-                    str(digest),
-                    now,
-                    now,
+                    *(source, text, now, now),
                 )
 
     def first_seen(self, source: str, digest: Digest) -> datetime | None:
@@ -353,14 +347,16 @@ class State:
         with self._guard, in_use(self.path):
             return self._connection.execute(statement, values).fetchall()
 
-    def _write(self, statement: str, *values: object) -> None:
+    def _write(self, statement: str, *values: object) -> int:
+        """Run a statement, and return how many rows it changed."""
         with self._guard, in_use(self.path):
             if not self._connection.in_transaction:
                 self._connection.execute("BEGIN IMMEDIATE")
-            self._connection.execute(statement, values)
+            changed = self._connection.execute(statement, values).rowcount
             self._uncommitted += 1
             if self._uncommitted >= _BATCH or monotonic() - self._committed_at >= _BATCH_S:
                 self._commit()
+        return changed
 
     def _commit(self) -> None:
         with in_use(self.path):

@@ -214,6 +214,74 @@ def test_a_mount_that_is_refused_is_followed_by_an_upload(
     assert registry.get_blob(repository, str(BLOB.digest)) == CONTENT
 
 
+# --- filling a repository ------------------------------------------------------------------------
+
+MANY = [images.noise(f"blob {number}", 500) for number in range(20)]
+
+
+def requests_of(server) -> list[str]:
+    """Return method and kind of each request, a mount by its name."""
+    return [
+        "mount" if "mount=" in seen.path else f"{seen.method} {seen.path.split('/')[-2]}"
+        for seen in server.requests
+    ]
+
+
+def push_all(store, contents=MANY) -> list[Stored]:
+    blobs = [(blob_of(content), content) for content in contents]
+    return [store.push(blob, stream_of(blob, content)) for blob, content in blobs]
+
+
+def test_a_blob_of_a_repository_that_lacked_the_last_eight_costs_one_post_and_one_put(
+    registry, connect, repository
+) -> None:
+    push_all(connect(registry).repository(repository))
+    asked = requests_of(registry)
+    assert asked[:24] == ["HEAD blobs", "POST uploads", "PUT uploads"] * 8
+    assert asked[24:] == ["mount"] + ["mount", "PUT uploads"] * 12
+    assert all(registry.has_blob(repository, str(blob_of(each).digest)) for each in MANY)
+
+
+def test_docker_registry_is_filled_with_two_requests_a_blob(
+    docker_registry, connect, proxy, repository
+) -> None:
+    front = proxy(docker_registry)
+    assert set(push_all(connect(front).repository(repository))) == {Stored.COPIED}
+    assert requests_of(front).count("HEAD blobs") == 8
+    assert len(front.requests) == 3 * 8 + 1 + 2 * 12
+    for content in MANY:
+        assert docker_registry.get_blob(repository, str(blob_of(content).digest)) == content
+
+
+def test_what_is_there_is_found_while_a_repository_is_filled(registry, connect, repository) -> None:
+    for content in MANY[10:]:
+        registry.put_blob(repository, content)
+    store = connect(registry).repository(repository)
+    assert push_all(store) == [Stored.COPIED] * 10 + [Stored.PRESENT] * 10
+    # One by its upload; then a HEAD is the cheaper question again.
+    assert requests_of(registry)[-11:] == ["mount"] + ["HEAD blobs"] * 10
+
+
+def test_a_registry_that_does_not_find_its_own_is_asked_as_ever(
+    registry, connect, repository
+) -> None:
+    registry.options.mount = False
+    push_all(connect(registry).repository(repository))
+    asked = requests_of(registry)
+    assert asked[24:26] == ["mount", "DELETE uploads"]
+    assert asked[26:] == ["HEAD blobs", "POST uploads", "PUT uploads"] * 12
+
+
+def test_a_damaged_blob_is_sent_again_while_a_repository_is_filled(
+    registry, connect, proxy, repository
+) -> None:
+    last = blob_of(MANY[-1])
+    registry.put_blob(repository, MANY[-1])
+    front = proxy(registry, Rule("HEAD", str(last.digest), SetHeader("Content-Length", "7")))
+    assert push_all(connect(front).repository(repository))[-1] is Stored.COPIED
+    assert requests_of(front)[-4:] == ["mount", "HEAD blobs", "POST uploads", "PUT uploads"]
+
+
 @pytest.mark.bar("quay-mount-from")
 def test_mount_is_never_sent_without_from(registry, connect, proxy, repository) -> None:
     front = proxy(registry)

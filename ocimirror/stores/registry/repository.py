@@ -32,7 +32,7 @@ from ocimirror.stores.registry.messages import Access, Response
 from ocimirror.stores.registry.parallel import CONNECTIONS, WORTH_BYTES, ParallelBody
 from ocimirror.stores.registry.referrers import Referrers
 from ocimirror.stores.registry.resume import ResumedBody
-from ocimirror.stores.registry.uploads import STORED, check_stored, push_blob, rejection
+from ocimirror.stores.registry.uploads import STORED, Uploads, check_stored, rejection
 from ocimirror.stores.store import Referrer, Store, Stored, verified
 from ocimirror.stores.stream import Reader, VerifiedStream
 
@@ -63,6 +63,7 @@ class RegistryRepository(Store):
         self._heads_lie = False
         self._pushes = False
         self._put: set[Digest] = set()
+        self._uploads = Uploads(self, self._send)
         self._referring = Referrers(self)
 
     @property
@@ -269,28 +270,15 @@ class RegistryRepository(Store):
 
     def _ingest(self, descriptor: Descriptor, stream: VerifiedStream, replace: bool) -> Stored:
         self._pushes = True
-        if not replace and self._exists(descriptor):
+        if descriptor.kind == "blob":
+            stored = self._uploads.bring(descriptor, stream, replace=replace)
+        elif not replace and self._exists(descriptor):
             return Stored.PRESENT
-        if descriptor.kind == "manifest":
+        else:
             self._put_child(stream.read_all(MAX_SIZE_BYTES), descriptor)
             stored = Stored.COPIED
-        else:
-            holder = "" if replace else self._holder(stream)
-            stored = self._push_blob(stream, holder)
         self._saw(descriptor, True)
         return stored
-
-    def _push_blob(self, stream: VerifiedStream, holder: str) -> Stored:
-        return push_blob(self._send, self.host.policy, stream, holder, self.host.habits)
-
-    def _holder(self, stream: VerifiedStream) -> str:
-        """Return another repository of this registry that has the blob, or an empty string."""
-        origin = stream.origin
-        if isinstance(origin, RegistryRepository) and origin.host.registry == self.host.registry:
-            holder = origin.name
-        else:
-            holder = self.host.blobs.get(stream.descriptor.digest, "")
-        return holder if holder != self.name else ""
 
     def _put_child(self, raw: bytes, descriptor: Descriptor) -> None:
         """Put a manifest by digest; where its type is unknown to the registry too, as a blob."""
@@ -300,7 +288,7 @@ class RegistryRepository(Store):
             if not _may_be_a_blob(descriptor):
                 raise
             blob = replace(descriptor, kind="blob")
-            self._push_blob(VerifiedStream(blob, lambda _: BytesIO(raw)), "")
+            self._uploads.bring(blob, VerifiedStream(blob, lambda _: BytesIO(raw)), replace=True)
 
     def put_manifest(
         self, name: str, raw: bytes, descriptor: Descriptor, *, keeps_referrers: bool = True
@@ -358,7 +346,7 @@ class RegistryRepository(Store):
     ) -> Response:
         """Send to a path below the repository, or to a URL that the policy let through."""
         url = target if "://" in target.partition("?")[0] else f"/v2/{self.name}/{target}"
-        access = Access(self.name, self._pushes, mount_from)
+        access = Access(self.name, self._pushes, mount_from if mount_from != self.name else "")
         return self.host.send(method, url, access, headers=headers, body=body, brief=brief)
 
 

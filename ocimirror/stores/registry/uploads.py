@@ -1,9 +1,10 @@
-"""Pushing one blob, and what a registry's refusal of a push means."""
+"""How blobs come into a repository, and what a registry's refusal of a push means."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ocimirror.errors import (
     AuthenticationFailed,
@@ -15,6 +16,7 @@ from ocimirror.errors import (
     RemoteError,
 )
 from ocimirror.model import mediatype
+from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.stores.registry import answers
 from ocimirror.stores.registry.chunks import CHUNK_BYTES, ChunkedUpload, minimum_of
@@ -23,7 +25,13 @@ from ocimirror.stores.registry.url import UrlPolicy
 from ocimirror.stores.store import Stored
 from ocimirror.stores.stream import VerifiedStream
 
+if TYPE_CHECKING:
+    from ocimirror.stores.registry.repository import RegistryRepository
+
 STORED = frozenset({200, 201, 204})
+
+# So many blobs in a row that a repository lacked: then it is being filled.
+_ABSENCES = 8
 
 _CHILD_UNKNOWN = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN"})
 _SESSION_LOST = frozenset({"BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID"})
@@ -37,9 +45,89 @@ _ADVICE = {
 
 @dataclass(slots=True)
 class Habits:
-    """What uploading to a registry taught us in this run."""
+    """What uploading to a registry taught us in this run.
+
+    Attributes:
+        chunked: something before it limits the size of a body.
+        finds_own: a mount from the repository itself finds what is there, and is the beginning
+            of an upload where there is nothing; None while that was not tried.
+    """
 
     chunked: bool = False
+    finds_own: bool | None = None
+
+
+class Uploads:
+    """How blobs come into one repository: they are there, or mounted, or sent.
+
+    A HEAD tells whether a blob is there. While a repository is being filled it says no each time,
+    so the upload finds out, where the registry can do that: two requests a blob instead of three.
+    """
+
+    def __init__(self, repository: RegistryRepository, send: Send) -> None:
+        self._repository = repository
+        self._send = send
+        self._absences = 0
+        self._sent: Digest | None = None
+
+    def bring(self, descriptor: Descriptor, stream: VerifiedStream, *, replace: bool) -> Stored:
+        """Store a blob; see `Store.push` and `push_blob`."""
+        own, holder = self._repository.name, ""
+        # (Who answers to a mount may still begin an upload for sha256 only.)
+        plain = descriptor.digest.algorithm == "sha256"
+        filling = not replace and plain and self._filling()
+        if not replace:
+            if not filling and self._exists(descriptor):
+                return Stored.PRESENT
+            holder = self._holder(stream) or (own if filling else "")
+        stored = self._push(stream, holder)
+        if stored is Stored.MOUNTED and holder == own:
+            # (It is there; whether whole, a HEAD tells.)
+            if self._exists(descriptor):
+                return Stored.PRESENT
+            stored = self._push(stream, "")
+        if stored is Stored.COPIED:
+            self._sent = descriptor.digest
+        return stored
+
+    def _push(self, stream: VerifiedStream, holder: str) -> Stored:
+        host = self._repository.host
+        return push_blob(self._send, host.policy, stream, holder, host.habits)
+
+    def _exists(self, descriptor: Descriptor) -> bool:
+        exists = self._repository.exists(descriptor)
+        self._absences = 0 if exists else self._absences + 1
+        return exists
+
+    def _filling(self) -> bool:
+        habits = self._repository.host.habits
+        if self._absences < _ABSENCES or self._sent is None:
+            return False
+        if habits.finds_own is None:
+            habits.finds_own = False  # (The other threads look as before meanwhile.)
+            habits.finds_own = self._finds(self._sent)
+        return habits.finds_own
+
+    def _finds(self, digest: Digest) -> bool:
+        """Whether a mount from the repository itself finds a blob that it has."""
+        session = _mount(self._send, digest, self._repository.name)
+        if session is None:
+            return False
+        if session.status == 201:
+            session.drain()
+            return True
+        with suppress(OciMirrorError):
+            _cancel(self._send, _location(session, self._repository.host.policy))
+        return False
+
+    def _holder(self, stream: VerifiedStream) -> str:
+        """Return another repository of this registry that has the blob, or an empty string."""
+        host, origin = self._repository.host, stream.origin
+        if isinstance(origin, type(self._repository)) and origin.host.registry == host.registry:
+            holder = origin.name
+        else:
+            holder = host.blobs.get(stream.descriptor.digest, "")
+        return holder if holder != self._repository.name else ""
 
 
 def push_blob(
@@ -54,7 +142,7 @@ def push_blob(
         send: to the destination repository.
         policy: judges the upload location.
         stream: the blob; not opened where the mount succeeds, never sent twice.
-        holder: another repository of the same registry that has it, or an empty string.
+        holder: a repository of the same registry that has it, or an empty string.
         habits: of this registry; updated.
 
     Raises:
@@ -87,7 +175,7 @@ def push_blob(
         _put(send, location, stream, habits)
     except OciMirrorError:
         with suppress(OciMirrorError):
-            send("DELETE", location, brief=True).drain()
+            _cancel(send, location)
         raise
     return Stored.COPIED
 
@@ -115,7 +203,7 @@ def check_stored(response: Response, wanted: Digest) -> None:
 
 
 def _mount(send: Send, digest: Digest, holder: str) -> Response | None:
-    """Ask for the blob of another repository; None where the registry refuses to look.
+    """Ask for the blob of a repository; None where the registry refuses to look.
 
     400, 401, 403 and 405 were all seen where only the mount was refused.
     """
@@ -144,6 +232,10 @@ def _location(session: Response, policy: UrlPolicy) -> str:
     if session.status != 202 or not target:
         raise RegistryUnavailable(f"{session}: {session.status}, and no upload was opened")
     return policy.follow(session.url, target, "upload location")
+
+
+def _cancel(send: Send, location: str) -> None:
+    send("DELETE", location, brief=True).drain()
 
 
 def _put(send: Send, location: str, stream: VerifiedStream, habits: Habits) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from ocimirror.copy.outcome import Options, Outcome, Reporter
@@ -165,8 +165,9 @@ class _Run:
     def _remember_what_is_new(self, work: Work, digest: Digest) -> None:
         """A target that was not there before is this mirror's own, and stays it when it moves."""
         target = str(work.target)
-        own = target in self._absent or self._state.is_own(target)
-        if work.image.mirror.prune is not None and own:
+        if work.image.mirror.prune is None:
+            return
+        if target in self._absent or self._state.is_own(target):
             self._state.mark_created(target, shown_source(work.image), digest, self._now)
 
     def _note_what_is_absent(self, images: Sequence[Planned]) -> None:
@@ -306,9 +307,9 @@ class _Run:
             return
         mirror = work.image.mirror
         platforms = tuple(map(str, mirror.platforms))
-        self._state.mark_complete(
-            Complete(source, target, digest, platforms, mirror.referrers, self._now)
-        )
+        complete = Complete(source, target, digest, platforms, mirror.referrers, self._now)
+        if before is None or replace(before, time=self._now) != complete:
+            self._state.mark_complete(complete)
         self._remember_what_is_new(work, digest)
         if work.rank == 0:
             self._records.arrived(source, outcome.root, outcome, platforms)
