@@ -11,7 +11,6 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from types import TracebackType
 from typing import NamedTuple
 
 from ocimirror.errors import DamagedLayout, IntegrityError, Interrupted, storage_error
@@ -80,12 +79,7 @@ class BlobFile:
     def __enter__(self) -> BlobFile:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

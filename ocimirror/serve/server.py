@@ -12,7 +12,6 @@ import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
-from types import TracebackType
 
 from aiohttp import web
 
@@ -138,12 +137,7 @@ class Server:
             raise RuntimeError("the server did not start")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # (it has ended)
                 self._loop.call_soon_threadsafe(self._stop)

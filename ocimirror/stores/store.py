@@ -10,7 +10,6 @@ import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from enum import Enum
-from types import TracebackType
 from typing import NamedTuple, Self, final
 
 from ocimirror.errors import IntegrityError, NotFound
@@ -113,12 +112,7 @@ class Source(ABC):
         return self
 
     @final
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

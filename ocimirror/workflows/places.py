@@ -7,7 +7,6 @@ import os.path
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
 from ocimirror.errors import Interrupted, UsageError
@@ -108,12 +107,7 @@ class Places:
     def __enter__(self) -> Places:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     def repository(self, reference: Reference) -> RegistryRepository:
