@@ -25,9 +25,10 @@ from ocimirror.errors import (
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
+from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location
 from ocimirror.stores.archive import Archive
-from ocimirror.stores.index import LayoutSource
+from ocimirror.stores.index import LayoutSource, sparse
 from ocimirror.stores.layout import Layout
 from ocimirror.stores.store import Source
 from ocimirror.stores.stream import Watch
@@ -66,11 +67,13 @@ def verify(
     deep: bool = False,
     jobs: int = 4,
     stop: threading.Event | None = None,
+    platforms: Sequence[Platform] = (),
 ) -> Report:
     """Check an image, or a whole layout or archive where no name is given. Writes nothing.
 
     In a layout everything reachable is hashed. Of a registry's image the manifests are
-    downloaded and hashed and the blobs are proved present; `deep` downloads those too.
+    downloaded and hashed and the blobs are proved present; `deep` downloads those too. A layout
+    says which platforms of an image it was asked for; of a registry's image `platforms` does.
 
     Raises:
         DamagedLayout: index.json itself cannot be read.
@@ -80,7 +83,7 @@ def verify(
     source = places.source(location)
     local = isinstance(source, LayoutSource)
     report = Report(hashed=local or deep)
-    roots = _roots(source, location)
+    roots = _roots(source, location, platforms)
     blobs: dict[tuple[Digest, int], tuple[Descriptor, str]] = {}
     seen: set[Seen] = set()
     for image, root in roots:
@@ -102,11 +105,14 @@ def verify(
     return report
 
 
-def _roots(source: Source, location: Location) -> list[tuple[str, Descriptor]]:
+def _roots(
+    source: Source, location: Location, platforms: Sequence[Platform]
+) -> list[tuple[str, Descriptor]]:
     if isinstance(source, LayoutSource) and not location.read_name:
         entries = whole_first(source.entries())
         return [(entry.name or str(entry.descriptor.digest), entry.descriptor) for entry in entries]
-    return [(str(location), source.resolve(location.read_name))]
+    root = source.resolve(location.read_name)
+    return [(str(location), sparse(root, platforms) if platforms else root)]
 
 
 def _check_manifests(

@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 from ocimirror.errors import InvalidReference, NotFound, OciMirrorError, RemoteError, UsageError
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
+from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location, Reference
 from ocimirror.stores.index import LayoutSource, platforms_of
 from ocimirror.stores.store import Source
@@ -116,7 +117,14 @@ def verify_lock(
             if image.state not in ("kept", "incomplete"):
                 continue
             try:
-                content = verify(_by_digest(image), places, deep=deep, jobs=jobs, stop=stop)
+                content = verify(
+                    _by_digest(image),
+                    places,
+                    deep=deep,
+                    jobs=jobs,
+                    stop=stop,
+                    platforms=[Platform.parse(text) for text in image.record.platforms],
+                )
             except RemoteError as error:
                 report.images[number] = replace(image, state="failed", error=error)
             else:

@@ -229,6 +229,23 @@ def test_a_registry_is_asked_by_the_names_that_push_gives(
     assert (verified.code, statuses(verified)) == (9, ["moved", "kept"])
 
 
+def test_a_registry_needs_only_the_platforms_that_are_locked(
+    mirror: Mirror, tmp_path: Path
+) -> None:
+    mirror.registry.options.sparse = True
+    config, there = tmp_path / "sync.yaml", f"docker://{mirror.host}/copy"
+    config.write_text(
+        f"mirrors: [{{from: {mirror.host}/one/app, to: {mirror.host}/copy/one/app,"
+        " platforms: [linux/amd64]}]\n"
+    )
+    assert ocimirror("sync", config, "--lock", mirror.lock).code == 0
+    verified = mirror.verify(there, "--json")
+    assert (verified.code, statuses(verified)) == (0, ["kept"]), verified.stdout
+    write(mirror.lock, replace(mirror.one, platforms=("linux/amd64", "linux/arm64")))
+    verified = mirror.verify(there, "--json")
+    assert (verified.code, {f["kind"] for f in verified.document["faults"]}) == (5, {"missing"})
+
+
 def keep(host: str) -> str:
     return host.replace(":", "_") + "/"
 
