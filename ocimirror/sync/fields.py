@@ -91,6 +91,7 @@ class Record(Shape[T]):
         lenient: `make` wants the fields that were taken, though others were not.
         required: a key that must be there.
         elsewhere: hints for keys of other tools, by name.
+        secret: findings do not show what stands in its place.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Record(Shape[T]):
         lenient: bool = False,
         required: str = "",
         elsewhere: Mapping[str, str] | None = None,
+        secret: bool = False,
     ) -> None:
         self.wanted = wanted
         self.keys = {key.name: key for key in keys}
@@ -109,6 +111,7 @@ class Record(Shape[T]):
         self._lenient = lenient
         self._required = required
         self._elsewhere = elsewhere or {}
+        self.secret = secret
 
     def read(self, node: Node, reading: Reading) -> T:
         """Return what is made of the mapping."""

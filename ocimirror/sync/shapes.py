@@ -73,6 +73,7 @@ class Shape(ABC, Generic[T]):
     """What a value may be."""
 
     wanted: str = "a value"
+    secret: bool = False
 
     @abstractmethod
     def read(self, node: Node, reading: Reading) -> T:
@@ -91,7 +92,8 @@ class Shape(ABC, Generic[T]):
         if isinstance(node, Scalar) and node.broken:
             return Refused()
         found = kind(node)
-        shown = f" ({shorten(node)})" if isinstance(node, Scalar) and node.text else ""
+        told = isinstance(node, Scalar) and node.text and not self.secret
+        shown = f" ({shorten(node)})" if isinstance(node, Scalar) and told else ""
         hint = "Leave the key out, or give it a value." if found == "nothing" else ""
         return reading.refuse(node.where, f"{self.wanted} is wanted, not {found}{shown}", hint)
 
@@ -120,7 +122,7 @@ class Text(Shape[T]):
         self._parse = parse
         self._pattern = pattern
         self._longest = longest
-        self._secret = secret
+        self.secret = secret
 
     def read(self, node: Node, reading: Reading) -> T:
         """Return what the text stands for."""
@@ -130,11 +132,11 @@ class Text(Shape[T]):
         if found == "nothing":
             raise self.wrong(node, reading)
         if found != "text":
-            shown = "this" if self._secret else node.text[:100]
+            shown = "this" if self.secret else node.text[:100]
             raise reading.refuse(
                 node.where,
                 f"{shown} without quotes is {found}, and {self.wanted} is wanted",
-                "Write it in quotes." if self._secret else f'Write "{shown}".',
+                "Write it in quotes." if self.secret else f'Write "{shown}".',
             )
         if not 0 < len(node.text) <= self._longest:
             raise reading.refuse(node.where, f"{self.wanted} has 1 to {self._longest} characters")
@@ -224,7 +226,8 @@ class Number(Shape[T]):
         """Return it."""
         if not isinstance(node, Scalar) or node.broken or not (node.plain or node.filled):
             raise self.wrong(node, reading)
-        pattern = r"-?[0-9]{1,9}" if self._whole else r"-?[0-9]{1,9}(\.[0-9]{1,9})?"
+        # (Other readers of YAML take 010 for 8.)
+        pattern = r"-?(0|[1-9][0-9]{0,8})" + ("" if self._whole else r"(\.[0-9]{1,9})?")
         if not re.fullmatch(pattern, node.text, re.ASCII):
             raise self.wrong(node, reading)
         least, most = self._bounds

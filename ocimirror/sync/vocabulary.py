@@ -55,9 +55,13 @@ def _mirror(text: str, _: str) -> str:
 
 
 def _path(text: str, directory: str) -> Path | None:
+    return Path(os.path.join(directory, _file(text, directory)))
+
+
+def _file(text: str, _: str) -> str:
     if "\0" in text:
         raise UsageError("a path has no zero byte")
-    return Path(os.path.join(directory, text))
+    return text
 
 
 def _as_is(text: str, _: str) -> str:
@@ -288,7 +292,7 @@ REQUESTS_PER_SECOND: Key[float | None] = Key(
 )
 AUTH = Key(
     "auth",
-    Record("auth", _keys(_AUTH_FILE, _USERNAME, _PASSWORD), _auth),
+    Record("auth", _keys(_AUTH_FILE, _USERNAME, _PASSWORD), _auth, secret=True),
     _Auth(),
     "Credentials: a file, or username and password.",
 )
@@ -320,16 +324,12 @@ _REGISTRY = Record(
 
 # --- the file -----------------------------------------------------------------------------------
 
-
-def _included(text: str, _: str) -> str:
-    return text
-
-
+_INCLUDED = Text("a file", _file, longest=4096)
 FILES: Key[tuple[str, ...]] = Key(
     "include",
     Either(
-        ListOf(Text("a file", _included, longest=4096)),
-        Made(Text("a file", _included, longest=4096), lambda name: (name,)),
+        ListOf(_INCLUDED),
+        Made(_INCLUDED, lambda name: (name,)),
         wanted="a file, or a list of files",
     ),
     (),

@@ -208,13 +208,17 @@ class _Builder:
         if self._nodes > MAX_NODES:
             self._give_up(where, f"more than {MAX_NODES} values")
         if isinstance(event, yaml.AliasEvent):
-            hint = f'A text that begins with * is written in quotes: "*{event.anchor}".'
-            self._findings.add(where, f"*{event.anchor} is an alias, and none are read", hint)
+            # (What it is called is not shown: it may be a password without quotes.)
+            hint = "A text that begins with * is written in quotes."
+            self._findings.add(where, "this is an alias, and none are read", hint)
             self._place(Scalar(where, "", broken=True))
             return
         if event.anchor:
-            hint = "What entries share can stand once at the top level."
-            self._findings.add(where, f"&{event.anchor} is an anchor, and none are read", hint)
+            hint = (
+                "What entries share can stand once at the top level; a text that begins with & is"
+                " written in quotes."
+            )
+            self._findings.add(where, "this is an anchor, and none are read", hint)
         if getattr(event, "tag", None):
             self._findings.add(where, f"the tag {event.tag} is not read", "Leave it out.")  # type: ignore[attr-defined]
         if isinstance(event, yaml.ScalarEvent):

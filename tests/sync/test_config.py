@@ -239,6 +239,9 @@ def test_a_secret_is_not_shown_where_it_is_wrong(faults: Faults) -> None:
     host = ENTRY + "registries: {a.b: {auth: {username: x, password: 271828}}}\n"
     (password,) = faults(host)
     assert "271828" not in password
+    for wrong in ("{username: x, password: *hunter2}", "{username: x, password: &hunter2 }"):
+        assert "hunter2" not in str(faults(host.replace("{username: x, password: 271828}", wrong)))
+    assert "hunter2" not in str(faults(host.replace("{username: x, password: 271828}", "hunter2")))
 
 
 # --- what is wrong ------------------------------------------------------------------------------
@@ -285,8 +288,8 @@ def test_the_message_lists_twenty_faults_and_says_how_many_more(write: Write) ->
         ("mirrors: []\n", "1:10: a list has 1 to 100000 items (Leave the key out instead.)"),
         ("mirrors:\n", "1:9: a list, each an entry of mirrors is wanted, not nothing"),
         (ENTRY + "    to: x.y/z\n", "4:5: 'to' is here twice, first in line 3"),
-        (ENTRY + "    tags: {include: [*-alpine]}\n", "4:22: *-alpine is an alias"),
-        (ENTRY + "    tags: &t {newest: 1}\n", "4:11: &t is an anchor"),
+        (ENTRY + "    tags: {include: [*-alpine]}\n", "4:22: this is an alias"),
+        (ENTRY + "    tags: &t {newest: 1}\n", "4:11: this is an anchor"),
         (ENTRY + "    tags: !!set {newest: 1}\n", "4:11: the tag tag:yaml.org,2002:set is not"),
         (ENTRY + "    ? [a]\n    : b\n", "4:7: a key must be one word"),
         (ENTRY + "\tx: y\n", "4:1: not YAML: "),
@@ -299,6 +302,7 @@ def test_the_message_lists_twenty_faults_and_says_how_many_more(write: Write) ->
         (ENTRY + "    tags: {newest: '5'}\n", "4:20: a whole number from 1 to 100000 is wanted"),
         (ENTRY + "    tags: {newest: 0}\n", "4:20: a whole number from 1 to 100000 is wanted"),
         (ENTRY + "    tags: {newest: 1.5}\n", "is wanted, not a number (1.5)"),
+        (ENTRY + "    tags: {newest: 010}\n", "is wanted, not a number (010)"),
         (ENTRY + "    tags: {min_age: 3}\n", "3 without quotes is a number, and a time span"),
         (ENTRY + "    tags: {newest: ${N}}\n", "a text with braces is written in quotes."),
         (ENTRY + "    tags: {min_age: soon}\n", "'soon' is no time span (Write 90s, 15m"),
@@ -333,6 +337,7 @@ def test_the_message_lists_twenty_faults_and_says_how_many_more(write: Write) ->
         ("mirrors: [{from: a.b/c, to: 'c.d/{repo}'}]", "{repo} in 'c.d/{repo}'"),
         ("mirrors: [{from: 'a.b/c:1', to: c.d/e, tags: [x]}]", "a.b/c:1 is one image"),
         ("platforms: all\n", "mirrors nothing"),
+        ('include: "a\\0b"\n', "1:10: a path has no zero byte"),
     ],
 )
 def test_a_fault_is_named_with_its_place(faults: Faults, text: str, fault: str) -> None:

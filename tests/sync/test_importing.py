@@ -203,7 +203,7 @@ def test_an_entry_that_cannot_be_said_is_left_out_and_never_widened() -> None:
         ("- a\n", "", "is neither"),
         ("sync: []\n", "", "nothing in theirs.yaml can be carried over: it has no images"),
         ("sync: [{source: A, target: b.c/d, type: image}]\n", "", "line 1: A is left out"),
-        ("a: &b {images: {}}\nc: *b\n", "m.local", "is an anchor, and none are read"),
+        ("a: &b {images: {}}\nc: *b\n", "m.local", "this is an anchor, and none are read"),
         ("a: [\n", "", "not YAML"),
     ],
 )
