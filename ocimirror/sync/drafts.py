@@ -9,8 +9,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ocimirror.errors import InvalidConfiguration
+from ocimirror.model.reference import check_registry
 from ocimirror.sync import yamlfile
 from ocimirror.sync.config import parse
+from ocimirror.sync.filters import MAX_REGEX
+from ocimirror.sync.shapes import kind
 from ocimirror.sync.yamlfile import Mapping as MappingNode
 from ocimirror.sync.yamlfile import Node, Scalar, Sequence
 
@@ -81,7 +84,10 @@ class Draft:
             else:
                 taken[key] = value
         if taken:
-            self._registries.setdefault(host, {}).update(taken)
+            known = self._registries.setdefault(check_registry(host), {})
+            for key in sorted(known.keys() & taken.keys()):
+                self.note(node, f"{key} of {host} is there twice, and this one is taken")
+            known.update(taken)
 
     def render(self) -> str:
         """Return the configuration, with the notes as comments."""
@@ -141,11 +147,28 @@ def items(node: Node | None) -> tuple[Node, ...]:
 
 def text_of(node: Node | None) -> str:
     """Return a scalar's text as it is written; of anything else, nothing."""
-    return node.text if isinstance(node, Scalar) else ""
+    return node.text if isinstance(node, Scalar) and kind(node) != "nothing" else ""
 
 
 def texts(node: Node | None) -> list[str]:
     """Return the texts of a list, or of the one item that stands for it."""
     if isinstance(node, Scalar):
-        return [node.text]
+        return [] if kind(node) == "nothing" else [node.text]
     return [text_of(item) for item in items(node)]
+
+
+_ATOM = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
+_GROUP = re.compile(r"\([^()]*\)")
+
+
+def whole(regex: str) -> str:
+    """Return a regular expression that matches a whole tag where this one is found in it."""
+    if len(regex) > 2 * MAX_REGEX:
+        return regex  # (The loader refuses it.)
+    bare, inner = "", _ATOM.sub("", regex)
+    while bare != inner:
+        bare, inner = inner, _GROUP.sub("", inner)
+    # (Beside a | outside parentheses, an anchor holds for one side only.)
+    if bare[:1] == regex[:1] == "^" and bare[-1:] == regex[-1:] == "$" and "|" not in bare:
+        return regex[1:-1]
+    return f".*(?:{regex}).*"

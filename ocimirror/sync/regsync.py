@@ -7,7 +7,17 @@ from collections.abc import Mapping
 
 from ocimirror.errors import InvalidReference
 from ocimirror.model.reference import Reference
-from ocimirror.sync.drafts import Draft, Note, Values, items, literal, pairs, text_of, texts
+from ocimirror.sync.drafts import (
+    Draft,
+    Note,
+    Values,
+    items,
+    literal,
+    pairs,
+    text_of,
+    texts,
+    whole,
+)
 from ocimirror.sync.yamlfile import Node
 
 _ENV = re.compile(r'\{\{-?\s*env\s+"([A-Za-z_][A-Za-z0-9_]*)"\s*-?\}\}', re.ASCII)
@@ -30,6 +40,9 @@ _ELSEWHERE = {
     "referrerSlow": "attachments are always found",
 }
 _SAID = ("digestTags", "referrers")
+_TAG_KEYS = ("allow", "deny", "semverRange")
+_VERSION = re.compile(r"\A([<>=^~]*v?)([0-9]+(?:\.[0-9]+)*)", re.ASCII)
+_PRE_RELEASES = "Pre-releases count as with regsync; but <2 has no 2.0.0-rc1, and 1.2.3.4 is none."
 # (Expressions for repositories that can be said here: one by name, or all below a prefix.)
 _REPOSITORIES = re.compile(r"((?:[a-z0-9_-]+/)*)(\.\*)|([a-z0-9_-]+(?:/[a-z0-9_-]+)*)", re.ASCII)
 
@@ -88,9 +101,10 @@ def _registry(node: Node, draft: Draft, prefixes: Mapping[str, str]) -> None:
             draft.note(node, f"credentials of {host}: only env is known of Go's templates")
         else:
             settings["auth"] = {"username": user, "password": password}
-    if text_of(fields.get("tls")) == "disabled":
+    tls = text_of(fields.get("tls")).lower()
+    if tls == "disabled":
         settings["plain_http"] = True
-    elif text_of(fields.get("tls")) == "insecure":
+    elif tls == "insecure":
         text = "tls: insecure: certificates are always verified; give ca_file the one to trust"
         draft.note(fields["tls"], text)
     if "mirrors" in fields:
@@ -141,7 +155,7 @@ def _step(node: Node, fields: Mapping[str, Node], draft: Draft) -> None:
             draft.entry(node, {**_image(source, target), **shared}, *notes)
         elif kind == "repository":
             to = _layout(target) or _with_host(target)
-            for tags in _tag_sets(fields):
+            for tags in _tag_sets(fields, draft):
                 entry = {"from": source, "to": to, **({"tags": tags} if tags else {})}
                 draft.entry(node, {**entry, **shared}, *notes)
         elif kind == "registry":
@@ -176,45 +190,62 @@ def _layout(target: str) -> str:
 
 def _with_host(target: str) -> str:
     """Return a repository with its host, `docker.io` too."""
-    if target.startswith("${"):
-        return target
-    return str(Reference.parse(target))
+    return target if "${" in target else str(Reference.parse(target))
+
+
+def _with_tag(image: str) -> str:
+    """Return an image with its tag, `latest` where there is none."""
+    return image if re.search("[:@]", image.rpartition("/")[2]) else f"{image}:latest"
 
 
 def _image(source: str, target: str) -> Values:
     """Return an entry of one image; without a tag both are `latest`."""
-    image = Reference.parse(source).readable() if not source.startswith("${") else None
     layout = _layout(target)
-    if layout or image is None or target.startswith("${"):
-        return {"from": str(image or source), "to": layout or target}
-    to = Reference.parse(target).readable()
+    if layout or "${" in source + target:
+        return {"from": _with_tag(source), "to": layout or _with_tag(target)}
+    image, to = Reference.parse(source).readable(), Reference.parse(target).readable()
     same = to.tag == image.tag and not to.digest
     return {"from": str(image), "to": to.name if same else f"{to.name}:{to.tag}"}
 
 
-def _tag_sets(fields: Mapping[str, Node]) -> list[Values]:
+def _tag_sets(fields: Mapping[str, Node], draft: Draft) -> list[Values]:
     """Return the rules of each set; a tag that is in one of them is mirrored."""
-    sets = [fields["tags"]] if "tags" in fields else []
-    sets += items(fields.get("tagSets"))
+    own, sets = pairs(fields.get("tags")), [pairs(one) for one in items(fields.get("tagSets"))]
+    for said in (own, *sets):
+        _remark(said, draft, _TAG_KEYS)
+    if any(texts(own.get(key)) for key in _TAG_KEYS):
+        sets.insert(0, own)
     rules = []
-    for one in sets:
-        said = pairs(one)
+    for said in sets:
         allow, deny = texts(said.get("allow")), texts(said.get("deny"))
         tags: Values = {}
         if allow or deny:
             tags["regex"] = literal(_regex(allow, deny))
-        if texts(said.get("semverRange")):
-            tags["semver"] = " || ".join(texts(said.get("semverRange")))
+        ranges = [_range(text) for text in texts(said.get("semverRange")) if text]
+        if ranges:
+            draft.head += [] if _PRE_RELEASES in draft.head else [_PRE_RELEASES]
+            tags["semver"] = " || ".join(ranges)
         rules.append(tags)
     return rules if sets else [{}]
 
 
+def _range(text: str) -> str:
+    """Return a range as regsync reads it: 1.2 is 1.2.0 only, and pre-releases count."""
+
+    def whole_version(match: re.Match[str]) -> str:
+        numbers = match[2].split(".")
+        return match[1] + ".".join([*numbers, "0", "0"][: max(3, len(numbers))])
+
+    return " ".join([*(_VERSION.sub(whole_version, part) for part in text.split()), ">=0.0.0-0"])
+
+
 def _regex(allow: list[str], deny: list[str]) -> str:
     """Return one expression for tags that match one of these and none of those."""
+    allow, deny = ([whole(f"^{regex}$") for regex in regexes] for regexes in (allow, deny))
     allowed = "|".join(f"(?:{regex})" for regex in allow) if allow[1:] else "".join(allow)
     if not deny:
         return allowed
-    denied = "|".join(deny) if deny[1:] else deny[0]
+    denied = "|".join(deny)
     return f"(?!(?:{denied})$)" + (f"(?:{allowed})" if allowed else ".*")
 
 
@@ -232,7 +263,7 @@ def _whole_registry(
     if deny:
         draft.note(node, f"{source} is left out: repos cannot be denied here, only named")
         return
-    for tags in _tag_sets(fields):
+    for tags in _tag_sets(fields, draft):
         for regex in allow:
             match = _REPOSITORIES.fullmatch(regex)
             if match is None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ocimirror.errors import UsageError
-from ocimirror.sync.drafts import Draft, Values, literal, pairs, text_of, texts
+from ocimirror.sync.drafts import Draft, Values, literal, pairs, text_of, texts, whole
 from ocimirror.sync.patterns import Target
-from ocimirror.sync.shapes import kind
 from ocimirror.sync.yamlfile import Node, Scalar
 
 _KINDS = ("images", "images-by-tag-regex", "images-by-semver")
@@ -58,12 +57,17 @@ def _registry(host: str, node: Node, draft: Draft, to: str) -> None:
     settings = pairs(node)
     for repository, refs in pairs(settings.get("images")).items():
         _images(f"{host}/{repository}", refs, draft, _destination(to, repository))
-    for repository, value in pairs(settings.get("images-by-tag-regex")).items():
-        tags = {"regex": literal(whole(text_of(value)))}
-        draft.entry(value, _entry(f"{host}/{repository}", _destination(to, repository), tags))
-    for repository, value in pairs(settings.get("images-by-semver")).items():
-        tags = {"semver": literal(text_of(value))}
-        draft.entry(value, _entry(f"{host}/{repository}", _destination(to, repository), tags))
+    for theirs, ours, made in (
+        ("images-by-tag-regex", "regex", whole),
+        ("images-by-semver", "semver", str),
+    ):
+        for repository, value in pairs(settings.get(theirs)).items():
+            source = f"{host}/{repository}"
+            if isinstance(value, Scalar):
+                tags = {ours: literal(made(text_of(value)))}
+                draft.entry(value, _entry(source, _destination(to, repository), tags))
+            else:
+                draft.note(value, f"{source} is left out: {theirs} has one expression for it")
     credentials = pairs(settings.get("credentials"))
     if credentials:
         username, password = (text_of(credentials.get(name)) for name in ("username", "password"))
@@ -80,7 +84,7 @@ def _registry(host: str, node: Node, draft: Draft, to: str) -> None:
 
 
 def _images(source: str, node: Node, draft: Draft, to: str) -> None:
-    refs = [] if isinstance(node, Scalar) and kind(node) == "nothing" else texts(node)
+    refs = texts(node)
     tags = [ref for ref in refs if ":" not in ref]
     if tags or not refs:
         draft.entry(node, _entry(source, to, [literal(tag) for tag in tags]))
@@ -101,11 +105,3 @@ def _entry(source: str, to: str, tags: object) -> Values:
 def _destination(to: str, repository: str) -> str:
     """Return where skopeo puts a repository without --scoped: its last component counts."""
     return f"{to.rstrip('/')}/{repository.rpartition('/')[2]}" if to else ""
-
-
-def whole(regex: str) -> str:
-    """Return a regular expression that matches a whole tag where this one is found in it."""
-    inner = regex[1:-1]
-    if regex[:1] == "^" and regex[-1:] == "$" and "|" not in inner and inner[-1:] != "\\":
-        return inner
-    return f".*(?:{regex}).*"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from ocimirror.errors import UsageError
 from ocimirror.sync.config import Config, Mirror, RegistrySettings, parse
+from ocimirror.sync.filters import select
 from ocimirror.sync.importing import Translation, translate
 
 SKOPEO = r"""
@@ -153,7 +156,8 @@ def test_a_file_of_regsync_keeps_its_entries() -> None:
     assert referrers == [False, False, True, False, False, False, False]
     tags = [mirror.tags for mirror in config.mirrors]
     assert tags[2].regex == r"(?!(?:3\.0|.*-rc$)$)(?:(?:3)|(?:3\.\d+)|(?:latest))"
-    assert (tags[3].semver, tags[4].regex) == (">=1.0.0 <2.0.0 || >=4", "edge|main")
+    assert tags[3].semver == ">=1.0.0 <2.0.0 >=0.0.0-0 || >=4.0.0 >=0.0.0-0"
+    assert tags[4].regex == ".*(?:^edge|main$).*"
     assert [len(mirror.platforms) for mirror in config.mirrors] == [0, 1, 0, 2, 2, 0, 0]
     assert config.registries == {
         "registry:5000": RegistrySettings(plain_http=True, requests_per_second=2.5),
@@ -176,6 +180,79 @@ def test_what_regsync_has_and_we_have_not_is_named_with_its_line() -> None:
         (35, "ghcr.io/org/app is left out"),
         (43, "repos a.c is left out"),
         (47, "{{ .Foo }} is left out"),
+    ]
+
+
+WORDS = ("1.0", "1.2.3", "1.2.3-alpine", "2", "2.1", "v1-x", "v1", "v2", "edge", "x-edge", "main")
+
+
+@pytest.mark.parametrize(
+    ("tags", "kept"),
+    [
+        # What regsync makes of a rule is ^RULE$, so that here each anchor holds for one word only.
+        ("tags: {allow: ['v1|edge']}", "v1 v1-x edge x-edge"),
+        ("tags: {allow: ['v(1|2)']}", "v1 v2"),
+        ("tags: {deny: ['v.*|1.0', 2, 'x-.*']}", "1.2.3 1.2.3-alpine 2.1 edge main"),
+        ("tags: {}, tagSets: [{allow: [main]}]", "main"),
+        ("tags: {allow: [edge]}, tagSets: [{allow: [main]}]", "edge main"),
+        ("tags: {allow: }", " ".join(WORDS)),
+        ("tags: {semverRange: ['<=1.2.3']}", "1.0 1.2.3 1.2.3-alpine v1-x v1"),
+        ("tags: {semverRange: ['>=1.2 <2']}", "1.2.3 1.2.3-alpine"),
+        ("tags: {semverRange: ['', '=2']}", "2 v2"),
+        ("tags: {semverRange: ['~2'], deny: ['v.*']}", "2"),
+    ],
+)
+def test_the_tags_of_regsync_are_those_that_it_mirrors(tags: str, kept: str) -> None:
+    text = f"sync: [{{source: a.b/c, target: m.x/c, type: repository, {tags}}}]\n"
+    now = datetime(2026, 1, 31, tzinfo=UTC)
+    found = {
+        tag
+        for mirror in imported(text)[0].mirrors
+        for tag in select(
+            WORDS, mirror.tags, now=now, created=lambda _: None, first_seen=lambda _: None
+        ).kept
+    }
+    assert found == set(kept.split())
+
+
+def test_an_image_of_regsync_without_a_tag_is_latest_wherever_it_comes_from() -> None:
+    text = (
+        "sync:\n"
+        "  - {source: '{{env \"HUB_USER\"}}.io/app', target: 'm.x/{{env \"HUB_USER\"}}/app',"
+        " type: image}\n"
+        "  - {source: 'a.b/{{env \"HUB_USER\"}}:v1', target: m.x/c, type: image}\n"
+        "  - {source: a.b/c, target: 'm.x/{{env \"HUB_USER\"}}', type: repository}\n"
+        "  - {source: alpine, target: 'ocidir:///srv/x', type: image}\n"
+    )
+    assert [told(mirror) for mirror in imported(text)[0].mirrors] == [
+        ("ada.io/app:latest", "m.x/ada/app:latest"),
+        ("a.b/ada:v1", "m.x/c:latest"),
+        ("a.b/c", "m.x/ada"),
+        ("docker.io/library/alpine:latest", "oci:/srv/x"),
+    ]
+
+
+def test_a_registry_with_several_names_has_its_settings_once() -> None:
+    config, translation = imported(
+        "creds:\n"
+        "  - {registry: docker.io, user: a, pass: b, tls: Disabled}\n"
+        "  - {registry: registry-1.docker.io, user: c, pass: d, reqPerSec: 3}\n"
+        "sync: [{source: a.b/c, target: m.x/c, type: repository}]\n"
+    )
+    assert config.registries == {
+        "docker.io": RegistrySettings(
+            plain_http=True, username="c", password="d", requests_per_second=3
+        )
+    }
+    assert [note.line for note in translation.notes] == [3]
+
+
+def test_a_rule_of_skopeo_that_is_no_text_does_not_become_one_for_all_tags() -> None:
+    text = "a.b:\n  images: {x: []}\n  images-by-tag-regex: {c: [v1, v2]}\n"
+    config, translation = imported(text, "m.x")
+    assert [str(mirror.source) for mirror in config.mirrors] == ["a.b/x"]
+    assert [str(note) for note in translation.notes] == [
+        "line 3: a.b/c is left out: images-by-tag-regex has one expression for it"
     ]
 
 
