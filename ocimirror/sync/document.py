@@ -25,6 +25,8 @@ from ocimirror.sync.report import (
 SCHEMA = "ocimirror.sync/v1"
 MAX_SIZE_BYTES = 256 * 1024 * 1024
 T = TypeVar("T")
+_MAX_NUMBER = 2**63 - 1
+_MAX_EXIT_CODE = 255
 _COUNTED = ("copied", "unchanged", "planned", "deferred", "pruned", "failed")
 
 
@@ -214,6 +216,8 @@ class _Fields:
         # (bool is an int to Python, and not to JSON.)
         if type(value) not in kinds:
             raise InvalidReference(f"{self._what}: {key} is absent or of the wrong type")
+        if isinstance(value, (int, float)) and not 0 <= value <= _MAX_NUMBER:
+            raise InvalidReference(f"{self._what}: {key} is out of range")
         return cast("T", value)
 
     def texts(self, key: str) -> tuple[str, ...]:
@@ -239,10 +243,13 @@ class _Fields:
         if self._value.get("error") is None:
             return None
         error = self.object("error")
+        exit_code = error.of("exit_code", int)
+        if not 0 < exit_code <= _MAX_EXIT_CODE:
+            raise InvalidReference(f"{self._what}: exit_code is out of range")
         return Failure(
             error.of("code", str),
             error.of("message", str),
-            error.of("exit_code", int),
+            exit_code,
             error.of("retryable", bool),
             error.optional("side", str),
             error.of("diagnostics", str),

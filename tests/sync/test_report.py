@@ -214,6 +214,9 @@ def test_a_document_is_read_back_as_the_report_that_it_was(tmp_path: Path) -> No
     assert read(str(path)) == night()
 
 
+TEXT = json.dumps(document(night()))
+
+
 @pytest.mark.parametrize(
     "raw",
     [
@@ -224,8 +227,17 @@ def test_a_document_is_read_back_as_the_report_that_it_was(tmp_path: Path) -> No
         b'{"schema": "ocimirror.sync/v1"}',
         json.dumps({**document(night()), "images": [1]}).encode(),
         json.dumps({**document(night()), "started": 5}).encode(),
-        json.dumps(document(night())).replace('"copied"', '"stolen"').encode(),
-        json.dumps(document(night())).replace(str(A), "sha256:x").encode(),
+        TEXT.replace('"copied"', '"stolen"').encode(),
+        TEXT.replace(str(A), "sha256:x").encode(),
+        *(
+            re.sub(rf'"{key}": [0-9.]+', f'"{key}": {number}', TEXT).encode()
+            for key in ("seconds", "copied", "total", "referrers")
+            for number in ("-1", "1e999", f"1{'0' * 400}")
+        ),
+        *(
+            re.sub(r'"exit_code": [0-9]+, "retr', f'"exit_code": {code}, "retr', TEXT).encode()
+            for code in (-1, 0, 256)
+        ),
     ],
 )
 def test_what_is_no_report_is_refused(raw: bytes) -> None:
