@@ -69,6 +69,7 @@ def open_to_read(path: str) -> sqlite3.Connection:
                 connection.execute("PRAGMA query_only = ON")
                 if _version(connection, path) is None:
                     raise UsageError(f"{path} is empty: no sync has run with it yet")
+                _check_kinds(connection)
         except BaseException:
             connection.close()
             raise
@@ -84,6 +85,8 @@ def translated(path: str) -> Iterator[None]:
     """Turn what SQLite raises in here into errors of ours."""
     try:
         yield
+    except UnicodeDecodeError as error:
+        raise _Damaged("what SQLite says of it is no text") from error
     except sqlite3.Error as error:
         # (The low byte is the error, the rest its details.)
         detailed = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
@@ -115,9 +118,10 @@ def _opened_to_write(path: str, schema: str) -> sqlite3.Connection:
     try:
         with translated(path):
             found = _version(connection, path)
-            faults = [row[0] for row in connection.execute("PRAGMA quick_check(1)")]
+            faults = [row[0] for row in connection.execute("PRAGMA integrity_check(1)")]
             if faults != ["ok"]:
                 raise _Damaged(str(faults[0]))
+            _check_kinds(connection)
             connection.execute("PRAGMA journal_mode = DELETE")
             connection.execute("PRAGMA synchronous = FULL")
             # (Readers wait only for the moment of a commit.)
@@ -136,11 +140,14 @@ def _opened_to_write(path: str, schema: str) -> sqlite3.Connection:
 
 
 def _connected(path: str, mode: str) -> sqlite3.Connection:
-    uri = f"file:{quote(os.path.abspath(path))}?mode={mode}"
+    uri = f"file:{quote(os.fsencode(os.path.abspath(path)))}?mode={mode}"
     with translated(path):
-        return sqlite3.connect(
+        connection = sqlite3.connect(
             uri, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
         )
+    # (A flipped bit in a text makes it one that is not known, and not an error in each run.)
+    connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
+    return connection
 
 
 def _version(connection: sqlite3.Connection, path: str) -> int | None:
@@ -163,6 +170,23 @@ def _version(connection: sqlite3.Connection, path: str) -> int | None:
             " request an image.",
         )
     return int(version)
+
+
+def _check_kinds(connection: sqlite3.Connection) -> None:
+    """Look for values of another kind than their column's: to SQLite they are sound.
+
+    Raises:
+        _Damaged: there is one.
+    """
+    tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    for (table,) in tables:
+        wrong = []
+        for _, name, kind, required, *_ in connection.execute(f'PRAGMA table_info("{table}")'):
+            kinds = f"'{kind.lower()}'" if required else f"'{kind.lower()}', 'null'"
+            wrong.append(f'typeof("{name}") NOT IN ({kinds})')
+        statement = f'SELECT 1 FROM "{table}" WHERE {" OR ".join(wrong)} LIMIT 1'  # noqa: S608
+        if connection.execute(statement).fetchone():
+            raise _Damaged(f"{table} holds a value of another kind")
 
 
 def _move_aside(path: str, damage: str) -> None:

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 DEFAULT_NAME = "ocimirror.state"
 _BATCH = 2000
 _BATCH_S = 5.0
+_LAST_S = 253_402_300_799  # (the year 9999)
 
 _SCHEMA = """
 CREATE TABLE complete (
@@ -365,7 +366,8 @@ def _seconds(time: datetime) -> int:
 
 
 def _time(seconds: int) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
+    """Return a time; of one that there cannot be, the nearest that there can."""
+    return datetime.fromtimestamp(min(max(seconds, 0), _LAST_S), UTC)
 
 
 def _digest(text: str) -> Digest | None:

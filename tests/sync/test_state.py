@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -294,6 +295,45 @@ def test_an_entry_that_is_no_digest_any_more_counts_as_unknown(path: str) -> Non
     with State(path) as state:
         assert state.find_complete("docker://quay.io/app:v0", TARGET) is None
         assert state.history("docker://quay.io/app:v0") == []
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        "digest = CAST(digest AS BLOB)",
+        "digest = CAST(x'736861ff' AS TEXT)",
+        "source = CAST(x'ff' AS TEXT)",
+        "since = 'x'",
+        "since = 1 << 60, until = -(1 << 60)",
+    ],
+)
+def test_a_value_that_no_sync_wrote_ends_no_run(path: str, values: str) -> None:
+    """A flipped bit in a value is sound to SQLite, and would be met every night."""
+    fill(path, 1)
+    with sqlite3.connect(path) as other:
+        other.execute(f"UPDATE history SET {values}")
+    other.close()
+    source = "docker://quay.io/app:v0"
+    with contextlib.suppress(LocalStorageError), State(path, read_only=True) as reader:
+        reader.history(source)
+    for _ in range(2):
+        with State(path) as state:
+            state.history(source)
+            state.first_seen(source, A)
+            state.saw(source, B, NIGHT)
+    assert state_of(path, source)[-1].digest == B
+
+
+def state_of(path: str, source: str) -> list[Span]:
+    with State(path, read_only=True) as state:
+        return state.history(source)
+
+
+def test_a_path_that_is_no_text_is_one_too(tmp_path: Path) -> None:
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/\xff?mode=ro#")
+    fill(path, 1)
+    assert len(state_of(path, "docker://quay.io/app:v0")) == 1
+    assert os.path.exists(path)
 
 
 def test_a_writer_that_is_killed_leaves_a_sound_state(path: str, tmp_path: Path) -> None:
