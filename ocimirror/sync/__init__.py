@@ -4,8 +4,9 @@ Before: `config` makes one `Config` of a strict YAML file, or one error that lis
 its line. `entries` are the values that it consists of, `patterns` says which repositories an entry
 reads and where its images go. `vocabulary` has every word of the file, made of `shapes` and
 `records`, of which the loader and the JSON Schema for editors are two views; `yamlfile` below them
-knows YAML and nothing else. `filters` decides which tags are mirrored, `versions` what a tag is as
-a version. `importing` translates the files of `skopeo` sync and `regsync` into `drafts` of ours.
+knows YAML and nothing else. `filters` decides which tags are mirrored, `matching` whether an
+expression matches them, `versions` what a tag is as a version. `importing` translates the files of
+`skopeo` sync and `regsync` into `drafts` of ours.
 
 After: `record` is the value that everything shares: one image as a source offered it. `lock` keeps
 such records in a file for version control, `state` keeps what is complete where, what each tag

@@ -11,8 +11,8 @@ The order is fixed, and each rule sees only what the ones before it left:
 6. `min_age`, then `max_age`: the creation time is read only of tags that got here, and only here.
 7. `newest`: of what is left.
 
-A regular expression has at most 256 characters, and a tag at most 128. That bounds most of them,
-but not one that repeats a repetition of the same, as `(a+)+`: do not write such.
+A regular expression has at most 256 characters, a tag at most 128, and matching them an end: see
+`matching`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from typing import NamedTuple
 from ocimirror.errors import UsageError
 from ocimirror.model.reference import is_attachment_tag, is_tag
 from ocimirror.sync.entries import Age, Newest, TagRules
+from ocimirror.sync.matching import matching
 from ocimirror.sync.versions import Range, Version, version_of
 
 MAX_REGEX = 256
@@ -84,6 +85,9 @@ def select(
             raises ends the selection.
         first_seen: when we first saw what the tag stands for; None: never, so its age is 0, and
             whoever calls remembers it from now on, though the tag is dropped.
+
+    Raises:
+        Unsupported: the regular expression does not come to an end.
     """
     chosen = _Chosen(tags, created, first_seen)
     chosen.keep("tags", lambda tag: "" if is_tag(tag) else "not a tag")
@@ -99,8 +103,8 @@ def select(
         chosen.keep("exclude", lambda tag: f"matches {excluded(tag)}" if excluded(tag) else "")
     chosen.keep("attachment", lambda tag: "belongs to an image" if is_attachment_tag(tag) else "")
     if rules.regex:
-        pattern = re.compile(rules.regex, re.ASCII)
-        chosen.keep("regex", lambda tag: "" if pattern.fullmatch(tag) else "does not match")
+        matched = matching(rules.regex, chosen.left)
+        chosen.keep("regex", lambda tag: "" if tag in matched else "does not match")
     if rules.semver:
         versions = Range.parse(rules.semver)
         chosen.keep("semver", lambda tag: _outside(versions, tag))
@@ -119,24 +123,24 @@ class _Chosen:
     """The tags that are left, and those that are not; times are asked for once."""
 
     def __init__(self, tags: Iterable[str], created: Times, first_seen: Times) -> None:
-        self._left = sorted(set(tags))
+        self.left = sorted(set(tags))
         self._dropped: list[Dropped] = []
         self._clocks = {"created": created, "first_seen": first_seen}
         self._times: dict[tuple[str, str], datetime | None] = {}
 
     def selection(self) -> Selection:
-        return Selection(tuple(self._left), tuple(sorted(self._dropped)))
+        return Selection(tuple(self.left), tuple(sorted(self._dropped)))
 
     def keep(self, name: str, reason: Callable[[str], str]) -> None:
         """Drop the tags for which there is a reason."""
         left = []
-        for tag in self._left:
+        for tag in self.left:
             why = reason(tag)
             if why:
                 self._dropped.append(Dropped(tag, name, why))
             else:
                 left.append(tag)
-        self._left = left
+        self.left = left
 
     def time(self, tag: str, clock: str) -> datetime | None:
         if (clock, tag) not in self._times:
@@ -159,7 +163,7 @@ class _Chosen:
     def keep_newest(self, newest: Newest) -> None:
         """Keep so many; of equal ones the longer tag, as it says more, then by the alphabet."""
         order: dict[str, Version | datetime] = {}
-        for tag in self._left:
+        for tag in self.left:
             place = version_of(tag) if newest.by == "semver" else self.time(tag, "created")
             if place is not None:
                 order[tag] = place
