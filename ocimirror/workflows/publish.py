@@ -6,7 +6,8 @@ from datetime import datetime
 
 from ocimirror.errors import UsageError
 from ocimirror.model.descriptor import Descriptor
-from ocimirror.model.reference import Location, Reference
+from ocimirror.model.reference import Reference
+from ocimirror.sync.patterns import Target
 from ocimirror.sync.record import time_text
 from ocimirror.workflows.places import Places
 
@@ -17,19 +18,18 @@ LOCK_NAME, REPORT_NAME = "ocimirror.lock", "report.json"
 
 
 def record_reference(text: str) -> Reference:
-    """Parse where a record goes: a repository with a tag, `:latest` where there is none.
+    """Parse where a record goes: a repository with its host and a tag, `:latest` without one.
 
     Raises:
-        UsageError: a digest, or no place in a registry.
+        UsageError: a digest, no host, or no place in a registry.
     """
-    location = Location.parse(text) if "://" in text else None
-    reference = Reference.parse(text) if location is None else location.reference
-    if reference is None or reference.digest is not None:
+    place = Target.parse(text).resolve("registry.example", "repository", "latest")
+    if place.reference is None or "{" in text:
         raise UsageError(
             f"{text}: a record is published in a registry, under a tag",
             advice="Write it as HOST/REPOSITORY:TAG.",
         )
-    return reference.readable()
+    return place.reference
 
 
 def publish(

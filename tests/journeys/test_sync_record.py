@@ -179,7 +179,17 @@ def test_a_record_that_was_not_published_undoes_nothing(
     assert again.document["images"][0]["status"] == "unchanged"
 
 
-@pytest.mark.parametrize("where", ["oci:/tmp/x", f"example.com/record@{SINGLE.root}", "no such"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        "oci:/tmp/x",
+        "oci:mirror",
+        "record:night",
+        "example.com/{repository}",
+        f"example.com/record@{SINGLE.root}",
+        "no such",
+    ],
+)
 def test_a_record_is_named_by_a_tag_in_a_registry(configure, where, tmp_path) -> None:
     result = sync(configure, where)
     assert result.code == 2
