@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ocimirror.errors import UsageError
+from ocimirror.errors import InvalidReference, UsageError
 from ocimirror.sync import vocabulary, yamlfile
 from ocimirror.sync.entries import (
     Age,
@@ -183,10 +183,23 @@ def _misdirected(source: SourcePattern, tags: TagRules, targets: tuple[Target, .
             problems.append(f"all repositories of {source} would go to {target}")
         if "tag" not in target.fields and target.scheme == "docker" and len(tags.explicit) != 1:
             problems.append(f"all tags of {source} would become one in {target}")
-        same = target.registry == source.registry and target.template == source.repository
-        if same and not source.wildcard:
-            problems.append(f"{source} is its own destination")
+        if _is_own(source, tags, target):
+            again = f"what goes to {target} is read again as {source}"
+            problems.append(again if source.wildcard else f"{source} is its own destination")
         if target in seen:
             problems.append(f"{target} is there twice")
         seen.add(target)
     return problems
+
+
+def _is_own(source: SourcePattern, tags: TagRules, target: Target) -> bool:
+    """Whether images would go where they are read; one image may get another tag there."""
+    repository = f"{source.repository}/any".lstrip("/") if source.wildcard else source.repository
+    tag = tags.explicit[0].tag if len(tags.explicit) == 1 else ""
+    try:
+        place = target.resolve(source.registry, repository, tag or "any").reference
+    except InvalidReference:
+        return False  # (The run says so, of each image that has no place there.)
+    if place is None or place.registry != source.registry:
+        return False
+    return source.matches(place.repository) and (not tag or place.tag == tag)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os.path
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ocimirror.errors import InvalidReference
@@ -104,7 +104,7 @@ class Target:
     registry: str
     template: str
     tag_template: str
-    text: str
+    text: str = field(compare=False)
     directory: str = ""
 
     @classmethod

@@ -154,6 +154,19 @@ def test_a_list_of_tags_is_exactly_these(read: Read) -> None:
     ]
 
 
+def test_an_image_may_get_another_tag_and_a_repository_another_place_in_its_registry(
+    read: Read,
+) -> None:
+    config = read(
+        "mirrors:\n"
+        "  - {from: 'a.b/c:1.2', to: 'a.b/c:stable'}\n"
+        "  - {from: 'a.b/c/*', to: 'a.b/mirror/{repository}'}\n"
+        "  - {from: 'a.b/c', to: 'a.b/mirror/c'}\n"
+        "  - {from: 'a.b/*', to: 'x.y:5000/{repository}'}\n"
+    )
+    assert len(config.mirrors) == 4
+
+
 def test_a_source_with_a_tag_is_one_image_whatever_the_defaults_say(read: Read) -> None:
     config = read(
         "tags: {newest: 3}\n"
@@ -330,7 +343,13 @@ def test_the_message_lists_twenty_faults_and_says_how_many_more(write: Write) ->
         ("mirrors: [{from: 'a.b/*', to: c.d/e}]", "all repositories of a.b/* would go to c.d/e"),
         ("mirrors: [{from: a.b/c, to: 'c.d/e:f'}]", "all tags of a.b/c would become one"),
         ("mirrors: [{from: a.b/c, to: a.b/c}]", "a.b/c is its own destination"),
+        ("mirrors: [{from: alpine, to: 'docker.io/{repository}'}]", "is its own destination"),
+        ("mirrors: [{from: 'a.b/*', to: 'a.b/{repository}'}]", "is read again as a.b/*"),
+        ("mirrors: [{from: 'a.b/*', to: 'a.b/mirror/{repository}'}]", "is read again as a.b/*"),
+        ("mirrors: [{from: 'a.b/c/*', to: 'a.b/{repository}:{tag}-x'}]", "is read again as"),
+        ("mirrors: [{from: 'a.b/c:1', to: 'a.b/c:1'}]", "a.b/c:1 is its own destination"),
         ("mirrors: [{from: a.b/c, to: [c.d/e, c.d/e]}]", "c.d/e is there twice"),
+        ("mirrors: [{from: a.b/c, to: [docker.io/d/e, index.docker.io/d/e]}]", "is there twice"),
         ("mirrors: [{from: a.b/c, to: mirror/app}]", "no registry in 'mirror/app'"),
         ("mirrors: [{from: a.b/c, to: 'oci:/srv/x:y'}]", "a path with a colon"),
         ("mirrors: [{from: a.b/c, to: 'docker-archive:x'}]", "not a destination of a sync"),
