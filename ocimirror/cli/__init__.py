@@ -16,6 +16,7 @@ import os
 import sys
 
 import click
+from click.shell_completion import CompletionItem
 
 from ocimirror import __version__
 
@@ -24,7 +25,7 @@ _COMMANDS = {
     "push": "ocimirror.cli.transfer",
     "copy": "ocimirror.cli.transfer",
     "sync": "ocimirror.cli.sync",
-    "sync-merge": "ocimirror.cli.sync",
+    "sync merge": "ocimirror.cli.sync",
     "config": "ocimirror.cli.sync_config",
     "history": "ocimirror.cli.history",
     "verify": "ocimirror.cli.look",
@@ -43,21 +44,39 @@ _COMMANDS = {
     "logout": "ocimirror.cli.login",
     "completion": "ocimirror.cli.completion",
 }
+_OTHER_NAMES = {"sync-merge": "sync merge"}
 
 
 class _Commands(click.Group):
-    """Loads a command's module when the command is asked for."""
+    """Loads a command's module when the command is asked for.
+
+    A name may have two words, which are the first two arguments: `sync` takes a file and is no
+    group, and yet `sync merge` is what people write. (A file called so is `./merge`.)
+    """
 
     def list_commands(self, _: click.Context) -> list[str]:
         return list(_COMMANDS)
 
     def get_command(self, _: click.Context, cmd_name: str) -> click.Command | None:
-        module = _COMMANDS.get(cmd_name)
+        known = _OTHER_NAMES.get(cmd_name, cmd_name)
+        module = _COMMANDS.get(known)
         if module is None:
             return None
-        name = f"{cmd_name.replace('-', '_')}_command"
+        name = f"{known.replace('-', '_').replace(' ', '_')}_command"
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = " ".join(args[:2])
+        if args[1:] and name in _COMMANDS:
+            return name, self.get_command(ctx, name), args[2:]
+        return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        found = super().shell_complete(ctx, incomplete)
+        return [item for item in found if " " not in item.value]  # (a shell completes one word)
 
 
 @click.command(

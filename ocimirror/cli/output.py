@@ -159,6 +159,8 @@ def report_failure(error: Exception, argv: Sequence[str]) -> int:
         click.echo(f"error: {printable(message)}", err=True)
     if "--json" in argv or os.environ.get("OCIMIRROR_JSON", "0") not in ("", "0"):
         command = next((word for word in argv if not word.startswith("-")), "ocimirror")
+        if list(argv[:2]) == ["sync", "merge"]:
+            command = "sync-merge"
         shown = error_document(known) if known else _plain_error(message, code)
         document(printable(command), code, {"error": shown})
     return code

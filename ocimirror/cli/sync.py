@@ -61,7 +61,7 @@ def _shard(_: click.Context, __: click.Parameter, text: str) -> tuple[int, int]:
     metavar="I/N",
     default="1/1",
     callback=_shard,
-    help="One of N machines that share the configuration; sync-merge joins their lock files.",
+    help="One of N machines that share the configuration; sync merge joins their lock files.",
 )
 @option(
     "--deadline",
@@ -118,6 +118,7 @@ def sync_command(
       ocimirror sync sync.yaml --quiet --deadline 5h --report-html report.html
       ocimirror sync sync.yaml --locked
       ocimirror sync sync.yaml --shard 1/4 --lock shard-1.lock --state shard-1.state
+      ocimirror sync merge shard-?.lock --output ocimirror.lock
     """
     from ocimirror.copy.outcome import Options
 
@@ -239,7 +240,7 @@ def _version(files: Sequence[str]) -> list[object]:
     return found
 
 
-@click.command("sync-merge", short_help="Join what shards of a sync wrote.", no_args_is_help=True)
+@click.command("sync merge", short_help="Join what shards of a sync wrote.", no_args_is_help=True)
 @click.argument("locks", nargs=-1, required=True, metavar="LOCK...")
 @option("--output", "joined", metavar="FILE", required=True, help="The lock file to write.")
 @option("--report", "reports", metavar="FILE", multiple=True, help="A shard's --json (repeatable).")
@@ -253,8 +254,8 @@ def sync_merge_command(
 
     \b
     Examples:
-      ocimirror sync-merge shard-1.lock shard-2.lock --output ocimirror.lock
-      ocimirror sync-merge *.lock --output all.lock --report 1.json --report 2.json --json
+      ocimirror sync merge shard-1.lock shard-2.lock --output ocimirror.lock
+      ocimirror sync merge shard-?.lock --output all.lock --report 1.json --report 2.json --json
     """
     from ocimirror.sync import document
     from ocimirror.sync.lock import LockFile, merge

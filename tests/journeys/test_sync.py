@@ -290,7 +290,7 @@ def test_shards_together_do_what_one_run_would(registry, configure, repository, 
         locks.append(lock)
         reports += ["--report", report]
     joined = tmp_path / "joined.lock"
-    merged = ocimirror("sync-merge", *locks, "--output", joined, *reports, "--json")
+    merged = ocimirror("sync", "merge", *locks, "--output", joined, *reports, "--json")
     assert merged.code == 0
     assert merged.document["report"]["totals"]["copied"] == 6
     assert sync(file).code == 0

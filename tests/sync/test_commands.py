@@ -309,3 +309,24 @@ def test_verify_writes_nothing(mirror: Mirror, tmp_path: Path) -> None:
         p.relative_to(tmp_path / "before") for p in layout.parent.glob("before/**/*")
     )
     assert {request.method for request in mirror.registry.requests} <= {"GET", "HEAD"}
+
+
+# --- sync merge --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [("sync", "merge"), ("sync-merge",)])
+def test_merging_has_two_spellings_and_one_document(tmp_path: Path, words: tuple[str, ...]) -> None:
+    lock, joined = tmp_path / "shard-1.lock", tmp_path / "ocimirror.lock"
+    LockFile.of().write(str(lock))
+    merged = ocimirror(*words, lock, "--output", joined, "--json")
+    assert merged.document["schema"] == "ocimirror.sync-merge/v1"
+    assert joined.read_bytes() == lock.read_bytes()
+    refused = ocimirror(*words, lock, "--json")
+    assert (refused.code, refused.document["schema"]) == (2, "ocimirror.sync-merge/v1")
+
+
+def test_a_configuration_called_merge_is_named_with_its_directory(tmp_path: Path) -> None:
+    (tmp_path / "merge").write_text("mirrors:\n  - from: localhost:1/a\n    to: oci:layout\n")
+    listed = ocimirror("sync", "./merge", "--dry-run", "--retries", "0", "--json", cwd=tmp_path)
+    assert listed.document["config"] == "merge"
+    assert ocimirror("sync", "merge", "--dry-run", cwd=tmp_path).code == 2
