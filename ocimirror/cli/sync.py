@@ -27,7 +27,7 @@ from ocimirror.cli.options import (
     settings_from,
     shared,
 )
-from ocimirror.errors import Interrupted, OciMirrorError
+from ocimirror.errors import Interrupted, OciMirrorError, UsageError
 
 if TYPE_CHECKING:
     from ocimirror.cli.progress import Progress
@@ -124,6 +124,7 @@ def sync_command(
 
     with extra("sync", "sync"):
         from ocimirror.sync.config import load
+    from ocimirror.stores.writable import refuse_irregular_file
     from ocimirror.workflows.sync.plan import Chosen
     from ocimirror.workflows.sync.run import SyncOptions, sync
 
@@ -132,8 +133,15 @@ def sync_command(
     first = load(config, os.environ)
     state_file = state or str(config.parent / "ocimirror.state")
     lock_file = lock or str(config.parent / "ocimirror.lock")
+    for path in (lock_file, report_html, metrics_file):
+        if path:
+            refuse_irregular_file(path)
 
     def night(wanted: Config) -> int:
+        if publish_lock is not None:
+            from ocimirror.workflows.publish import refuse_source
+
+            refuse_source(publish_lock, wanted)
         previous = _lock(lock_file, needed=locked)
         copying = Options(
             jobs=settings.jobs, retries=settings.retries, dry_run=planned, stop=settings.stop
@@ -144,6 +152,11 @@ def sync_command(
             places = stack.enter_context(_places(settings, wanted))
             progress = stack.enter_context(_progress(settings))
             done = sync(wanted, places, memory, previous, how, progress, str(config))
+            if only and shard[1] == 1 and not (done.report.entries or settings.signal):
+                raise UsageError(
+                    f"--only {only} is no source of {config}",
+                    advice="It is compared with HOST/REPOSITORY, as docker.io/library/*.",
+                )
             published: record.Published | None = None
             if not planned:
                 renewed = previous.renewed(done.records)

@@ -1,4 +1,4 @@
-"""Whether a layout or an archive could be written somewhere, found out without writing.
+"""Whether a layout, an archive or a file could be written somewhere, found out without writing.
 
 What opens for writing asks here first, and a dry run asks nothing else.
 """
@@ -53,6 +53,13 @@ def refuse_unwritable_archive(path: str) -> None:
     if os.path.lexists(path) and not os.path.isfile(path):
         raise UsageError(f"{path} is there, and no regular file")
     _refuse_unwritable(os.path.dirname(os.path.abspath(path)))
+
+
+def refuse_irregular_file(path: str) -> None:
+    """Raise UsageError where a file is to be replaced, and the path, or its link, is no file."""
+    real = os.path.realpath(path)
+    if os.path.lexists(real) and not os.path.isfile(real):
+        raise UsageError(f"{path} is there, and no regular file")
 
 
 def _refuse_unwritable(directory: str) -> None:

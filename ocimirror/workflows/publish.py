@@ -7,6 +7,7 @@ from datetime import datetime
 from ocimirror.errors import UsageError
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.reference import Reference
+from ocimirror.sync.config import Config
 from ocimirror.sync.patterns import Target
 from ocimirror.sync.record import time_text
 from ocimirror.workflows.places import Places
@@ -30,6 +31,18 @@ def record_reference(text: str) -> Reference:
             advice="Write it as HOST/REPOSITORY:TAG.",
         )
     return place.reference
+
+
+def refuse_source(reference: Reference, config: Config) -> None:
+    """Raise UsageError where a record would be published into what a sync reads."""
+    for mirror in config.mirrors:
+        source = mirror.source
+        if source.registry == reference.registry and source.matches(reference.repository):
+            raise UsageError(
+                f"{reference}: a record is not published in a repository that is mirrored from"
+                f" ({mirror.where})",
+                advice="Choose a repository of the mirror.",
+            )
 
 
 def publish(

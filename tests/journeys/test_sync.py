@@ -495,3 +495,22 @@ def test_a_deadline_before_the_copying_defers_what_was_listed(
     assert result.code == 3
     assert list(statuses(result).values()) == ["deferred"]
     assert result.document["entries"][0]["last_success"] is None
+
+
+@pytest.mark.parametrize("name", ["--lock", "--report-html", "--metrics-file"])
+def test_a_device_or_a_directory_is_not_replaced_by_a_file(configure, name, tmp_path) -> None:
+    file = configure("mirrors:\n  - from: localhost:1/a\n    to: oci:one\n")
+    for place in ("/dev/null", tmp_path):
+        assert ocimirror("sync", file, name, place).code == 2
+    assert Path("/dev/null").is_char_device()
+    assert [path.name for path in tmp_path.iterdir()] == ["sync.yaml"]
+
+
+def test_only_that_names_no_source_is_a_mistake(registry, configure, repository) -> None:
+    offer(registry, repository, "1.0", SINGLE)
+    file = configure(f"mirrors:\n  - from: {registry.host}/{repository}\n    to: oci:one\n")
+    for mistake in (repository, "docker.io/*"):
+        told = ocimirror("sync", file, "--only", mistake)
+        assert (told.code, told.stdout) == (2, "")
+        assert f"--only {mistake} is no source of" in told.stderr
+    assert sync(file, "--only", f"{registry.host}/*").code == 0

@@ -196,8 +196,17 @@ def test_a_record_is_named_by_a_tag_in_a_registry(configure, where, tmp_path) ->
     assert not (tmp_path / "layout").exists()
 
 
+def test_a_record_is_not_published_into_what_is_mirrored_from(
+    registry, configure, repository, tmp_path
+) -> None:
+    result = sync(configure, f"{registry.host}/{repository}:1.0")
+    assert result.code == 2
+    assert registry.get_manifest(repository, "1.0") == SINGLE.raw
+    assert not (tmp_path / "layout").exists()
+
+
 def test_a_dry_run_publishes_nothing(registry, configure, repository) -> None:
-    result = sync(configure, f"{registry.host}/{repository}:night", "--dry-run")
+    result = sync(configure, f"{registry.host}/{repository}/record:night", "--dry-run")
     assert result.code == 0
     assert "published" not in result.document
     assert registry.tags(repository) == ["1.0"]
