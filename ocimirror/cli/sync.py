@@ -68,7 +68,7 @@ def _shard(_: click.Context, __: click.Parameter, text: str) -> tuple[int, int]:
     metavar="TIME",
     default="0",
     callback=seconds,
-    help="End cleanly after 5h, 90m; what is left is deferred, lowest priority last.",
+    help="End cleanly after 5h, 90m; what is left, of the lowest priority, is deferred.",
 )
 @option(
     "--state", metavar="FILE", help="What is remembered (default: ocimirror.state beside CONFIG)."
@@ -329,7 +329,8 @@ def _progress(settings: Settings) -> Progress:
 
     class Moved(Lines):
         def finished(self, outcome: Outcome) -> None:
-            if outcome.status != "unchanged" and not self._quiet:
+            deferred = isinstance(outcome.error, Interrupted)  # (which is no error)
+            if outcome.status != "unchanged" and not (self._quiet or deferred):
                 super().finished(outcome)
 
     return Moved(quiet=settings.json or settings.quiet or not settings.progress, aside=True)
@@ -359,9 +360,9 @@ def _tell(
         more = {"published": published.document()} if published else {}
         output.document("sync", code, {**document(report), "exit_code": code, **more})
     elif code or not settings.quiet:
-        for line in lines(report):
-            output.line(line)
         for line in attrition_lines(report) if report.dry_run else ():
+            output.line(line)
+        for line in lines(report):
             output.line(line)
         if published is not None and published.digest is not None:
             output.line(f"record  {published.reference}  {published.digest}")

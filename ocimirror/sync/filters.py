@@ -101,7 +101,7 @@ def select(
     if rules.exclude:
         excluded = _globs(rules.exclude)
         chosen.keep("exclude", lambda tag: f"matches {excluded(tag)}" if excluded(tag) else "")
-    chosen.keep("attachment", lambda tag: "belongs to an image" if is_attachment_tag(tag) else "")
+    chosen.keep("attachment", lambda tag: "goes with its image" if is_attachment_tag(tag) else "")
     if rules.regex:
         matched = matching(rules.regex, chosen.left)
         chosen.keep("regex", lambda tag: "" if tag in matched else "does not match")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from ocimirror.errors import printable
@@ -10,34 +11,43 @@ from ocimirror.model.readable import duration, size
 from ocimirror.sync.report import STATUSES, Failure, Report, status_of
 
 MAX_LINES = 40
-_FAILURES, _ENTRIES, _MOVES = 6, 16, 6
+_FAILURE_LINES, _REASON_LINES, _MOVES = 20, 2, 4
+_TAG_WIDTH = 64
+_FILTERS = (
+    *("tags", "include", "exclude", "attachment"),
+    *("regex", "semver", "min_age", "max_age", "newest"),
+)
 _ORDER = ("failed", "deferred", "planned", "changed", "unchanged")
 _SHORT = len("sha256:") + 12
+_INDENT = " " * len("FAILED  ")
 
 
 def lines(report: Report, width: int = 120) -> list[str]:
     """Return at most forty lines, none wider than `width`; nothing in them moves a terminal.
 
-    Failures of one entry with one cause are told once, with the first image and its reason.
+    Failures of one entry with one cause are told once: how many, the first image, why, and what
+    may help.
     """
-    failures = _some(_failures(report), _FAILURES, "kinds of failures")
-    text = [
-        *(line for failure in failures for line in failure.split("\n")),
-        *_entries(report),
-        *_some(_moves(report), _MOVES, "tags moved"),
-        *_attrition(report),
-        _totals(report),
-    ]
-    return [_cut(line, width) for line in text]
+    failures = _first(_failures(report, width))
+    rest = [*_some(_moves(report), _MOVES, "tags moved"), *_attrition(report), _totals(report)]
+    entries = _entries(report, MAX_LINES - len(failures) - len(rest))
+    return [_cut(line, width) for line in (*failures, *entries, *rest)]
 
 
 def attrition_lines(report: Report) -> list[str]:
-    """Return a line for every tag that is not mirrored: the filter, the tag, and why."""
-    rows = [(d.filter, d.source, d.reason) for d in report.attrition]
-    return _aligned(rows, "<<<") if rows else []
+    """Return a line for every tag that is not mirrored, filter by filter: the tag, and why."""
+    dropped = sorted(report.attrition, key=lambda one: _place(one.filter))
+    rows = [(d.filter, d.source.removeprefix("docker://"), d.reason) for d in dropped]
+    return _aligned(rows, "<<<", _TAG_WIDTH) if rows else []
 
 
-def _failures(report: Report) -> list[str]:
+def _place(name: str) -> int:
+    """Return where a filter stands in the order in which they apply."""
+    return _FILTERS.index(name) if name in _FILTERS else len(_FILTERS)
+
+
+def _failures(report: Report, width: int) -> list[list[str]]:
+    """Return the lines of each kind of failure."""
     groups: dict[tuple[str, str], list[tuple[str, Failure]]] = {}
     for entry in report.entries:
         if entry.error is not None:
@@ -45,24 +55,43 @@ def _failures(report: Report) -> list[str]:
     for image in report.images:
         if image.error is not None:
             known = groups.setdefault((image.entry, image.error.code), [])
-            known.append((f"  {image.source} -> {image.target}", image.error))
-    found = []
+            known.append((f"{printable(image.source)}\n-> {printable(image.target)}", image.error))
+    found, room = [], width - len(_INDENT)
     for (name, code), failures in groups.items():
         where, first = failures[0]
         again = "try again" if first.retryable else f"exit {first.exit_code}"
         count = f"{len(failures)} x " if len(failures) > 1 else ""
-        head = printable(f"FAILED  {name}  {count}{code} ({again}){where}")
-        found.append(f"{head}\n        {printable(first.message)}")
+        advice = first.diagnostics.partition("\n")[2]
+        reason = textwrap.wrap(
+            printable(first.message), room, max_lines=_REASON_LINES, placeholder="…"
+        )
+        way = where.replace("\n", " ")
+        ways = [way] if len(way) <= room else where.split("\n")
+        below = [*ways, *reason, advice]
+        head = f"FAILED  {name}  {count}{code} ({again})"
+        found.append([head, *(_INDENT + line for line in below if line)])
     return found
 
 
-def _entries(report: Report) -> list[str]:
+def _first(failures: list[list[str]]) -> list[str]:
+    """Return the lines of as many failures as there is room for."""
+    shown: list[str] = []
+    for number, failure in enumerate(failures):
+        if len(shown) + len(failure) >= _FAILURE_LINES:
+            return [*shown, f"and {len(failures) - number} kinds of failures more"]
+        shown += failure
+    return shown
+
+
+def _entries(report: Report, limit: int) -> list[str]:
+    """Return the table of the entries, in so many lines."""
     totals = report.totals_by_entry()
     states = {entry.name: status_of(entry, totals[entry.name]) for entry in report.entries}
     shown = sorted(report.entries, key=lambda entry: _ORDER.index(states[entry.name]))
     columns = [s for s in STATUSES if any(t.statuses[s] for t in totals.values())]
     rows: list[Sequence[str]] = [("ENTRY", "STATUS", "IMAGES", *map(str.upper, columns), "BYTES")]
-    for entry in shown[:_ENTRIES]:
+    room = limit - 1 if len(shown) < limit else limit - 2
+    for entry in shown[:room]:
         counted = totals[entry.name]
         moved = counted.bytes_total if report.dry_run else counted.bytes_copied
         counts = [str(counted.statuses[status]) for status in columns]
@@ -70,8 +99,8 @@ def _entries(report: Report) -> list[str]:
             (_cut(entry.name, 48), states[entry.name], str(counted.images), *counts, size(moved))
         )
     found = _aligned(rows, "<<" + ">" * (len(columns) + 2))
-    if len(shown) > _ENTRIES:
-        rest = [states[entry.name] for entry in shown[_ENTRIES:]]
+    if len(shown) > room:
+        rest = [states[entry.name] for entry in shown[room:]]
         parts = [f"{rest.count(state)} {state}" for state in _ORDER if state in rest]
         found.append(f"and {len(rest)} entries more: {', '.join(parts)}")
     return found
@@ -88,7 +117,7 @@ def _attrition(report: Report) -> list[str]:
     counts: dict[str, int] = {}
     for dropped in report.attrition:
         counts[dropped.filter] = counts.get(dropped.filter, 0) + 1
-    parts = [f"{count} by {name}" for name, count in counts.items()]
+    parts = [f"{counts[name]} by {name}" for name in sorted(counts, key=_place)]
     return [f"tags not mirrored: {', '.join(parts)}"] if parts else []
 
 
@@ -96,8 +125,14 @@ def _totals(report: Report) -> str:
     totals = report.totals()
     parts = [f"{totals.statuses[s]} {s}" for s in STATUSES if totals.statuses[s]]
     moved = totals.bytes_total if report.dry_run else totals.bytes_copied
-    counted = f"{totals.images} images" + (f": {', '.join(parts)}" if parts else "")
-    return f"{counted}, {size(moved)} in {duration(report.seconds)}"
+    counted = _count(totals.images, "image", "images") + (f": {', '.join(parts)}" if parts else "")
+    failed = sum(entry.error is not None for entry in report.entries)
+    begin = f"{_count(failed, 'entry', 'entries')} failed; " if failed else ""
+    return f"{begin}{counted}, {size(moved)} in {duration(report.seconds)}"
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
 
 
 def _short(digest: Digest | None) -> str:
@@ -114,9 +149,10 @@ def _cut(text: str, width: int) -> str:
     return shown if len(shown) <= width else shown[: width - 1] + "…"
 
 
-def _aligned(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
+def _aligned(rows: Sequence[Sequence[str]], sides: str, widest: int = 1000) -> list[str]:
+    """Return rows in columns; a cell that is wider than `widest` moves only its own row."""
     shown = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    widths = [min(widest, max(map(len, column))) for column in zip(*shown, strict=True)]
     return [
         "  ".join(
             f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)

@@ -282,11 +282,15 @@ def test_the_table_fits_one_screen_and_begins_with_what_failed() -> None:
     assert lines(night()) == [
         "FAILED  broken  rate_limited (try again)",
         "        cannot list quay.io/broken",
-        "FAILED  debian  rate_limited (try again)  docker://docker.io/library/debian:3.2 ->"
-        " docker://registry.example.com/librar…",
+        "        Wait, log in for a higher limit, or lower --jobs.",
+        "FAILED  debian  rate_limited (try again)",
+        "        docker://docker.io/library/debian:3.2 ->"
+        " docker://registry.example.com/library/debian:3.2",
         "        docker.io answered 429",
-        "FAILED  debian  not_found (exit 4)  docker://docker.io/library/debian:3.3 ->"
-        " docker://registry.example.com/library/debi…",
+        "        Wait, log in for a higher limit, or lower --jobs.",
+        "FAILED  debian  not_found (exit 4)",
+        "        docker://docker.io/library/debian:3.3 ->"
+        " docker://registry.example.com/library/debian:3.3",
         "        no such tag",
         "ENTRY   STATUS    IMAGES  COPIED  UNCHANGED  FAILED  DEFERRED  PRUNED    BYTES",
         "debian  failed         3       0          1       2         0       0      0 B",
@@ -295,7 +299,8 @@ def test_the_table_fits_one_screen_and_begins_with_what_failed() -> None:
         "alpine  changed        3       2          1       0         0       0  3.0 KiB",
         f"MOVED  docker://registry.example.com/library/alpine:3.1  {str(B)[:19]} -> {str(A)[:19]}",
         "tags not mirrored: 1 by exclude",
-        "8 images: 2 copied, 2 unchanged, 2 failed, 1 deferred, 1 pruned, 3.0 KiB in 3 min 20 s",
+        "1 entry failed; 8 images: 2 copied, 2 unchanged, 2 failed, 1 deferred, 1 pruned,"
+        " 3.0 KiB in 3 min 20 s",
     ]
 
 
@@ -317,14 +322,32 @@ def test_the_table_of_a_large_mirror_fits_one_screen_too() -> None:
     shown = lines(large(), width=100)
     assert len(shown) <= MAX_LINES
     assert max(map(len, shown)) <= 100
-    assert "and 28 kinds of failures more" in shown
+    assert "and 30 kinds of failures more" in shown
     assert shown[0].startswith("FAILED  entry0  100 x not_found (exit 4)")
 
 
-def test_every_dropped_tag_is_told_with_its_filter() -> None:
-    assert attrition_lines(night()) == [
-        "exclude  docker://docker.io/library/alpine:edge  matches edge"
+def test_entries_have_the_room_that_failures_leave() -> None:
+    report = Report(NIGHT)
+    for number in range(50):
+        report.begin_entry(f"entry{number}", f"quay.io/{number}", ["oci:x"])
+    shown = lines(report)
+    assert len(shown) == MAX_LINES
+    assert shown[-2:] == ["and 13 entries more: 13 unchanged", "0 images, 0 B in 0.0 s"]
+
+
+def test_every_dropped_tag_is_told_with_its_filter_in_the_order_of_the_filters() -> None:
+    report = Report(NIGHT)
+    long = "sha256-" + "0" * 64 + ".sig"
+    for tag, name in (("1", "newest"), (long, "attachment"), ("3", "include"), ("4", "newest")):
+        report.drop("alpine", f"docker://quay.io/a:{tag}", name, "why")
+    assert attrition_lines(report) == [
+        f"include     {'quay.io/a:3':64}  why",
+        f"attachment  quay.io/a:{long}  why",
+        f"newest      {'quay.io/a:1':64}  why",
+        f"newest      {'quay.io/a:4':64}  why",
     ]
+    assert "tags not mirrored: 1 by include, 1 by attachment, 2 by newest" in lines(report)
+    assert attrition_lines(night()) == ["exclude  docker.io/library/alpine:edge  matches edge"]
     assert attrition_lines(Report(NIGHT)) == []
 
 
