@@ -217,14 +217,18 @@ class SparseRefused(PushRejected):
     """The destination does not take an index whose other platforms are absent."""
 
     default_advice = (
-        "--sparse full copies every platform, --sparse child names the one platform's manifest."
+        "--sparse full copies every platform, --sparse child names the one platform's manifest;"
+        " `sparse` in the configuration of a sync."
     )
 
 
 class UntrustedCertificate(RegistryRefused):
     """TLS does not verify; there is no insecure fallback."""
 
-    default_advice = "Give the registry's CA with --ca-file; plain HTTP needs --plain-http HOST."
+    default_advice = (
+        "Give the registry's CA with --ca-file; plain HTTP needs --plain-http HOST. A sync's"
+        " configuration has ca_file and plain_http for it."
+    )
 
 
 class UrlRefused(RegistryRefused):

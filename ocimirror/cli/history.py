@@ -56,6 +56,7 @@ def history_command(reference: str, path: str, **options: Any) -> int:
         return 0
     for source, spans in histories.items():
         output.line(source)
+        output.line(f"  {'FIRST SEEN':20}  {'LAST SEEN':20}  DIGEST")
         for span in spans:
             times = f"{time_text(span.since)}  {time_text(span.until)}"
             output.line(f"  {times}  {span.digest}")

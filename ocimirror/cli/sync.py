@@ -27,7 +27,7 @@ from ocimirror.cli.options import (
     settings_from,
     shared,
 )
-from ocimirror.errors import Interrupted, OciMirrorError, UsageError
+from ocimirror.errors import Interrupted, Locked, OciMirrorError, UsageError
 
 if TYPE_CHECKING:
     from ocimirror.cli.progress import Progress
@@ -148,7 +148,7 @@ def sync_command(
         )
         how = SyncOptions(copying, Chosen(only, shard), deadline, previous if locked else None)
         with ExitStack() as stack:
-            memory = _state(stack, state_file, settings, dry_run=planned)
+            memory = _state(stack, state_file, dry_run=planned)
             places = stack.enter_context(_places(settings, wanted))
             progress = stack.enter_context(_progress(settings))
             done = sync(wanted, places, memory, previous, how, progress, str(config))
@@ -297,12 +297,16 @@ def _lock(path: str, *, needed: bool) -> LockFile:
     return LockFile.read(path) if needed or os.path.lexists(path) else LockFile.of()
 
 
-def _state(stack: ExitStack, path: str, settings: Settings, *, dry_run: bool) -> State:
+def _state(stack: ExitStack, path: str, *, dry_run: bool) -> State:
     """Open the state; a dry run looks at it, or goes without."""
     from ocimirror.sync.state import State
 
     if not dry_run:
-        return stack.enter_context(State(path, wait=settings.wait))
+        try:
+            return stack.enter_context(State(path))
+        except Locked as error:
+            advice = "Another sync has this state: leave the work to it, or to the next run."
+            raise Locked(error.message, advice=advice) from error
     if Path(path).exists():
         return stack.enter_context(State(path, read_only=True))
     import tempfile

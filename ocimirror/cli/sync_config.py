@@ -12,6 +12,7 @@ import click
 from ocimirror.cli import output
 from ocimirror.cli.options import extra, option, settings_from, shared
 from ocimirror.errors import InvalidConfiguration
+from ocimirror.model.readable import span
 
 if TYPE_CHECKING:
     from ocimirror.sync.config import Age, Config, Mirror, RegistrySettings, TagRules
@@ -87,7 +88,10 @@ def _settings(settings: RegistrySettings) -> list[str]:
         (f"ca_file {settings.ca_file}", settings.ca_file),
         (f"mirrors {', '.join(settings.mirrors)}", settings.mirrors),
         (f"max_concurrency {settings.max_concurrency}", settings.max_concurrency),
-        (f"requests_per_second {settings.requests_per_second}", settings.requests_per_second),
+        (
+            f"requests_per_second {settings.requests_per_second or 0:g}",
+            settings.requests_per_second,
+        ),
         (f"auth file {settings.auth_file}", settings.auth_file),
         (f"username {settings.username}", settings.username),
     ]
@@ -114,7 +118,7 @@ def _rules(tags: TagRules) -> list[str]:
 
 
 def _age(age: Age | None) -> str:
-    return f"{age.span} since {age.by}" if age else ""
+    return f"{span(age.span.total_seconds())} since {age.by}" if age else ""
 
 
 def _rest(mirror: Mirror) -> list[str]:
@@ -127,7 +131,8 @@ def _rest(mirror: Mirror) -> list[str]:
         (f"priority {mirror.priority}", mirror.priority),
     ]
     if prune:
-        told.append((f"prune at most {prune.max_delete} after {prune.grace}", True))
+        grace = span(prune.grace.total_seconds())
+        told.append((f"prune at most {prune.max_delete} after {grace}", True))
     return [text for text, there in told if there]
 
 

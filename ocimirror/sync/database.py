@@ -60,7 +60,10 @@ def open_to_read(path: str) -> sqlite3.Connection:
         LocalStorageError: it is damaged, or cannot be read.
     """
     if not os.path.lexists(path):
-        raise UsageError(f"there is no state {path}")
+        raise UsageError(
+            f"there is no state {path}",
+            advice="sync keeps it as ocimirror.state beside its CONFIG; --state FILE says where.",
+        )
     try:
         # ("rw", because what a killed writer left in the journal is undone by the next reader.)
         connection = _connected(path, "rw")

@@ -136,7 +136,7 @@ class Text(Shape[T]):
             raise reading.refuse(
                 node.where,
                 f"{shown} without quotes is {found}, and {self.wanted} is wanted",
-                "Write it in quotes." if self.secret else f'Write "{shown}".',
+                "Write it in quotes." if self.secret else self._in_quotes(node, reading),
             )
         if not 0 < len(node.text) <= self._longest:
             raise reading.refuse(node.where, f"{self.wanted} has 1 to {self._longest} characters")
@@ -147,6 +147,14 @@ class Text(Shape[T]):
         except ValueError as error:
             raise reading.refuse(node.where, f"not {self.wanted}: {error}") from error
 
+    def _in_quotes(self, node: Scalar, reading: Reading) -> str:
+        """Return what to write instead: the same in quotes, unless that is wrong too."""
+        try:
+            self._parse(node.text, reading.directory)
+        except (UsageError, ValueError) as error:
+            return (error.advice or "") if isinstance(error, UsageError) else ""
+        return f'Write "{node.text[:100]}".'
+
     def schema(self) -> Schema:
         """Text; a pattern does not bind where something comes from the environment."""
         schema: Schema = {"type": "string", "minLength": 1}
@@ -156,18 +164,24 @@ class Text(Shape[T]):
 
 
 class Choice(Shape[str]):
-    """One of several words."""
+    """One of several words.
 
-    def __init__(self, *words: str) -> None:
+    Args:
+        wanted, hint: for messages, where something that is no word is taken too.
+    """
+
+    def __init__(self, *words: str, wanted: str = "", hint: str = "") -> None:
         self._words = words
-        self.wanted = " or ".join([", ".join(words[:-1]), words[-1]]) if words[1:] else words[0]
+        told = " or ".join([", ".join(words[:-1]), words[-1]]) if words[1:] else words[0]
+        self.wanted = wanted or told
+        self._hint = hint
 
     def read(self, node: Node, reading: Reading) -> str:
         """Return the word."""
         if not isinstance(node, Scalar) or node.broken:
             raise self.wrong(node, reading)
         if node.text not in self._words:
-            hint = did_you_mean(node.text, self._words)
+            hint = self._hint or did_you_mean(node.text, self._words)
             raise reading.refuse(node.where, f"{self.wanted} is wanted, not {shorten(node)}", hint)
         return node.text
 
@@ -220,7 +234,7 @@ class Number(Shape[T]):
         self._whole = of is int
         self._bounds = least, most
         word = "a whole number" if self._whole else "a number"
-        self.wanted = f"{word} from {least:g} to {most:g}"
+        self.wanted = f"{word} from {least:.12g} to {most:.12g}"
 
     def read(self, node: Node, reading: Reading) -> T:
         """Return it."""

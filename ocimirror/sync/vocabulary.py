@@ -178,7 +178,10 @@ _TAGS: Shape[TagRules] = Either(
 _TARGET = Text("a destination", Target.parse)
 _ONE_TARGET: Shape[tuple[Target, ...]] = Made(_TARGET, lambda target: (target,))
 _PLATFORM = Text("a platform", lambda text, _: Platform.parse(text), pattern=r"^[^/]+/[^/]+")
-_ALL_PLATFORMS: Shape[tuple[Platform, ...]] = Made(Choice("all"), lambda _: ())
+_ALL_PLATFORMS: Shape[tuple[Platform, ...]] = Made(
+    Choice("all", wanted="a list of platforms, or all,", hint="Write it as [linux/amd64]."),
+    lambda _: (),
+)
 
 _MAX_DELETE = Key(
     "max_delete", Number(int, 1, 1_000_000), 10, "Where more would be deleted, nothing is."

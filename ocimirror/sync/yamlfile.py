@@ -291,6 +291,11 @@ def fill(scalar: Scalar, environment: Environment[str, str], findings: Findings)
     return Scalar(scalar.where, text, scalar.plain, filled, broken=bool(problems))
 
 
+def _character(text: str, where: Mark) -> str:
+    line = "".join(text.splitlines()[where.line - 1 : where.line])
+    return line[where.column - 1 : where.column]
+
+
 def _syntax(error: yaml.YAMLError, file: str, text: str) -> tuple[Mark, str, str]:
     """Return where and why a text is no YAML."""
     if isinstance(error, yaml.MarkedYAMLError):
@@ -300,7 +305,7 @@ def _syntax(error: yaml.YAMLError, file: str, text: str) -> tuple[Mark, str, str
         hint = "A text that begins with *, &, !, {, [, %, @ or ` is written in quotes."
         if "\\" in said or "escape" in said:
             hint = "In double quotes a backslash is written twice; in single quotes once."
-        elif "'\\t'" in said or "tab" in said:
+        elif "'\\t'" in said or "tab" in said or _character(text, where) == "\t":
             hint = "Indent with spaces."
         elif re.search(r"\S\{", "".join(text.splitlines()[where.line - 1 : where.line])):
             hint = "Between [ ] or { }, a text with braces is written in quotes."

@@ -49,6 +49,7 @@ def test_history_says_what_a_tag_stood_for_by_its_source_or_its_target(
     assert shown.code == 0, shown.stderr
     assert shown.stdout == (
         f"{SOURCE}\n"
+        "  FIRST SEEN            LAST SEEN             DIGEST\n"
         f"  2026-01-31T02:00:00Z  2026-02-01T02:00:00Z  {A}\n"
         f"  2026-02-02T02:00:00Z  2026-02-02T02:00:00Z  {B}\n"
     )

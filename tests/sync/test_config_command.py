@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import jsonschema
+import pytest
 
 from tests.support.command import environment, ocimirror
 
@@ -32,7 +33,7 @@ def test_check_says_what_a_file_means(tmp_path: Path) -> None:
     assert result.code == 0
     assert result.stdout == (
         "nightly.yaml:5  quay.io/org/* -> oci:/srv/mirror\n"
-        "  newest 3 by semver; prune at most 10 after 7 days, 0:00:00\n"
+        "  newest 3 by semver; prune at most 10 after 7d\n"
         "nightly.yaml:8  docker.io/library/alpine:3.19 -> mirror.local/alpine\n"
         "mirror.local: plain_http; username robot\n"
         "entries: 2, registries: 1, files: 1\n"
@@ -65,7 +66,7 @@ def test_check_lists_every_fault_and_exits_2(tmp_path: Path) -> None:
         "  nightly.yaml:2:5: 'form' is no key of an entry of mirrors (Did you mean 'from'?)\n"
         "  nightly.yaml:2:5: an entry of mirrors has no 'from'\n"
         "  nightly.yaml:3:9: 1.10 without quotes is a number, and a destination is wanted"
-        ' (Write "1.10".)\n'
+        " (A destination is HOST/REPOSITORY, with its host (docker.io too), or oci:DIRECTORY.)\n"
     )
     document = ocimirror("config", "check", "nightly.yaml", "--json", cwd=tmp_path).document
     assert (document["exit_code"], document["error"]["code"]) == (2, "invalid_configuration")
@@ -115,3 +116,19 @@ def test_without_the_extra_it_is_said_what_to_install() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 2
     assert "pip install 'ocimirror[sync]'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("platforms: linux/amd64", "Write it as [linux/amd64]."),
+        ("prune: {grace: 7}", "Write 90s, 15m, 24h, 7d or 2w."),
+        ("tags: [1.10]", 'Write "1.10".'),
+        ("\tpriority: 1", "Indent with spaces."),
+    ],
+)
+def test_a_hint_is_what_can_be_written_instead(tmp_path: Path, text: str, hint: str) -> None:
+    path = tmp_path / "nightly.yaml"
+    path.write_text(f"mirrors:\n  - from: alpine\n    to: a.b/c\n    {text}\n")
+    told = ocimirror("config", "check", path, "--json").document["faults"]
+    assert [fault["hint"] for fault in told] == [hint]
