@@ -18,7 +18,7 @@ from ocimirror.sync.report import STATUSES, Entry, Failure, ImageResult, Report,
 
 ROWS = 1000
 SAME = 3
-_FAILED = ("image", "error", "why")
+_FAILED = ("image or entry", "error", "why")
 _WORST = {code: place for place, code in enumerate((5, 6, 8, 9, 3, 4))}
 _MEANINGS = {
     0: "everything asked for is done",
@@ -56,7 +56,7 @@ def page(report: Report) -> str:
 
     A table shows at most a thousand rows, and says how many more there are.
     """
-    title = f"Sync of {_when(report)}"
+    title = f"{_kind(report)} of {_when(report)}"
     head = element(
         "head",
         element("meta", charset="utf-8"),
@@ -90,6 +90,10 @@ def page(report: Report) -> str:
     return "<!doctype html>\n" + element("html", head, body, lang="en")
 
 
+def _kind(report: Report) -> str:
+    return "Dry run" if report.dry_run else "Sync"
+
+
 def _when(report: Report) -> str:
     return time_text(report.started)[:16].replace("T", " ") + " UTC"
 
@@ -99,12 +103,14 @@ def _summary(report: Report) -> Html:
     code = report.exit_code
     verdict = f"{_MEANINGS.get(code, 'it did not end well')} (exit {code})"
     moved = totals.bytes_total if report.dry_run else totals.bytes_copied
-    facts = [("images", str(totals.images))]
+    failed = sum(entry.error is not None for entry in report.entries)
+    facts = [("entries failed", str(failed))] if failed else []
+    facts += [("images", str(totals.images))]
     facts += [(s, str(totals.statuses[s])) for s in STATUSES if totals.statuses[s]]
     facts += [("bytes to copy" if report.dry_run else "bytes copied", size(moved))]
     facts += [("in all", duration(report.seconds))] if report.ended else []
     return join(
-        element("h1", "Sync of ", element("time", _when(report))),
+        element("h1", f"{_kind(report)} of ", element("time", _when(report))),
         element("p", report.config, class_="soft") if report.config else "",
         element("p", verdict, class_="verdict bad" if code else "verdict good"),
         element(
@@ -164,38 +170,48 @@ def _moves(report: Report) -> Html:
 
 def _changes(report: Report) -> Html:
     found = [i for i in report.images if i.status in ("copied", "planned") and not i.goes]
-    rows = [
+    rows: list[tuple[Content, ...]] = [
         (
             _way(image.source, image.target),
             _digest(image.digest),
             size(image.bytes_total or image.bytes_copied),
-            size(image.bytes_copied) if image.status == "copied" else "",
-            str(image.referrers or ""),
-            duration(image.seconds) if image.status == "copied" else "",
+            *(() if report.dry_run else _taken(image)),
         )
         for image in found[:ROWS]
     ]
+    if report.dry_run:
+        columns: tuple[str, ...] = ("image", "digest", "size")
+        return _section("To be copied", columns, rows, len(found), "- - number")
     columns = ("image", "digest", "size", "copied", "attachments", "took")
-    title = "To be copied" if report.dry_run else "Copied"
-    return _section(title, columns, rows, len(found), "- - number number number number")
+    return _section("Copied", columns, rows, len(found), "- - number number number number")
+
+
+def _taken(image: ImageResult) -> tuple[str, str, str]:
+    """Return what it took: bytes, attachments, time."""
+    return size(image.bytes_copied), str(image.referrers or ""), duration(image.seconds)
 
 
 def _entries(report: Report) -> Html:
     totals = report.totals_by_entry()
     used = [s for s in STATUSES if any(counted.statuses[s] for counted in totals.values())]
-    rows = [_entry(entry, totals[entry.name], used) for entry in report.entries[:ROWS]]
+    rows = [
+        _entry(entry, totals[entry.name], used, dry_run=report.dry_run)
+        for entry in report.entries[:ROWS]
+    ]
     columns = ("entry", "what came of it", *used, "bytes", "last success")
     kinds = "- tight " + "number " * (len(used) + 1) + "tight"
     return _section("Entries", columns, rows, len(report.entries), kinds)
 
 
-def _entry(entry: Entry, totals: Totals, used: Iterable[str]) -> tuple[Content, ...]:
+def _entry(
+    entry: Entry, totals: Totals, used: Iterable[str], *, dry_run: bool
+) -> tuple[Content, ...]:
     status = status_of(entry, totals)
     return (
         entry.name,
         element("span", status, class_="bad" if status == "failed" else False),
         *(str(totals.statuses[name] or "") for name in used),
-        size(totals.bytes_copied),
+        size(totals.bytes_total if dry_run else totals.bytes_copied),
         time_text(entry.last_success) if entry.last_success else "never",
     )
 
