@@ -352,7 +352,7 @@ def _tell(
     from ocimirror.stores.atomic import replace_file
     from ocimirror.sync.document import document
     from ocimirror.sync.metrics import metrics
-    from ocimirror.sync.table import attrition_lines, lines
+    from ocimirror.sync.table import attrition_lines, lines, pruned_lines
 
     if page:
         from ocimirror.workflows import report_page
@@ -364,9 +364,8 @@ def _tell(
         more = {"published": published.document()} if published else {}
         output.document("sync", code, {**document(report), "exit_code": code, **more})
     elif code or not settings.quiet:
-        for line in attrition_lines(report) if report.dry_run else ():
-            output.line(line)
-        for line in lines(report):
+        before = [*attrition_lines(report), *pruned_lines(report)] if report.dry_run else []
+        for line in (*before, *lines(report)):
             output.line(line)
         if published is not None and published.digest is not None:
             output.line(f"record  {published.reference}  {published.digest}")

@@ -29,7 +29,12 @@ def lines(report: Report, width: int = 120) -> list[str]:
     may help.
     """
     failures = _first(_failures(report, width))
-    rest = [*_some(_moves(report), _MOVES, "tags moved"), *_attrition(report), _totals(report)]
+    rest = [
+        *_some(_moves(report), _MOVES, "tags moved"),
+        *([] if report.dry_run else _some(pruned_lines(report), _MOVES, "tags pruned")),
+        *_attrition(report),
+        _totals(report),
+    ]
     entries = _entries(report, MAX_LINES - len(failures) - len(rest))
     return [_cut(line, width) for line in (*failures, *entries, *rest)]
 
@@ -39,6 +44,16 @@ def attrition_lines(report: Report) -> list[str]:
     dropped = sorted(report.attrition, key=lambda one: _place(one.filter))
     rows = [(d.filter, d.source.removeprefix("docker://"), d.reason) for d in dropped]
     return _aligned(rows, "<<<", _TAG_WIDTH) if rows else []
+
+
+def pruned_lines(report: Report) -> list[str]:
+    """Return a line for everything that was pruned, or in a dry run would be."""
+    word = "TO BE PRUNED" if report.dry_run else "PRUNED"
+    return [
+        printable(f"{word}  {image.target}  {_short(image.digest or image.previous)}")
+        for image in report.images
+        if image.goes
+    ]
 
 
 def _place(name: str) -> int:

@@ -23,7 +23,7 @@ from ocimirror.stores.atomic import replace_file
 from ocimirror.sync.document import document, merge, parse, read
 from ocimirror.sync.metrics import metrics
 from ocimirror.sync.report import Failure, ImageResult, Report, Status
-from ocimirror.sync.table import MAX_LINES, attrition_lines, lines
+from ocimirror.sync.table import MAX_LINES, attrition_lines, lines, pruned_lines
 from ocimirror.workflows.report_page import page
 from tests.support.programs import require_program
 
@@ -200,6 +200,7 @@ def test_what_would_be_pruned_is_no_move_and_is_not_to_be_copied() -> None:
     report.add(ImageResult("alpine", "docker://quay.io/a:v1", "oci:x:v1", "planned", previous=A))
     report.add(ImageResult("alpine", "docker://quay.io/a:v2", "oci:x:v2", "planned", A, B))
     assert [move.target for move in report.moves] == ["oci:x:v2"]
+    assert pruned_lines(report) == [f"TO BE PRUNED  oci:x:v1  {str(A)[:19]}"]
     text = Tags(page(report)).text
     assert text.index("oci:x:v2") < text.index("To be pruned") < text.rindex("oci:x:v1")
     assert text.count("oci:x:v1") == 1
@@ -298,6 +299,7 @@ def test_the_table_fits_one_screen_and_begins_with_what_failed() -> None:
         "late    deferred       2       0          0       0         1       1      0 B",
         "alpine  changed        3       2          1       0         0       0  3.0 KiB",
         f"MOVED  docker://registry.example.com/library/alpine:3.1  {str(B)[:19]} -> {str(A)[:19]}",
+        f"PRUNED  docker://registry.example.com/library/late:3.2  {str(A)[:19]}",
         "tags not mirrored: 1 by exclude",
         "1 entry failed; 8 images: 2 copied, 2 unchanged, 2 failed, 1 deferred, 1 pruned,"
         " 3.0 KiB in 3 min 20 s",
