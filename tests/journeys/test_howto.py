@@ -5,6 +5,7 @@ Between the section on a machine with a network and the others the source regist
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import images
+from tests.support.command import PROGRAM
 from tests.support.dockerservice import DockerService
 from tests.support.engines import (
     Containerd,
@@ -22,7 +24,7 @@ from tests.support.engines import (
     start_dockerd,
     stop_dockerd,
 )
-from tests.support.howto import Page
+from tests.support.howto import PAGES, Page
 from tests.support.images import Graph
 from tests.support.runnable import SAYS, manifest_of, runnable
 from tests.support.servers import free_port, run_docker_registry
@@ -191,3 +193,62 @@ def test_the_page_for_k3s_writes_what_k3s_reads(
         assert written == f'mirrors:\n  "{host}":\n    endpoint:\n      - "{url}"\n'
         assert (tmp_path / "systemctl.log").read_text() == "restart k3s\n"
         assert mirror.get_manifest("team/app", "1.0") == image.raw
+
+
+# --- a nightly mirror ---------------------------------------------------------------------------
+
+SYSTEMCTL = r"""#!/bin/sh
+echo "$*" >> LOG
+[ "$1" = start ] || exit 0
+unit=/etc/systemd/system/$2
+command=$(sed -n '/^ExecStart=/,/[^\\]$/p' "$unit" | sed 's/^ExecStart=//; s/\\$//' | tr '\n' ' ')
+mkdir -p /var/lib/ocimirror
+cd /var/lib/ocimirror
+exec env "$(sed -n 's/^Environment=//p' "$unit")" $command
+"""
+
+
+def mirror_page(tmp_path: Path, source: str, mirror: str) -> Page:
+    """Return the page as it is run on a machine of its own: /etc, /var/lib and /usr/local/bin."""
+    shutil.copytree("/etc", tmp_path / "etc", symlinks=True)
+    for name in ("lib", "bin"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "bin" / "ocimirror").symlink_to(PROGRAM)
+    (tmp_path / "deploy").symlink_to(PAGES.parents[1] / "deploy")
+    return Page(
+        "nightly",
+        tmp_path,
+        {"SOURCE": f"{source}/team/app", "MIRROR": mirror},
+        [
+            f"mount --bind {tmp_path}/etc /etc",
+            f"mount --bind {tmp_path}/lib /var/lib",
+            f"mount --bind {tmp_path}/bin /usr/local/bin",
+        ],
+        programs=programs_of(tmp_path, SYSTEMCTL.replace("LOG", f"{tmp_path}/systemctl.log")),
+    )
+
+
+def test_the_page_for_a_nightly_mirror_fills_one_and_tells_of_it(
+    tmp_path: Path, image: Graph
+) -> None:
+    with (
+        run_docker_registry(tmp_path / "source") as source,
+        run_docker_registry(tmp_path / "mirror") as mirror,
+    ):
+        for tag in ("0.9", "1.0", "1.1", "1.2-rc1", "latest"):
+            images.push(source, "team/app", tag, image)
+        page = mirror_page(tmp_path, source.host, mirror.host)
+        assert "entries: 1" in page.run("The configuration")
+        looked = page.run("Look first")
+        assert "exclude  " in looked
+        assert "2 images: 2 planned" in looked
+        page.run("Every night")
+        assert sorted(mirror.tags("team/app")) == ["1.0", "1.1"]
+        told = page.run("In the morning")
+        assert image.root in told
+        assert told.count("2 kept") == 2
+        kept = tmp_path / "lib" / "ocimirror"
+        assert {path.suffix for path in kept.iterdir()} == {".state", ".lock", ".html", ".prom"}
+        assert "prune at most 20 after 14d" in page.run("What is gone at the source")
+        assert "application/vnd.ocimirror.lock.v1+json" in page.run("The mirror's own record")
+    assert "enable --now ocimirror-sync.timer" in (tmp_path / "systemctl.log").read_text()
