@@ -24,7 +24,7 @@ def refuse_or_warn_of_sparse(request: Request, plan: Plan) -> None:
     if destination.refuses_sparse:
         raise SparseRefused(f"{destination.location} refuses an index with absent children")
     logger.warning(
-        "%s: %d manifests of other platforms stay absent; a registry may refuse that",
+        "%s: manifests of other platforms (%d) stay absent; a registry may refuse that",
         request.shown_destination,
         len(plan.absent),
     )

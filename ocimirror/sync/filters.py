@@ -22,10 +22,11 @@ import re
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from ocimirror.errors import UsageError
+from ocimirror.model.readable import span
 from ocimirror.model.reference import is_attachment_tag, is_tag
 from ocimirror.sync.entries import Age, Newest, TagRules
 from ocimirror.sync.matching import matching
@@ -152,13 +153,17 @@ class _Chosen:
         time = self.time(tag, least.by)
         if time is None:
             return "never seen before" if least.by == "first_seen" else _NO_TIME
-        return "" if now - time >= least.span else f"{_since(least.by)} {_shown(time)}"
+        if now - time >= least.span:
+            return ""
+        return f"{_since(least.by)} {_shown(time)}, less than {_length(least)} ago"
 
     def older(self, tag: str, most: Age, now: datetime) -> str:
         time = self.time(tag, most.by)
         if time is None:
             return "" if most.by == "first_seen" else _NO_TIME
-        return "" if now - time <= most.span else f"{_since(most.by)} {_shown(time)}"
+        if now - time <= most.span:
+            return ""
+        return f"{_since(most.by)} {_shown(time)}, more than {_length(most)} ago"
 
     def keep_newest(self, newest: Newest) -> None:
         """Keep so many; of equal ones the longer tag, as it says more, then by the alphabet."""
@@ -171,10 +176,16 @@ class _Chosen:
         self.keep("newest", lambda tag: "" if tag in order else why)
         ranked = sorted(order, key=lambda tag: (order[tag], len(tag), tag), reverse=True)
         best = set(ranked[: newest.count])
-        self.keep("newest", lambda tag: "" if tag in best else f"not among the {newest.count}")
+        self.keep(
+            "newest", lambda tag: "" if tag in best else f"not among the newest {newest.count}"
+        )
 
 
 _NO_TIME = "its config does not say when it was created"
+
+
+def _length(age: Age) -> str:
+    return span(age.span.total_seconds())
 
 
 def _since(clock: str) -> str:
@@ -182,7 +193,7 @@ def _since(clock: str) -> str:
 
 
 def _shown(time: datetime) -> str:
-    return time.strftime("%Y-%m-%d %H:%M")
+    return time.astimezone(UTC).strftime("%Y-%m-%d %H:%MZ")
 
 
 def _globs(globs: tuple[str, ...]) -> Callable[[str], str]:

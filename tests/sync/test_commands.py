@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +16,7 @@ from ocimirror.sync.lock import LockFile
 from ocimirror.sync.record import ImageRecord
 from ocimirror.sync.state import Complete, State
 from tests.support import images
-from tests.support.command import Result, ocimirror
+from tests.support.command import Result, environment, ocimirror
 from tests.support.images import Graph
 from tests.support.registry import StrictRegistry
 
@@ -331,3 +333,9 @@ def test_a_configuration_called_merge_is_named_with_its_directory(tmp_path: Path
     listed = ocimirror("sync", "./merge", "--dry-run", "--retries", "0", "--json", cwd=tmp_path)
     assert listed.document["config"] == "merge"
     assert ocimirror("sync", "merge", "--dry-run", cwd=tmp_path).code == 2
+
+
+def test_the_package_is_the_command() -> None:
+    command = [sys.executable, "-m", "ocimirror", "sync", "--help"]
+    shown = subprocess.run(command, env=environment(), capture_output=True, check=True)
+    assert shown.stdout.startswith(b"Usage: ocimirror sync ")

@@ -111,7 +111,7 @@ def test_a_quarantine_lets_through_what_was_seen_long_enough_ago() -> None:
     assert selection.kept == ("exact", "old")
     assert [reason for _, _, reason in selection.dropped] == [
         "never seen before",
-        "first seen 2026-11-23 02:00",
+        "first seen 2026-11-23 02:00Z, less than 3d ago",
     ]
 
 
