@@ -13,6 +13,7 @@ from ocimirror.cli import output
 from ocimirror.cli.options import extra, option, settings_from, shared
 from ocimirror.errors import InvalidConfiguration
 from ocimirror.model.readable import span
+from ocimirror.model.reference import DOCKER_HUB
 
 if TYPE_CHECKING:
     from ocimirror.sync.config import Age, Config, Mirror, RegistrySettings, TagRules
@@ -75,6 +76,10 @@ def _lines(config: Config) -> None:
         told = [*([] if one_image else _rules(mirror.tags)), *_rest(mirror)]
         if told:
             output.line(f"  {'; '.join(told)}")
+        if mirror.source.wildcard and mirror.source.registry == DOCKER_HUB:
+            output.line(
+                "  note: Docker Hub has no catalogue, so that this will fail: name each one"
+            )
     for host, settings in config.registries.items():
         output.line(f"{host}: {'; '.join(_settings(settings))}")
     counts = len(config.mirrors), len(config.registries), len(config.files)

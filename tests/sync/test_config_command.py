@@ -132,3 +132,11 @@ def test_a_hint_is_what_can_be_written_instead(tmp_path: Path, text: str, hint: 
     path.write_text(f"mirrors:\n  - from: alpine\n    to: a.b/c\n    {text}\n")
     told = ocimirror("config", "check", path, "--json").document["faults"]
     assert [fault["hint"] for fault in told] == [hint]
+
+
+def test_check_knows_that_docker_hub_has_no_catalogue(tmp_path: Path) -> None:
+    path = tmp_path / "nightly.yaml"
+    for registry, noted in (("docker.io/library", True), ("quay.io/org", False)):
+        path.write_text(f"mirrors:\n  - from: {registry}/*\n    to: a.b/{{repository}}\n")
+        told = ocimirror("config", "check", path)
+        assert (told.code, "no catalogue" in told.stdout) == (0, noted)
