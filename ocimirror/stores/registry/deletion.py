@@ -1,8 +1,8 @@
 """Takes a tag from a repository, with what referred to its image alone.
 
 Only who made the tag should do so. A registry that deletes manifests by digest only, as
-distribution up to 2.8 does, would take every other tag of the same manifest along, so those are
-looked at first.
+distribution up to 2.8 does, would take every other tag of the same manifest along, and the
+platform of an index that other tags lead to, so those are looked at first.
 
 Spec: distribution-spec, deleting tags and manifests.
 """
@@ -13,9 +13,10 @@ import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ocimirror.errors import NotFound, PushRejected
+from ocimirror.errors import NotFound, PruneRefused
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
+from ocimirror.model.mediatype import INDEXES
 from ocimirror.model.reference import attachment_tag, is_attachment_tag
 from ocimirror.stores.registry.uploads import rejection
 
@@ -26,59 +27,70 @@ _GONE = (200, 202, 404)
 _UNSUPPORTED = (400, 405, 501)
 
 
-def delete_tag(repository: RegistryRepository, tag: str, digest: Digest) -> bool:
-    """Delete a tag that stands for a digest; return whether it was there.
+def delete_tag(repository: RegistryRepository, tag: str, digest: Digest) -> list[str]:
+    """Delete a tag that stands for a digest; it is no error where it is gone already.
 
-    Its attachments go with it, as long as no other tag has the same manifest.
+    Its attachments go with it, as long as no other tag needs the same manifest.
+
+    Returns:
+        Nothing where it is gone now; the tags that keep it where the registry deletes by digest
+        only.
 
     Raises:
-        PushRejected: it stands for something else now, another tag would go too, or the registry
-            deletes nothing.
+        PruneRefused: it stands for something else now.
+        PushRejected: the registry deletes nothing.
         RemoteError: it did not answer.
     """
     try:
         root = repository.resolve(tag)
     except NotFound:
-        return False
+        return []
     if root.digest != digest:
-        raise PushRejected(f"{repository.location}:{tag} is {root.digest} now, and was {digest}")
-    others = _others(repository, tag, digest)
+        raise PruneRefused(
+            f"{repository.location}:{tag} is {root.digest} now, and was {digest}: not deleted"
+        )
+    needed = _needed(repository, tag)
+    others = needed.get(digest, [])
     attachments = [] if others else _attachments(repository, root)
     response = repository.send("DELETE", f"manifests/{tag}")
     if response.status in _UNSUPPORTED:
         response.drain()
         if others:
-            raise PushRejected(
-                f"{repository.location} deletes by digest only, and {', '.join(others[:5])} has the"
-                f" same manifest as {tag}"
-            )
+            return others
         response = repository.send("DELETE", f"manifests/{digest}")
     if response.status not in _GONE:
         raise rejection(response)
     response.drain()
     for name in attachments:
-        repository.send("DELETE", f"manifests/{name}").drain()  # (of no use any more, and no harm)
-    return True
+        if name not in needed:  # (of no use any more, and no harm)
+            repository.send("DELETE", f"manifests/{name}").drain()
+    return []
 
 
-def _others(repository: RegistryRepository, tag: str, digest: Digest) -> list[str]:
-    """Return the other tags that stand for a manifest, those of attachments left out."""
-    found = []
+def _needed(repository: RegistryRepository, tag: str) -> dict[Digest, list[str]]:
+    """Return what the other tags lead to, those of attachments left out: manifest to tags."""
+    needed: dict[Digest, list[str]] = {}
     for other in repository.names():
         if other == tag or is_attachment_tag(other):
             continue
-        try:
-            if repository.resolve(other).digest == digest:
-                found.append(other)
-        except NotFound:
-            continue
-    return found
+        with contextlib.suppress(NotFound):
+            unread = [repository.resolve(other)]
+            while unread:
+                manifest = unread.pop()
+                names = needed.setdefault(manifest.digest, [])
+                if names[-1:] == [other]:
+                    continue
+                names.append(other)
+                if manifest.media_type in INDEXES:
+                    with contextlib.suppress(NotFound):
+                        unread += repository.read_manifest(manifest).manifests
+    return needed
 
 
-def _attachments(repository: RegistryRepository, root: Descriptor) -> Sequence[str]:
+def _attachments(repository: RegistryRepository, root: Descriptor) -> Sequence[Digest]:
     """Return the digests of what refers to an image, cosign's and the fallback tag's among them."""
-    names = [str(referrer.descriptor.digest) for referrer in repository.referrers(root)]
+    found = [referrer.descriptor.digest for referrer in repository.referrers(root)]
     fallback = attachment_tag(root.digest)
     with contextlib.suppress(NotFound):
-        names.append(str(repository.resolve(fallback).digest))
-    return list(dict.fromkeys(names))
+        found.append(repository.resolve(fallback).digest)
+    return list(dict.fromkeys(found))

@@ -14,7 +14,13 @@ from datetime import datetime
 from functools import partial
 
 from ocimirror.copy.tasks import patiently
-from ocimirror.errors import Interrupted, OciMirrorError, PruneRefused, UsageError
+from ocimirror.errors import (
+    Interrupted,
+    NotFound,
+    OciMirrorError,
+    PruneRefused,
+    UsageError,
+)
 from ocimirror.model.reference import Location, Reference
 from ocimirror.stores.registry.deletion import delete_tag
 from ocimirror.sync.config import Mirror, Target
@@ -43,6 +49,7 @@ class Pruning:
 
 def prune(
     work: Sequence[Pruning],
+    filled: Collection[str],
     places: Places,
     state: State,
     now: datetime,
@@ -54,6 +61,7 @@ def prune(
 
     Args:
         work: repositories whose listing was complete and not empty.
+        filled: the targets that any entry fills tonight; they stay.
         places: opens the destinations.
         state: knows what this mirror made, and when its source was last there.
         now: the time of the run.
@@ -78,6 +86,7 @@ def prune(
         for made in _made_for(item, made_of.get(item.repository, ())):
             if (
                 made.source not in item.wanted
+                and made.target not in filled
                 and now - (made.last_seen or made.time) >= rules.grace
             ):
                 found.append(made)
@@ -122,27 +131,47 @@ def _pruned(
     dry_run: bool,
     stop: threading.Event,
 ) -> ImageResult:
-    failure = None
+    failure: Failure | None = None
+    status: Status = "planned" if dry_run else "pruned"
+    notes: tuple[str, ...] = ()
     if not dry_run:
         try:
-            patiently(partial(_delete, made, places), stop)
-            state.forget(made.target)
+            keep = patiently(partial(_delete, made, places), stop)
+            if keep:
+                status, shown = "unchanged", ", ".join(keep[:5])
+                notes = (f"kept: the registry deletes by digest only, and {shown} needs it",)
+            else:
+                state.forget(made.target)
         except Interrupted:
             raise
         except OciMirrorError as error:
+            if isinstance(error, PruneRefused):  # (it is somebody else's now, and stays so)
+                state.forget(made.target)
             error.at("destination")
-            failure = Failure.of(error)
-    status: Status = "failed" if failure else "planned" if dry_run else "pruned"
-    return ImageResult(entry, made.source, made.target, status, previous=made.digest, error=failure)
+            status, failure = "failed", Failure.of(error)
+    return ImageResult(
+        entry,
+        made.source,
+        made.target,
+        status,
+        previous=made.digest,
+        error=failure,
+        notes=notes,
+    )
 
 
-def _delete(made: Created, places: Places) -> None:
+def _delete(made: Created, places: Places) -> list[str]:
+    """Delete what was made, where it is still there; return the names that keep it."""
     target = Location.parse(made.target)
     if target.reference is not None:
-        delete_tag(places.repository(target.reference), target.reference.tag, made.digest)
-        return
-    layout = places.present_layout(target.path)
-    held = layout.index().find(target.name).descriptor.digest
+        repository = places.repository(target.reference)
+        return delete_tag(repository, target.reference.tag, made.digest)
+    index = places.present_layout(target.path).index()
+    try:
+        held = index.find(target.name).descriptor.digest
+    except NotFound:
+        return []
     if held != made.digest:
         raise PruneRefused(f"{target} is {held} now, and was {made.digest}: not deleted")
     remove(target.path, target.name, places)
+    return []

@@ -163,10 +163,11 @@ class _Run:
     # --- pruning -------------------------------------------------------------------------------
 
     def _remember_what_is_new(self, work: Work, digest: Digest) -> None:
-        """A target that was not there before is this mirror's own, and stays it when it moves."""
+        """A target that was not there before is this mirror's own, and stays it when it moves.
+
+        (Also when an entry that is not pruned fills it now: it is no longer another entry's.)
+        """
         target = str(work.target)
-        if work.image.mirror.prune is None:
-            return
         if target in self._absent or self._state.is_own(target):
             self._state.mark_created(target, shown_source(work.image), digest, self._now)
 
@@ -201,8 +202,15 @@ class _Run:
             for listing in found.listings
             if listing.repository not in failed and wanted[listing.repository]
         ]
+        filled = {str(target) for image in found.images for target in image.targets}
         pruning = prune(
-            work, self._places, self._state, self._now, dry_run=self._dry_run, stop=self._stop
+            work,
+            filled,
+            self._places,
+            self._state,
+            self._now,
+            dry_run=self._dry_run,
+            stop=self._stop,
         )
         for result in pruning:
             if isinstance(result, ImageResult):

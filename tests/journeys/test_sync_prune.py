@@ -1,0 +1,109 @@
+"""What prune must not take, and how it goes on after a night that was cut off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.journeys.test_sync import MULTI, SCHEMA2, SINGLE, offer, statuses, sync
+from tests.support.command import ocimirror
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+def pruned(tmp_path: Path) -> Callable[..., Path]:
+    """Write a configuration whose first entry is pruned at once; the others are not."""
+
+    def write(source: str, target: str, *others: str) -> Path:
+        file = tmp_path / "sync.yaml"
+        first = f"  - from: {source}\n    to: {target}\n    prune: {{grace: 0s}}\n"
+        more = "".join(f"  - from: {other}\n    to: {target}\n" for other in others)
+        file.write_text(f"mirrors:\n{first}{more}")
+        return file
+
+    return write
+
+
+def test_the_image_of_one_platform_stays_while_an_index_has_it(
+    registry, docker_registry, pruned, repository
+) -> None:
+    child, (media_type, raw) = next(iter(MULTI.manifests.items()))
+    offer(registry, repository, "1.0", MULTI)
+    registry.put_manifest(repository, "1.0-amd64", raw, media_type)
+    target = f"{docker_registry.host}/{repository}"
+    file = pruned(f"{registry.host}/{repository}", target)
+    assert sync(file).code == 0
+    registry.delete_manifest(repository, "1.0-amd64")
+    result = sync(file)
+    assert docker_registry.get_manifest(repository, child) == raw
+    assert ocimirror("verify", f"docker://{target}:1.0").code == 0
+    assert result.code == 0
+    kept = result.document["images"][1]
+    assert kept["status"] == "unchanged"
+    assert "1.0 needs it" in kept["notes"][0]
+
+
+def test_an_image_with_another_tag_stays_where_only_digests_are_deleted(
+    registry, docker_registry, pruned, repository
+) -> None:
+    for tag in ("1.2", "1.2.3"):
+        offer(registry, repository, tag, SINGLE)
+    file = pruned(f"{registry.host}/{repository}", f"{docker_registry.host}/{repository}")
+    assert sync(file).code == 0
+    registry.delete_manifest(repository, "1.2.3")
+    for _ in range(2):
+        assert sync(file).code == 0
+    assert docker_registry.get_manifest(repository, "1.2") == SINGLE.raw
+    offer(registry, repository, "1.2", SCHEMA2)
+    assert set(statuses(sync(file)).values()) == {"copied", "pruned"}
+
+
+def test_a_target_that_another_entry_fills_now_stays(
+    registry, docker_registry, pruned, repository
+) -> None:
+    for name in ("old", "new"):
+        offer(registry, f"{repository}/{name}", "1.0", SINGLE)
+    offer(registry, f"{repository}/old", "0.9", SCHEMA2)
+    target = f"{docker_registry.host}/{repository}"
+    old, new = (f"{registry.host}/{repository}/{name}" for name in ("old", "new"))
+    assert sync(pruned(old, target)).code == 0
+    registry.delete_manifest(f"{repository}/old", "1.0")
+    assert sync(pruned(old, target, new)).code == 0
+    assert docker_registry.get_manifest(repository, "1.0") == SINGLE.raw
+
+
+def test_what_is_gone_from_a_layout_already_is_pruned(
+    registry, pruned, repository, tmp_path
+) -> None:
+    for tag in ("1.0", "1.1"):
+        offer(registry, repository, tag, SINGLE)
+    file = pruned(f"{registry.host}/{repository}", "oci:one")
+    assert sync(file).code == 0
+    registry.delete_manifest(repository, "1.1")
+    assert ocimirror("remove", tmp_path / "one", f"{registry.host}/{repository}:1.1").code == 0
+    assert sync(file).code == 0
+    assert sync(file).code == 0
+
+
+@pytest.mark.parametrize("where", ["layout", "registry"])
+def test_what_somebody_moved_is_told_once_and_is_theirs(
+    where, registry, docker_registry, pruned, repository, tmp_path
+) -> None:
+    for tag, graph in {"1.0": SINGLE, "1.1": SCHEMA2}.items():
+        offer(registry, repository, tag, graph)
+    target = "oci:one" if where == "layout" else f"{docker_registry.host}/{repository}"
+    file = pruned(f"{registry.host}/{repository}", target)
+    assert sync(file).code == 0
+    registry.delete_manifest(repository, "1.1")
+    if where == "layout":
+        full = f"{registry.host}/{repository}"
+        assert ocimirror("tag", tmp_path / "one", f"{full}:1.0", f"{full}:1.1").code == 0
+    else:
+        offer(docker_registry, repository, "1.1", SINGLE)
+    first = sync(file)
+    assert first.code == 4
+    assert first.document["images"][1]["error"]["code"] == "prune_refused"
+    assert sync(file).code == 0
