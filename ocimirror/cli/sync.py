@@ -208,7 +208,8 @@ class Nights:
             while time.monotonic() - began < self._every_s:
                 self._reload()
                 left_s = self._every_s - (time.monotonic() - began)
-                self._settings.stop.wait(max(0.0, min(_LOOK_S, left_s)))
+                # (Not `stop.wait`: a handler that sets what its own thread waits for may hang.)
+                time.sleep(max(0.0, min(_LOOK_S, left_s)))
                 if self._settings.signal:  # (a signal just before the clearing is seen here too)
                     return 128 + self._settings.signal
             self._reload()

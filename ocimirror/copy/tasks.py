@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from queue import Empty, SimpleQueue
+from queue import Empty, Queue
 from typing import TypeVar
 
 from ocimirror.errors import Interrupted, OciMirrorError
@@ -30,7 +30,8 @@ class Tasks:
     def __init__(self, jobs: int, stop: threading.Event) -> None:
         self._pool = ThreadPoolExecutor(jobs, thread_name_prefix="ocimirror")
         self._stop = stop
-        self._finished: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        # (No SimpleQueue: its `get` forgets the timeout when a signal comes as the time is over.)
+        self._finished: Queue[Callable[[], None]] = Queue()
         self.outstanding = 0
 
     def submit(
