@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -158,15 +159,17 @@ def sync_command(
                     advice="It is compared with HOST/REPOSITORY, as docker.io/library/*.",
                 )
             published: record.Published | None = None
+            written = _Written()
             if not planned:
                 renewed = previous.renewed(done.records)
                 if not locked:
-                    renewed.write(lock_file, durable=settings.fsync)
+                    written.write(partial(renewed.write, lock_file, durable=settings.fsync))
                 if publish_lock is not None:
                     published = record.publish(publish_lock, places, renewed, done.report, settings)
-        codes = {done.report.exit_code, published.exit_code if published else 0}
-        code = 128 + settings.signal if settings.signal else output.exit_code_of(codes)
-        _tell(done.report, code, settings, report_html, metrics_file, published)
+        written.codes |= {done.report.exit_code, published.exit_code if published else 0}
+        _beside(done.report, written, report_html, metrics_file)
+        code = 128 + settings.signal if settings.signal else output.exit_code_of(written.codes)
+        _tell(done.report, code, settings, published, written.error)
         return code
 
     if not every:
@@ -341,28 +344,57 @@ def _progress(settings: Settings) -> Progress:
     return Moved(quiet=settings.json or settings.quiet or not settings.progress, aside=True)
 
 
-def _tell(
-    report: Report,
-    code: int,
-    settings: Settings,
-    page: str | None,
-    metrics_file: str | None,
-    published: record.Published | None,
-) -> None:
-    """Print what was done, and write what was asked for beside it."""
+class _Written:
+    """What a run writes besides images: where one of it fails the rest is written still.
+
+    Attributes:
+        codes: exit codes, of the run too.
+        error: the first one.
+    """
+
+    def __init__(self) -> None:
+        self.codes: set[int] = set()
+        self.error: OciMirrorError | None = None
+
+    def write(self, work: Callable[[], None]) -> None:
+        """Write something; where that fails, say so."""
+        try:
+            work()
+        except OciMirrorError as error:
+            output.complain(error)
+            self.codes.add(error.exit_code)
+            self.error = self.error or error
+
+
+def _beside(report: Report, written: _Written, page: str | None, metrics_file: str | None) -> None:
+    """Write what was asked for beside what is printed."""
     from ocimirror.stores.atomic import replace_file
-    from ocimirror.sync.document import document
     from ocimirror.sync.metrics import metrics
-    from ocimirror.sync.table import attrition_lines, lines, pruned_lines
 
     if page:
         from ocimirror.workflows import report_page
 
-        replace_file(page, report_page.page(report).encode())
+        written.write(lambda: replace_file(page, report_page.page(report).encode()))
     if metrics_file and not report.dry_run:
-        replace_file(metrics_file, metrics(report, datetime.now(UTC)).encode())
+        text = metrics(report, datetime.now(UTC))
+        written.write(lambda: replace_file(metrics_file, text.encode()))
+
+
+def _tell(
+    report: Report,
+    code: int,
+    settings: Settings,
+    published: record.Published | None,
+    error: OciMirrorError | None,
+) -> None:
+    """Print what was done."""
+    from ocimirror.sync.document import document
+    from ocimirror.sync.table import attrition_lines, lines, pruned_lines
+
     if settings.json:
-        more = {"published": published.document()} if published else {}
+        more: dict[str, object] = {"published": published.document()} if published else {}
+        if error is not None:
+            more["error"] = output.error_document(error)
         output.document("sync", code, {**document(report), "exit_code": code, **more})
     elif code or not settings.quiet:
         before = [*attrition_lines(report), *pruned_lines(report)] if report.dry_run else []

@@ -190,20 +190,26 @@ def _repositories(
         return [source.repository]
     try:
         names = patiently(partial(places.repositories, source.registry), stop)
+        matching = [name for name in names if source.matches(name)]
+        if not matching:
+            raise NotFound(f"the catalogue of {source.registry} names nothing that is {source}")
     except Interrupted:
         raise
     except OciMirrorError as error:
         error.at("source")
         found.listings.append(Listing(number, str(source), error=error))
         return []
-    return [name for name in names if source.matches(name)]
+    return matching
 
 
 def _selected(mirror: Mirror, source: Source, now: datetime, clocks: _Clocks) -> Selection:
     if mirror.tags.explicit:  # (what is named one by one is not looked up in a list)
         return Selection(tuple(named.tag for named in mirror.tags.explicit), ())
+    tags = source.names()
+    if not tags and not mirror.source.wildcard:
+        raise NotFound(f"{source.location} has no tags")
     return select(
-        source.names(),
+        tags,
         mirror.tags,
         now=now,
         created=clocks.created,

@@ -43,7 +43,12 @@ class Records:
     def arrived(
         self, source: str, root: Descriptor, outcome: Outcome, platforms: tuple[str, ...]
     ) -> None:
-        """Record an image that is at its first target; what did not change keeps its record."""
+        """Record an image that is at its first target; what did not change keeps its record.
+
+        Raises:
+            RegistryUnavailable: the target could not be asked what nobody remembers; there is no
+                record then.
+        """
         self._expected.discard(source)
         known = self._previous.find(source)
         size, attachments = outcome.bytes_total, outcome.attachments

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from ocimirror.copy.outcome import Options, Outcome, Reporter
-from ocimirror.copy.tasks import patiently
 from ocimirror.errors import (
     Interrupted,
     NotFound,
     NotReached,
     OciMirrorError,
+    RegistryUnavailable,
 )
 from ocimirror.model.digest import Digest
 from ocimirror.model.reference import Location, Reference
@@ -25,7 +25,8 @@ from ocimirror.sync.record import ImageRecord
 from ocimirror.sync.report import Failure, ImageResult, Report, Status
 from ocimirror.sync.state import Complete, State
 from ocimirror.workflows.places import Places
-from ocimirror.workflows.sync.carry import Destinations, Work, carry, name_at, shown_source
+from ocimirror.workflows.sync.carry import Destinations, Work, carry, shown_source
+from ocimirror.workflows.sync.own import Own
 from ocimirror.workflows.sync.plan import Chosen, Planned, SyncPlan, plan, source_in
 from ocimirror.workflows.sync.prune import Pruning, prune
 from ocimirror.workflows.sync.records import Records
@@ -99,12 +100,12 @@ class _Run:
         self._dry_run = options.copy.dry_run
         self._stop = options.copy.stop
         self._destinations = Destinations(places, dry_run=self._dry_run)
+        self._own = Own(state, self._destinations, self._now, self._stop)
         self._report = Report(self._now, name, self._dry_run)
         self._records = Records(previous, self._now, self._stop)
         self._sources: dict[str, Source] = {}
         self._listed: set[str] = set()
         self._told: set[str] = set()
-        self._absent: set[str] = set()
         self._images: list[Planned] = []
         self._names = _names(config.mirrors)
 
@@ -145,10 +146,12 @@ class _Run:
         )
         self._tell_of_listings(found)
         self._refuse(found)
+        self._miss_what_is_locked(found)
         self._records.expect(shown_source(image) for image in found.images)
-        self._images = [image for image in found.images if self._in_the_lock(image)]
+        locked = [image for image in found.images if self._in_the_lock(image)]
+        self._images = list(self._with_places(locked))
         if not self._dry_run:
-            self._note_what_is_absent(self._images)
+            self._own.look(self._images, self._not_listed)
         carry(
             self._images,
             self._source,
@@ -162,29 +165,6 @@ class _Run:
 
     # --- pruning -------------------------------------------------------------------------------
 
-    def _remember_what_is_new(self, work: Work, digest: Digest) -> None:
-        """A target that was not there before is this mirror's own, and stays it when it moves.
-
-        (Also when an entry that is not pruned fills it now: it is no longer another entry's.)
-        """
-        target = str(work.target)
-        if target in self._absent or self._state.is_own(target):
-            self._state.mark_created(target, shown_source(work.image), digest, self._now)
-
-    def _note_what_is_absent(self, images: Sequence[Planned]) -> None:
-        """Look at destinations that are to be pruned some night: one listing each."""
-        names: dict[int, set[str]] = {}
-        for image in images:
-            for target in image.targets if image.mirror.prune is not None else ():
-                store = self._destinations.store(target)
-                if id(store) not in names:
-                    try:
-                        names[id(store)] = set(patiently(store.names, self._stop))
-                    except NotFound:
-                        names[id(store)] = set()
-                if name_at(target) not in names[id(store)]:
-                    self._absent.add(str(target))
-
     def _prune(self, found: SyncPlan) -> None:
         wanted: dict[str, set[str]] = {}
         failed = {listing.repository for listing in found.listings if listing.error is not None}
@@ -192,12 +172,13 @@ class _Run:
             tags = listing.selection.kept if listing.selection else ()
             sources = (f"docker://{listing.repository}:{tag}" for tag in tags)
             wanted.setdefault(listing.repository, set()).update(sources)
+        locked = {record.source for record in self._options.locked or ()}
         work = [
             Pruning(
                 self._names[listing.entry],
                 self._config.mirrors[listing.entry],
                 listing.repository,
-                wanted[listing.repository],
+                wanted[listing.repository] | locked,
             )
             for listing in found.listings
             if listing.repository not in failed and wanted[listing.repository]
@@ -250,6 +231,42 @@ class _Run:
         for refused in found.refused:
             self._failed(refused.entry, refused.source, refused.target, refused.error)
 
+    def _with_places(self, images: Iterable[Planned]) -> Iterator[Planned]:
+        """Yield the images with the targets that can be opened; the others are reported."""
+        broken: dict[str, OciMirrorError] = {}
+        for image in images:
+            targets = []
+            for target in image.targets:
+                try:
+                    if target.path not in broken:
+                        self._destinations.store(target)
+                except OciMirrorError as error:
+                    error.at("destination")
+                    broken[target.path] = error
+                if target.path in broken:
+                    self._failed(image.entry, shown_source(image), str(target), broken[target.path])
+                else:
+                    targets.append(target)
+            if targets:
+                yield replace(image, targets=tuple(targets))
+
+    def _miss_what_is_locked(self, found: SyncPlan) -> None:
+        """Report what the lock file has of a repository that offers it no more."""
+        listings = {listing.repository: listing for listing in found.listings}
+        offered = {shown_source(image) for image in found.images}
+        offered.update(refused.source for refused in found.refused)
+        for record in self._options.locked or ():
+            reference = Reference.parse(record.source.removeprefix("docker://"))
+            if reference.name in self._listed and record.source not in offered:
+                error = NotFound(
+                    f"{record.source} is in the lock file, and not in what is chosen at the source",
+                    advice="Run once without --locked.",
+                )
+                error.at("source")
+                entry = listings[reference.name].entry
+                for target in self._config.mirrors[entry].targets:
+                    self._failed(entry, record.source, str(target), error)
+
     def _in_the_lock(self, image: Planned) -> bool:
         """Whether the lock file knows an image, where there is one; else it is reported."""
         lock, source = self._options.locked, shown_source(image)
@@ -264,6 +281,9 @@ class _Run:
     def _failed(self, entry: int, source: str, target: str, error: OciMirrorError) -> None:
         failure = Failure.of(error)
         self._report.add(ImageResult(self._names[entry], source, target, "failed", error=failure))
+
+    def _not_listed(self, image: Planned, error: OciMirrorError) -> None:
+        self._report.fail_entry(self._names[image.entry], error)
 
     def _tell_of_listings(self, found: SyncPlan) -> None:
         for listing in found.listings:
@@ -318,9 +338,13 @@ class _Run:
         complete = Complete(source, target, digest, platforms, mirror.referrers, self._now)
         if before is None or replace(before, time=self._now) != complete:
             self._state.mark_complete(complete)
-        self._remember_what_is_new(work, digest)
+        self._own.arrived(work, digest)
         if work.rank == 0:
-            self._records.arrived(source, outcome.root, outcome, platforms)
+            try:
+                self._records.arrived(source, outcome.root, outcome, platforms)
+            except RegistryUnavailable as error:
+                error.at("destination")
+                self._report.fail_entry(self._names[work.image.entry], error)
 
     def _end(self, number: int) -> None:
         report = self._report

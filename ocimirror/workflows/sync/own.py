@@ -1,0 +1,81 @@
+"""What a mirror made itself, of what is to be pruned some night."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from ocimirror.copy.tasks import patiently
+from ocimirror.errors import Interrupted, NotFound, OciMirrorError
+from ocimirror.model.digest import Digest
+from ocimirror.stores.store import Store
+from ocimirror.sync.state import State
+from ocimirror.workflows.sync.carry import Destinations, Work, name_at, shown_source
+from ocimirror.workflows.sync.plan import Planned
+
+
+class Own:
+    """Tells what was absent before a run, and remembers what the run then made there.
+
+    Args:
+        state: where that is remembered.
+        destinations: the stores that the run writes to.
+        now: the time of the run.
+        stop: ends waiting for a registry.
+    """
+
+    def __init__(
+        self, state: State, destinations: Destinations, now: datetime, stop: threading.Event
+    ) -> None:
+        self._state = state
+        self._destinations = destinations
+        self._now = now
+        self._stop = stop
+        self._absent: set[str] = set()
+
+    def look(
+        self, images: Sequence[Planned], failed: Callable[[Planned, OciMirrorError], None]
+    ) -> None:
+        """Look at destinations that are to be pruned some night: one listing each.
+
+        Where that fails nothing is known to be absent: it is filled, and not pruned.
+
+        Args:
+            images: all of the run, before it.
+            failed: told of a listing that failed, and of the first image that goes there.
+
+        Raises:
+            Interrupted: the run was stopped.
+        """
+        names: dict[int, set[str] | None] = {}
+        for image in images:
+            for target in image.targets if image.mirror.prune is not None else ():
+                store = self._destinations.store(target)
+                if id(store) not in names:
+                    try:
+                        names[id(store)] = self._names(store)
+                    except Interrupted:
+                        raise
+                    except OciMirrorError as error:
+                        error.at("destination")
+                        failed(image, error)
+                        names[id(store)] = None
+                present = names[id(store)]
+                if present is not None and name_at(target) not in present:
+                    self._absent.add(str(target))
+
+    def _names(self, store: Store) -> set[str]:
+        try:
+            return set(patiently(store.names, self._stop))
+        except NotFound:
+            return set()
+
+    def arrived(self, work: Work, digest: Digest) -> None:
+        """Remember a target that was not there before; it stays this mirror's own when it moves.
+
+        (Also when an entry that is not pruned fills it now: it is no longer another entry's.)
+        """
+        target = str(work.target)
+        if target in self._absent or self._state.is_own(target):
+            self._state.mark_created(target, shown_source(work.image), digest, self._now)

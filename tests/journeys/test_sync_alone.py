@@ -1,0 +1,148 @@
+"""Nights in which something is broken: what fails, fails alone, and the night is told of."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.journeys.test_sync import SCHEMA2, SINGLE, configure, locked, offer, sync
+from tests.support.faults import Respond, Rule
+
+pytestmark = pytest.mark.timeout(120)
+
+__all__ = ["configure"]
+
+
+def by_repository(result) -> dict[str, str]:
+    """Return the status of each image by the last part of its source's repository."""
+    return {
+        image["source"].rpartition(":")[0].rpartition("/")[2]: image["status"]
+        for image in result.document["images"]
+    }
+
+
+@pytest.mark.parametrize("status", [401, 403, 500])
+def test_a_destination_whose_tags_are_not_listed_keeps_no_other_entry_back(
+    status, registry, docker_registry, proxy, configure, repository
+) -> None:
+    offer(registry, f"{repository}/bad", "1.0", SINGLE)
+    offer(registry, f"{repository}/good", "1.0", SCHEMA2)
+    back = proxy(docker_registry, Rule("GET", "/tags/list", Respond(status)))
+    file = configure(
+        f"""prune: true
+mirrors:
+  - from: {registry.host}/{repository}/bad
+    to: {back.host}/{repository}/bad
+  - from: {registry.host}/{repository}/good
+    to: oci:one
+"""
+    )
+    result = sync(file, "--retries", "0")
+    assert result.code == (3 if status == 500 else 4), result.stderr
+    assert by_repository(result) == {"bad": "copied", "good": "copied"}
+
+
+@pytest.mark.parametrize("how", ["file", "other", "future"])
+def test_a_directory_that_is_no_layout_keeps_no_other_entry_back(
+    how, registry, configure, repository, tmp_path
+) -> None:
+    offer(registry, f"{repository}/bad", "1.0", SINGLE)
+    offer(registry, f"{repository}/good", "1.0", SCHEMA2)
+    if how == "file":
+        (tmp_path / "bad").write_bytes(b"")
+    else:
+        (tmp_path / "bad").mkdir()
+        (tmp_path / "bad" / "oci-layout").write_text('{"imageLayoutVersion": "9.0.0"}')
+    if how == "other":
+        (tmp_path / "bad" / "oci-layout").write_text("x")
+    file = configure(
+        f"""mirrors:
+  - from: {registry.host}/{repository}/bad
+    to: oci:bad
+  - from: {registry.host}/{repository}/good
+    to: oci:good
+"""
+    )
+    result = sync(file)
+    assert result.code in (2, 5), result.stderr
+    assert by_repository(result) == {"bad": "failed", "good": "copied"}
+    planned = sync(file, "--dry-run")
+    assert by_repository(planned) == {"bad": "failed", "good": "unchanged"}
+
+
+def test_without_its_lock_file_a_night_asks_a_busy_destination_and_goes_on(
+    registry, docker_registry, proxy, configure, repository
+) -> None:
+    offer(registry, f"{repository}/bad", "1.0", SINGLE)
+    offer(registry, f"{repository}/good", "1.0", SCHEMA2)
+    back = proxy(docker_registry)
+    file = configure(
+        f"""mirrors:
+  - from: {registry.host}/{repository}/bad
+    to: {back.host}/{repository}/bad
+  - from: {registry.host}/{repository}/good
+    to: oci:one
+"""
+    )
+    assert sync(file).code == 0
+    file.with_name("ocimirror.lock").unlink()
+    back.rules.append(Rule("GET", "/manifests/", Respond(503)))
+    result = sync(file, "--retries", "0")
+    assert by_repository(result) == {"bad": "unchanged", "good": "unchanged"}
+    assert locked(file) == {"1.0": SCHEMA2.root}
+
+
+def test_a_lock_file_that_cannot_be_written_hides_no_report(
+    registry, configure, repository, tmp_path
+) -> None:
+    offer(registry, repository, "1.0", SINGLE)
+    file = configure(f"mirrors:\n  - from: {registry.host}/{repository}\n    to: oci:one\n")
+    page, numbers = tmp_path / "no" / "page.html", tmp_path / "numbers"
+    result = sync(
+        file, "--lock", tmp_path / "no" / "lock", "--report-html", page, "--metrics-file", numbers
+    )
+    assert result.code == 8
+    assert result.document["images"][0]["status"] == "copied"
+    assert "last_run_exit_code" in numbers.read_text()
+
+
+def test_a_locked_sync_misses_what_the_source_has_no_more(registry, configure, repository) -> None:
+    for tag in ("1.0", "1.1"):
+        offer(registry, repository, tag, SINGLE)
+    file = configure(
+        f"""mirrors:
+  - from: {registry.host}/{repository}
+    to: oci:one
+    prune: {{grace: 0s}}
+"""
+    )
+    assert sync(file).code == 0
+    registry.delete_manifest(repository, "1.1")
+    result = sync(file, "--locked")
+    assert result.code == 4
+    assert [i["status"] for i in result.document["images"]] == ["failed", "unchanged"]
+
+
+def test_a_wildcard_that_matches_nothing_is_told(docker_registry, configure, repository) -> None:
+    offer(docker_registry, f"{repository}/a", "1.0", SINGLE)
+    file = configure(
+        f"mirrors:\n  - from: {docker_registry.host}/{repository}x/*\n    to: oci:one\n"
+    )
+    result = sync(file)
+    assert result.code == 4
+
+
+@pytest.mark.parametrize("tags", ["null", "[]"])
+def test_a_repository_that_has_no_tags_any_more_is_told_and_stays_locked(
+    tags, registry, proxy, configure, repository
+) -> None:
+    offer(registry, repository, "1.0", SINGLE)
+    front = proxy(registry)
+    file = configure(f"mirrors:\n  - from: {front.host}/{repository}\n    to: oci:one\n")
+    assert sync(file).code == 0
+    front.rules.append(
+        Rule("GET", "/tags/list", Respond(200, body=b'{"tags": %b}' % tags.encode()))
+    )
+    result = sync(file)
+    assert result.code == 4
+    assert result.document["entries"][0]["error"]["code"] == "not_found"
+    assert locked(file) == {"1.0": SINGLE.root}
