@@ -38,8 +38,9 @@ from ocimirror.stores.registry.limits import Limits
 from ocimirror.stores.registry.messages import RETRIED, Request, Response
 from ocimirror.stores.registry.notices import Notices
 from ocimirror.stores.registry.options import NetworkOptions
+from ocimirror.stores.registry.pulse import Pulse
 from ocimirror.stores.registry.tls import NOT_TLS, client_context
-from ocimirror.stores.registry.url import Origin, bypasses_proxy, redact
+from ocimirror.stores.registry.url import Origin, UrlPolicy, bypasses_proxy, redact
 from ocimirror.stores.stream import CHUNK_BYTES, VerifiedStream
 
 CONNECT_TIMEOUT_S = 10.0
@@ -79,6 +80,7 @@ class Transport:
         self.options = options
         self._adapter = _Adapter(options)
         self._limits = Limits(options)
+        self._pulses: dict[Origin, Pulse] = {}
         self._notices = Notices()
 
     def send(self, request: Request) -> Response:
@@ -87,18 +89,20 @@ class Transport:
         501 is an answer. What a streamed body raises comes out as it is.
 
         Raises:
-            RegistryUnavailable: no answer, or 408, 429 (RateLimited) and 5xx to the last.
+            RegistryUnavailable: no answer, or 408, 429 (RateLimited) and 5xx to the last; or not
+                sent, since the host is dead.
             UntrustedCertificate, UrlRefused: and nothing was tried again.
             Interrupted: `options.stop` was set.
         """
         retries = self.options.retries if request.repeatable and not request.brief else 0
         attempt = 0
         while True:
+            last = attempt >= retries and request.repeatable and not request.brief
             try:
-                return self._answered(request)
+                return self._answered(request, last=last)
             except RegistryUnavailable as error:
-                if attempt >= retries or _hopeless(error):
-                    error.exhausted = request.repeatable
+                if attempt >= retries or error.exhausted:
+                    error.exhausted |= request.repeatable
                     raise
                 self.pause(request.url, attempt, error)
             attempt += 1
@@ -133,12 +137,10 @@ class Transport:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _answered(self, request: Request) -> Response:
+    def _answered(self, request: Request, *, last: bool) -> Response:
         url = request.url
         for _ in range(MAX_REDIRECTS + 1):
-            response = self._exchange(request, url)
-            if response.status in RETRIED:
-                raise response.failure()
+            response = self._felt(request, url, last=last)
             target = response.headers.get("Location")
             redirects = response.status in _REDIRECTS and request.method in ("GET", "HEAD")
             if not redirects or not target:
@@ -146,6 +148,33 @@ class Transport:
             response.drain()
             url = request.policy.follow(url, target, request.use)
         raise UrlRefused(f"{request}: more than {MAX_REDIRECTS} redirects")
+
+    def _felt(self, request: Request, url: str, *, last: bool) -> Response:
+        """Send a request, unless its host is dead; find out if it is, where that seems so."""
+        origin = Origin.of(url)
+        pulse = self._pulses.setdefault(origin, Pulse())
+        try:
+            with pulse.felt(request, last=last):
+                response = self._exchange(request, url)
+                if response.status in RETRIED:
+                    raise response.failure()
+        except RegistryUnavailable:
+            if pulse.stops():
+                self._look_for_life(origin, pulse, request.policy)
+            raise
+        return response
+
+    def _look_for_life(self, origin: Origin, pulse: Pulse, policy: UrlPolicy) -> None:
+        request = Request(method="GET", url=f"{origin}/v2/", policy=policy, brief=True)
+        try:
+            response = self._exchange(request, request.url)
+            if response.status in RETRIED - {429}:
+                raise response.failure()
+        except RemoteError as error:
+            logger.warning("%s; requests to this host fail at once from now on", error)
+            pulse.dies(error.message)
+        else:
+            response.drain()
 
     def _exchange(self, request: Request, url: str) -> Response:
         prepared = PreparedRequest()
@@ -330,12 +359,6 @@ def _root(error: BaseException) -> BaseException:
     return list(_chain(error))[-1]
 
 
-def _hopeless(error: RegistryUnavailable) -> bool:
-    """Whether trying again within seconds is a waste: there is no host of that name."""
-    cause = error.__cause__
-    return isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME
-
-
 def _translated(error: Exception, request: Request) -> RemoteError:
     root = _root(error)
     if isinstance(root, ssl.SSLCertVerificationError):
@@ -344,7 +367,10 @@ def _translated(error: Exception, request: Request) -> RemoteError:
         return UntrustedCertificate(f"{request}: it does not speak TLS")
     through = "the proxy: " if any(isinstance(link, ProxyError) for link in _chain(error)) else ""
     connecting = any(isinstance(link, ConnectTimeoutError) for link in _chain(error))
-    return RegistryUnavailable(f"{request}: {through}{_reason(root, connecting)}")
+    unavailable = RegistryUnavailable(f"{request}: {through}{_reason(root, connecting)}")
+    # Trying again within seconds is a waste where there is no host of that name.
+    unavailable.exhausted = isinstance(root, socket.gaierror) and root.errno == socket.EAI_NONAME
+    return unavailable
 
 
 def _reason(root: BaseException, connecting: bool) -> str:
