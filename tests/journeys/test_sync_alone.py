@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.journeys.test_sync import SCHEMA2, SINGLE, configure, locked, offer, sync
+from tests.journeys.test_sync import MULTI, SCHEMA2, SINGLE, configure, locked, offer, sync
 from tests.support.faults import Respond, Rule
 
 pytestmark = pytest.mark.timeout(120)
@@ -146,3 +146,17 @@ def test_a_repository_that_has_no_tags_any_more_is_told_and_stays_locked(
     assert result.code == 4
     assert result.document["entries"][0]["error"]["code"] == "not_found"
     assert locked(file) == {"1.0": SINGLE.root}
+
+
+def test_what_two_entries_bring_to_one_place_goes_once_and_with_the_same_platforms(
+    registry, configure, repository
+) -> None:
+    offer(registry, repository, "1.0", MULTI)
+    entry = f"  - from: {registry.host}/{repository}\n    to: oci:one\n"
+    twice = sync(configure(f"mirrors:\n{entry}{entry}"))
+    assert twice.code == 0
+    assert [entry["copied"] for entry in twice.document["entries"]] == [1, 0]
+    file = configure(f"mirrors:\n{entry}{entry}    platforms: [linux/arm64]\n")
+    result = sync(file)
+    assert result.code == 2
+    assert sorted(i["status"] for i in result.document["images"]) == ["failed", "unchanged"]

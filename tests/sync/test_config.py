@@ -347,6 +347,7 @@ def test_the_message_lists_twenty_faults_and_says_how_many_more(write: Write) ->
         ("mirrors: [{from: 'a.b/*', to: 'a.b/{repository}'}]", "is read again as a.b/*"),
         ("mirrors: [{from: 'a.b/*', to: 'a.b/mirror/{repository}'}]", "is read again as a.b/*"),
         ("mirrors: [{from: 'a.b/c/*', to: 'a.b/{repository}:{tag}-x'}]", "is read again as"),
+        ("mirrors: [{from: 'a.b/c/*', to: 'a.b/{repository}/m'}]", "is read again as a.b/c/*"),
         ("mirrors: [{from: 'a.b/c:1', to: 'a.b/c:1'}]", "a.b/c:1 is its own destination"),
         ("mirrors: [{from: a.b/c, to: [c.d/e, c.d/e]}]", "c.d/e is there twice"),
         ("mirrors: [{from: a.b/c, to: [docker.io/d/e, index.docker.io/d/e]}]", "is there twice"),

@@ -28,6 +28,7 @@ from ocimirror.model.config import ImageConfig
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import MAX_DEPTH
+from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location, Reference
 from ocimirror.stores.profiles import is_container_image
 from ocimirror.stores.store import Source
@@ -37,6 +38,7 @@ from ocimirror.workflows.places import Places
 from ocimirror.workflows.sync.access import source_of
 
 FirstSeen = Callable[[Reference, Digest], datetime | None]
+_Taken = dict[str, tuple[str, Digest | None, tuple[Platform, ...]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +170,7 @@ def plan(
     looks = [partial(look, *item, source) for item, source in zip(work, sources, strict=True)]
     listings = together(looks, jobs, stop)
     found.listings += listings
-    taken: dict[str, tuple[str, Digest | None]] = {}
+    taken: _Taken = {}
     for (_, mirror, repository), listing in zip(work, listings, strict=True):
         if listing.selection is not None:
             _add(found, mirror, repository, listing, listing.selection, taken)
@@ -223,7 +225,7 @@ def _add(
     repository: str,
     listing: Listing,
     selection: Selection,
-    taken: dict[str, tuple[str, Digest | None]],
+    taken: _Taken,
 ) -> None:
     """Add the images of a repository, each with the targets that it can have."""
     pinned: dict[str, Digest | None] = dict(mirror.tags.explicit)
@@ -235,7 +237,8 @@ def _add(
         targets = []
         for target in mirror.targets:
             try:
-                targets.append(_place(source, pinned.get(tag), target, taken))
+                if place := _place(source, pinned.get(tag), mirror.platforms, target, taken):
+                    targets.append(place)
             except UsageError as error:
                 found.refused.append(Refused(number, f"docker://{source}", str(target), error))
         if targets:
@@ -245,16 +248,22 @@ def _add(
 def _place(
     source: Reference,
     pinned: Digest | None,
+    platforms: tuple[Platform, ...],
     target: Target,
-    taken: dict[str, tuple[str, Digest | None]],
-) -> Location:
-    """Return where an image goes, and take the place; two images cannot have one."""
+    taken: _Taken,
+) -> Location | None:
+    """Return where an image goes, and take the place; None where an entry before brings it there.
+
+    Two images cannot have one place, nor one image with different platforms.
+    """
     place = target.resolve(source.registry, source.repository, source.tag, source.digest)
-    own = f"{source.name}:{source.tag}", pinned
+    own = f"{source.name}:{source.tag}", pinned, platforms
     other = taken.setdefault(str(place), own)
+    if other is own:
+        return place
     if other != own:
         raise UsageError(f"{place} is where {other[0]} goes")
-    return place
+    return None
 
 
 class _Clocks:
