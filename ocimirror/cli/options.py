@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ocimirror.model.readable import SPAN_ADVICE, seconds_of
+
 if TYPE_CHECKING:
     from ocimirror.stores.registry import NetworkOptions
     from ocimirror.workflows.places import Places
 
 _DECIMAL = re.compile(r"[0-9]{1,6}(\.[0-9]{1,3})?", re.ASCII)
 _BYTES = re.compile(r"([0-9]{1,12})([KMG]?)", re.ASCII | re.IGNORECASE)
-_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -193,11 +194,11 @@ def extra(command: str, name: str) -> Iterator[None]:
 
 
 def seconds(_: click.Context, __: click.Parameter, value: str) -> float:
-    """Read a time span as people write it: 0, 90s, 15m, 24h, 7d."""
-    match = re.fullmatch(r"0|([0-9]{1,6})([smhd])", value, re.ASCII)
-    if match is None:
-        raise click.BadParameter(f"{value!r} is no time span: write 0, 90s, 15m, 24h or 7d")
-    return int(match[1]) * _UNITS_S[match[2]] if match[1] else 0
+    """Read a time span as people write it: 0, 90s, 1h30m, 7d, 2w."""
+    try:
+        return 0 if value == "0" else seconds_of(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}. {SPAN_ADVICE}") from error
 
 
 _SHARED = (

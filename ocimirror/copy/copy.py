@@ -19,7 +19,6 @@ from typing import TypeVar
 from ocimirror.copy.attachments import (
     Name,
     find_attachments,
-    has_new_attachments,
     keeping_signatures,
 )
 from ocimirror.copy.image import BlobKey, Image, SharedBlob, key_of
@@ -28,19 +27,17 @@ from ocimirror.copy.plan import Plan
 from ocimirror.copy.ready import Ready
 from ocimirror.copy.sparse import instead_of_sparse, refuse_or_warn_of_sparse
 from ocimirror.copy.tasks import Tasks
+from ocimirror.copy.there import is_there
 from ocimirror.copy.transfer import Carried, Carrier, move_names, push_manifest
-from ocimirror.copy.walk import Walk, refuse_foreign, walk
+from ocimirror.copy.walk import Walk, refuse_foreign
 from ocimirror.errors import (
-    IntegrityError,
     Interrupted,
-    NotFound,
     OciMirrorError,
     SparseRefused,
     blamed_on,
 )
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.manifest import Manifest
-from ocimirror.stores.index import sparse
 from ocimirror.stores.store import Referrer, Stored
 
 logger = logging.getLogger(__name__)
@@ -116,24 +113,10 @@ class _Run:
         def work() -> tuple[Descriptor, bool]:
             with blamed_on("source"):
                 root = request.resolve()
-            return root, not self._options.deep and self._complete(request, root)
+            with blamed_on("destination"):
+                return root, not self._options.deep and is_there(request, root, self._options)
 
         self._submit(image, work, lambda result: self._resolved(image, *result))
-
-    def _complete(self, request: Request, root: Descriptor) -> bool:
-        """Whether the name stands for this root, and all of it is there as far as a look tells."""
-        destination = request.destination
-        wanted = sparse(root, request.platforms)
-        if not request.new_name or not destination.named(request.new_name, wanted):
-            return False
-        if not destination.name_vouches:
-            try:
-                plan = walk(destination, root, request.platforms)
-            except (NotFound, IntegrityError):
-                return False
-            if not all(destination.exists(blob) for blob in plan.blobs):
-                return False
-        return not self._options.referrers or not has_new_attachments(request, root)
 
     def _resolved(self, image: Image, root: Descriptor, complete: bool) -> None:
         image.outcome.root = root
@@ -192,7 +175,7 @@ class _Run:
                 plan = image.walk.plan()
                 if not self._options.allow_foreign:
                     refuse_foreign(plan)
-            refuse_or_warn_of_sparse(image.request, plan)
+            refuse_or_warn_of_sparse(image.request, plan, self._options.sparse)
         except OciMirrorError as error:
             image.plan = plan if isinstance(error, SparseRefused) else None
             self._fail(image, error)

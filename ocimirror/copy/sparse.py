@@ -12,8 +12,10 @@ from ocimirror.errors import SparseRefused
 logger = logging.getLogger(__name__)
 
 
-def refuse_or_warn_of_sparse(request: Request, plan: Plan) -> None:
+def refuse_or_warn_of_sparse(request: Request, plan: Plan, instead: Sparse) -> None:
     """Say before the upload that a registry may refuse what is going to be sent.
+
+    Not where the user said already what to do then.
 
     Raises:
         SparseRefused: it is known to.
@@ -23,6 +25,8 @@ def refuse_or_warn_of_sparse(request: Request, plan: Plan) -> None:
         return
     if destination.refuses_sparse:
         raise SparseRefused(f"{destination.location} refuses an index with absent children")
+    if instead != "fail":
+        return
     logger.warning(
         "%s: manifests of other platforms (%d) stay absent; a registry may refuse that",
         request.shown_destination,

@@ -16,6 +16,7 @@ from ocimirror.sync.report import (
     Dropped,
     Entry,
     Failure,
+    Gone,
     ImageResult,
     Report,
     Totals,
@@ -50,6 +51,10 @@ def document(report: Report) -> dict[str, object]:
                 "new": str(image.digest),
             }
             for image in report.moves
+        ],
+        "gone": [
+            {"entry": gone.entry, "source": gone.source, "digest": str(gone.digest)}
+            for gone in report.gone
         ],
         "attrition": [
             {
@@ -123,6 +128,9 @@ def merge(reports: Iterable[Report]) -> Report:
     merged.attrition = sorted(
         (dropped for shard in shards for dropped in shard.attrition),
         key=lambda dropped: order.get(dropped.entry, 0),
+    )
+    merged.gone = sorted(
+        (gone for shard in shards for gone in shard.gone), key=lambda g: order.get(g.entry, 0)
     )
     return merged
 
@@ -274,6 +282,10 @@ def _parsed(value: dict[str, object]) -> Report:
     report.attrition = [
         Dropped(*(dropped.of(key, str) for key in ("entry", "source", "filter", "reason")))
         for dropped in fields.items("attrition")
+    ]
+    report.gone = [
+        Gone(gone.of("entry", str), gone.of("source", str), Digest.parse(gone.of("digest", str)))
+        for gone in fields.items("gone")
     ]
     return report
 

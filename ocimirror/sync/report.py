@@ -101,6 +101,15 @@ class Dropped:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """A tag of the lock file that its source has no more; the digest is the lock file's."""
+
+    entry: str
+    source: str
+    digest: Digest
+
+
 @dataclass(slots=True)
 class Entry:
     """One entry of the configuration.
@@ -165,6 +174,7 @@ class Report:
     entries: list[Entry] = field(default_factory=list)
     images: list[ImageResult] = field(default_factory=list)
     attrition: list[Dropped] = field(default_factory=list)
+    gone: list[Gone] = field(default_factory=list)
 
     def begin_entry(
         self,

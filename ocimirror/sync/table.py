@@ -31,6 +31,7 @@ def lines(report: Report, width: int = 120) -> list[str]:
     failures = _first(_failures(report, width))
     rest = [
         *_some(_moves(report), _MOVES, "tags moved"),
+        *_some(_gone(report), _MOVES, "tags gone"),
         *([] if report.dry_run else _some(pruned_lines(report), _MOVES, "tags pruned")),
         *_attrition(report),
         _totals(report),
@@ -125,6 +126,13 @@ def _moves(report: Report) -> list[str]:
     return [
         f"MOVED  {image.target}  {_short(image.previous)} -> {_short(image.digest)}"
         for image in report.moves
+    ]
+
+
+def _gone(report: Report) -> list[str]:
+    return [
+        f"GONE  {gone.source}  {_short(gone.digest)}: its source has it no more"
+        for gone in report.gone
     ]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os.path
-import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple, cast
 from ocimirror.errors import UsageError
 from ocimirror.model.digest import Digest
 from ocimirror.model.platform import Platform
+from ocimirror.model.readable import SPAN_ADVICE, SPAN_PATTERN, seconds_of
 from ocimirror.model.reference import check_registry, check_repository, is_tag
 from ocimirror.sync.entries import (
     Age,
@@ -29,17 +29,15 @@ from ocimirror.sync.patterns import SourcePattern, Target
 from ocimirror.sync.shapes import Choice, Either, Flag, ListOf, Made, Number, Shape, Text
 from ocimirror.sync.versions import Range
 
-_SPAN = re.compile(r"([0-9]{1,5})([smhdw])", re.ASCII)
-_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
 _MAX_SPAN = timedelta(days=100 * 365)
 
 
 def span(text: str, _: str = "") -> timedelta:
-    """Parse a time span: 90s, 15m, 24h, 7d, 2w."""
-    match = _SPAN.fullmatch(text)
-    if match is None:
-        raise UsageError(f"{text[:100]!r} is no time span", advice="Write 90s, 15m, 24h, 7d or 2w.")
-    return min(timedelta(seconds=int(match[1]) * _UNITS_S[match[2]]), _MAX_SPAN)
+    """Parse a time span: 90s, 1h30m, 7d, 2w; a century at the most."""
+    try:
+        return min(timedelta(seconds=seconds_of(text)), _MAX_SPAN)
+    except ValueError as error:
+        raise UsageError(str(error), advice=SPAN_ADVICE) from error
 
 
 def _named_tag(text: str, _: str) -> NamedTag:
@@ -83,7 +81,7 @@ def _keys(*keys: Key[Any]) -> tuple[Key[object], ...]:
 # --- tags ---------------------------------------------------------------------------------------
 
 _GLOBS = ListOf(Text("a glob", _as_is, longest=128))
-_SPAN_TEXT = Text("a time span, as 7d", span, pattern=r"^[0-9]{1,5}[smhdw]$")
+_SPAN_TEXT = Text("a time span, as 7d", span, pattern=SPAN_PATTERN)
 
 INCLUDE = Key("include", _GLOBS, (), "Globs, one of which must match the tag; without: all tags.")
 EXCLUDE = Key("exclude", _GLOBS, (), "Globs, none of which may match the tag.")

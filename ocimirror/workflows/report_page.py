@@ -76,6 +76,7 @@ def page(report: Report) -> str:
         _summary(report),
         _failures(report),
         _moves(report),
+        _gone(report),
         _changes(report),
         _entries(report),
         _waiting(report),
@@ -166,6 +167,12 @@ def _moves(report: Report) -> Html:
         (_way(i.source, i.target), _digest(i.previous), _digest(i.digest)) for i in found[:ROWS]
     ]
     return _section("Tags that moved", ("image", "from", "to"), rows, len(found))
+
+
+def _gone(report: Report) -> Html:
+    rows = [(gone.source, _digest(gone.digest)) for gone in report.gone[:ROWS]]
+    title = "Gone from the source; what was copied stays until it is pruned"
+    return _section(title, ("image", "digest"), rows, len(report.gone))
 
 
 def _changes(report: Report) -> Html:

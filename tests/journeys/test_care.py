@@ -193,7 +193,7 @@ def test_gc_puts_back_what_has_become_needed(layout: Path) -> None:
 
 
 def test_gc_quiet_is_silent_and_a_grace_is_a_time_span(layout: Path) -> None:
-    for grace in ("0", "90s", "15m", "24h", "7d"):
+    for grace in ("0", "90s", "15m", "1h30m", "7d", "2w"):
         done = ocimirror("gc", layout, "-q", "--grace", grace)
         assert (done.code, done.stdout, done.stderr) == (0, "", "")
     assert ocimirror("gc", layout, "--grace", "1 week").code == 2

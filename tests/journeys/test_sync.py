@@ -514,3 +514,62 @@ def test_only_that_names_no_source_is_a_mistake(registry, configure, repository)
         assert (told.code, told.stdout) == (2, "")
         assert f"--only {mistake} is no source of" in told.stderr
     assert sync(file, "--only", f"{registry.host}/*").code == 0
+
+
+def test_a_tag_that_is_gone_from_its_source_is_told_once(registry, configure, repository) -> None:
+    for tag in ("1.0", "2.0", "2.0-beta"):
+        offer(registry, repository, tag, SINGLE)
+    file = configure(
+        f"""mirrors:
+  - from: {registry.host}/{repository}
+    to: oci:one
+    tags: {{include: ["?.0*"]}}
+"""
+    )
+    assert sync(file).document["gone"] == []
+    registry.delete_manifest(repository, "2.0")
+    file.write_text(file.read_text().replace("?.0*", "?.0"))  # 2.0-beta is there, but not wanted
+    page = file.with_name("page.html")
+    night = ["--report-html", page]
+    dry = ocimirror("sync", file, "--dry-run")
+    assert f"GONE  docker://{registry.host}/{repository}:2.0  {SINGLE.root[:19]}" in dry.stdout
+    told = sync(file, *night)
+    assert told.code == 0
+    name = f"{registry.host}/{repository}"
+    assert told.document["gone"] == [
+        {"entry": name, "source": f"docker://{name}:2.0", "digest": SINGLE.root}
+    ]
+    assert "Gone from the source" in page.read_text()
+    assert sync(file).document["gone"] == []
+
+
+def test_a_tag_that_moved_is_told_without_a_state_too(registry, configure, repository) -> None:
+    offer(registry, repository, "1.0", SINGLE)
+    file = configure(f"mirrors:\n  - from: {registry.host}/{repository}\n    to: oci:one\n")
+    sync(file)
+    file.with_name("ocimirror.state").unlink()
+    offer(registry, repository, "1.0", SCHEMA2)
+    for option in (["--dry-run"], []):
+        (move,) = sync(file, *option).document["moves"]
+        assert (move["old"], move["new"]) == (SINGLE.root, SCHEMA2.root)
+
+
+def test_attachments_cost_no_second_listing(registry, proxy, configure, repository) -> None:
+    offer(registry, repository, "1.0", SINGLE)
+    front = proxy(registry)
+    file = configure(f"mirrors:\n  - from: {front.host}/{repository}\n    to: oci:one\n")
+    for _ in range(2):
+        front.requests.clear()
+        assert sync(file).code == 0
+        assert sum("/tags/list" in seen.path for seen in front.requests) == 1
+
+
+def test_a_refusal_of_the_destination_says_which_side_it_was(
+    registry, docker_registry, proxy, configure, repository
+) -> None:
+    offer(registry, repository, "1.0", SINGLE)
+    back = proxy(docker_registry, Rule("HEAD", "/manifests/1.0", Respond(503)))
+    file = configure(f"mirrors:\n  - from: {registry.host}/{repository}\n    to: {back.host}/x\n")
+    failed = sync(file, "--retries", "0")
+    assert failed.code == 3
+    assert failed.document["images"][0]["error"]["side"] == "destination"

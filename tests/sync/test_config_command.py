@@ -122,7 +122,7 @@ def test_without_the_extra_it_is_said_what_to_install() -> None:
     ("text", "hint"),
     [
         ("platforms: linux/amd64", "Write it as [linux/amd64]."),
-        ("prune: {grace: 7}", "Write 90s, 15m, 24h, 7d or 2w."),
+        ("prune: {grace: 7}", "Write 90s, 15m, 1h30m, 7d or 2w."),
         ("tags: [1.10]", 'Write "1.10".'),
         ("\tpriority: 1", "Indent with spaces."),
     ],

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 from ocimirror.errors import (
@@ -136,14 +136,17 @@ class Referrers:
         with self._lock:
             if not self._tags_known:
                 try:
-                    names = self._repository.names()
-                    self._tags = frozenset(name for name in names if "-" in name)
+                    self._repository.names()  # (which tells `listed`)
                 except NotFound:
-                    self._tags = frozenset()
+                    self.listed(())
                 except RegistryRefused:
-                    self._tags = None
-                self._tags_known = True
+                    self._tags_known = True
             return self._tags is None or tag in self._tags
+
+    def listed(self, names: Iterable[str]) -> None:
+        """Take in all tags of the repository, whoever asked for them."""
+        self._tags = frozenset(name for name in names if "-" in name)
+        self._tags_known = True
 
     # --- keeping the fallback tag ---------------------------------------------------------------
 

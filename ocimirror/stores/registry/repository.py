@@ -252,7 +252,9 @@ class RegistryRepository(Store):
         return self._send(method, target, headers={"Accept": accept} if accept else None)
 
     def _names(self) -> list[str]:
-        return list_tags(self)
+        names = list_tags(self)
+        self._referring.listed(names)
+        return names
 
     # --- writing -------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -60,6 +60,25 @@ class Records:
         self._records[source] = ImageRecord(
             source, root.digest, root.media_type, size, platforms, attachments, self._now
         )
+
+    def before(self, source: str) -> Digest | None:
+        """Return what a source stood for when the lock file was written."""
+        known = self._previous.find(source)
+        return None if known is None else known.digest
+
+    def gone(self, listed: Mapping[str, Collection[str]]) -> list[ImageRecord]:
+        """Return the records of what its source has no more.
+
+        Args:
+            listed: all tags of each registry and repository that was listed.
+        """
+        found = []
+        for record in self._previous:
+            reference = Reference.parse(record.source.removeprefix("docker://"))
+            tags = listed.get(reference.name)
+            if tags is not None and reference.tag and reference.tag not in tags:
+                found.append(record)
+        return found
 
     def all(self, config: Config, listed: Collection[str]) -> tuple[ImageRecord, ...]:
         """Return the records of the run, and the earlier ones of what it did not look at.

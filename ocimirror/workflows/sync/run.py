@@ -22,7 +22,7 @@ from ocimirror.stores.store import Source
 from ocimirror.sync.config import Config, Mirror
 from ocimirror.sync.lock import LockFile
 from ocimirror.sync.record import ImageRecord
-from ocimirror.sync.report import Failure, ImageResult, Report, Status
+from ocimirror.sync.report import Failure, Gone, ImageResult, Report, Status
 from ocimirror.sync.state import Complete, State
 from ocimirror.workflows.places import Places
 from ocimirror.workflows.sync.carry import Destinations, Work, carry, shown_source
@@ -107,9 +107,12 @@ class _Run:
         self._listed: set[str] = set()
         self._told: set[str] = set()
         self._images: list[Planned] = []
+        self._forgot = False
         self._names = _names(config.mirrors)
 
     def run(self) -> Night:
+        # (A new state, or one that was lost, knows of no moves; the lock file may.)
+        self._forgot = not self._state.runs(1)
         number = 0 if self._dry_run else self._state.begin_run(self._now)
         successes = self._state.last_successes()
         for mirror, name in zip(self._config.mirrors, self._names, strict=True):
@@ -145,6 +148,7 @@ class _Run:
             stop=self._stop,
         )
         self._tell_of_listings(found)
+        self._tell_of_what_is_gone(found)
         self._refuse(found)
         self._miss_what_is_locked(found)
         self._records.expect(shown_source(image) for image in found.images)
@@ -301,11 +305,28 @@ class _Run:
             mine = [entry for entry in self._report.entries if entry.name in self._told]
             self._report.entries[:] = mine
 
+    def _tell_of_what_is_gone(self, found: SyncPlan) -> None:
+        tags: dict[str, set[str]] = {}
+        names: dict[str, str] = {}
+        for listing in found.listings:
+            explicit = self._config.mirrors[listing.entry].tags.explicit
+            if listing.selection is not None and not explicit:
+                names.setdefault(listing.repository, self._names[listing.entry])
+                tags.setdefault(listing.repository, set()).update(
+                    listing.selection.kept, (dropped.tag for dropped in listing.selection.dropped)
+                )
+        for record in self._records.gone(tags):
+            name = Reference.parse(record.source.removeprefix("docker://")).name
+            self._report.gone.append(Gone(names[name], record.source, record.digest))
+
     # --- the end of an image -------------------------------------------------------------------
 
     def _done(self, work: Work, outcome: Outcome) -> None:
         source, target = shown_source(work.image), str(work.target)
         before = self._state.find_complete(source, target)
+        previous = before.digest if before is not None else None
+        if self._forgot:
+            previous = previous or self._records.before(source)
         digest = outcome.root.digest if outcome.root is not None else None
         self._report.add(
             ImageResult(
@@ -314,7 +335,7 @@ class _Run:
                 target=target,
                 status=_status(outcome),
                 digest=digest,
-                previous=before.digest if before is not None else None,
+                previous=previous,
                 bytes_copied=outcome.bytes_copied,
                 seconds=outcome.seconds,
                 error=_failure(outcome),

@@ -1,0 +1,26 @@
+"""Whether there is nothing to do for an image: it is at its destination already."""
+
+from __future__ import annotations
+
+from ocimirror.copy.attachments import has_new_attachments
+from ocimirror.copy.outcome import Options, Request
+from ocimirror.copy.walk import walk
+from ocimirror.errors import IntegrityError, NotFound
+from ocimirror.model.descriptor import Descriptor
+from ocimirror.stores.index import sparse
+
+
+def is_there(request: Request, root: Descriptor, options: Options) -> bool:
+    """Whether the name stands for this root, and all of it is there as far as a look tells."""
+    destination = request.destination
+    wanted = sparse(root, request.platforms)
+    if not request.new_name or not destination.named(request.new_name, wanted):
+        return False
+    if not destination.name_vouches:
+        try:
+            plan = walk(destination, root, request.platforms)
+        except (NotFound, IntegrityError):
+            return False
+        if not all(destination.exists(blob) for blob in plan.blobs):
+            return False
+    return not options.referrers or not has_new_attachments(request, root)
