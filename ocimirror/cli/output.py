@@ -118,8 +118,7 @@ def outcome_line(outcome: Outcome, *, aside: bool = False) -> None:
     root = outcome.root
     parts = [outcome.status, request.shown_destination, "" if root is None else str(root.digest)]
     if outcome.status != "unchanged":
-        moved = outcome.bytes_total if outcome.status == "planned" else outcome.bytes_copied
-        parts.append(f"{size(moved)} in {outcome.seconds:.1f} s")
+        parts.append(f"{size(outcome.bytes_copied)} in {outcome.seconds:.1f} s")
     line("  ".join(parts), aside=aside)
     for note in outcome.notes:
         line(f"  note: {note}", aside=aside)
@@ -129,7 +128,7 @@ def summary(outcomes: Sequence[Outcome], seconds: float) -> None:
     """Print the last line of a run of several images."""
     told = totals(outcomes, seconds)
     parts = [f"{told[state]} {state}" for state in _STATES if told[state]]
-    moved = sum(o.bytes_total if o.status == "planned" else o.bytes_copied for o in outcomes)
+    moved = sum(outcome.bytes_copied for outcome in outcomes)
     line(f"{len(outcomes)} images: {', '.join(parts)}, {size(moved)} in {seconds:.1f} s")
 
 

@@ -59,7 +59,8 @@ class Outcome:
 
     `copied` went through our hash in this run, and so did `linked`, which is a file of another
     layout; `present` and `mounted` did not and are never called verified; `skipped` are foreign
-    layers. `attachments` are the manifests that refer to the image, where they were looked at.
+    layers. In a dry run, `copied` is what would be, each blob once. `attachments` are the
+    manifests that refer to the image, where they were looked at.
     """
 
     request: Request

@@ -33,7 +33,10 @@ T = TypeVar("T")
 
 
 class Carried(NamedTuple):
-    """How a blob came to be stored, and the bytes of it that moved in this run, in all tries."""
+    """How a blob came to be stored, and the bytes of it that moved in this run, in all tries.
+
+    In a dry run, what would be.
+    """
 
     stored: Stored
     bytes: int = 0
@@ -75,7 +78,7 @@ class Carrier:
             present = holds(request.destination, blob, hashed=options.deep)
         if present or options.dry_run:
             self._reporter.moved(request, blob.size)
-            return Carried(Stored.PRESENT if present else Stored.COPIED)
+            return Carried(Stored.PRESENT) if present else Carried(Stored.COPIED, blob.size)
         return self.transfer(request, blob, replace=True)
 
     def read_manifest(self, request: Request, descriptor: Descriptor) -> Manifest:

@@ -53,7 +53,8 @@ class ImageResult:
         source, target: full locations.
         digest: what the source stands for, None where that was not found out.
         previous: what the target stood for before, None where it was absent or is not known.
-        bytes_copied: what moved in this run; `bytes_total` is what the image consists of.
+        bytes_copied: what moved in this run, in a dry run what would; `bytes_total` is what the
+            image consists of.
         referrers: how many attachments came along.
     """
 
@@ -135,7 +136,6 @@ class Totals:
 
     statuses: Counter[str] = field(default_factory=Counter)
     bytes_copied: int = 0
-    bytes_total: int = 0
     seconds: float = 0.0
     dropped: int = 0
     moves: int = 0
@@ -150,7 +150,6 @@ class Totals:
         """Count an image."""
         self.statuses[image.status] += 1
         self.bytes_copied += image.bytes_copied
-        self.bytes_total += image.bytes_total
         self.seconds += image.seconds
         self.moves += image.moved
         if image.error is not None:

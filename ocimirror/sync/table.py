@@ -109,10 +109,12 @@ def _entries(report: Report, limit: int) -> list[str]:
     room = limit - 1 if len(shown) < limit else limit - 2
     for entry in shown[:room]:
         counted = totals[entry.name]
-        moved = counted.bytes_total if report.dry_run else counted.bytes_copied
         counts = [str(counted.statuses[status]) for status in columns]
         rows.append(
-            (_cut(entry.name, 48), states[entry.name], str(counted.images), *counts, size(moved))
+            (
+                *(_cut(entry.name, 48), states[entry.name], str(counted.images)),
+                *(*counts, size(counted.bytes_copied)),
+            )
         )
     found = _aligned(rows, "<<" + ">" * (len(columns) + 2))
     if len(shown) > room:
@@ -147,11 +149,10 @@ def _attrition(report: Report) -> list[str]:
 def _totals(report: Report) -> str:
     totals = report.totals()
     parts = [f"{totals.statuses[s]} {s}" for s in STATUSES if totals.statuses[s]]
-    moved = totals.bytes_total if report.dry_run else totals.bytes_copied
     counted = _count(totals.images, "image", "images") + (f": {', '.join(parts)}" if parts else "")
     failed = sum(entry.error is not None for entry in report.entries)
     begin = f"{_count(failed, 'entry', 'entries')} failed; " if failed else ""
-    return f"{begin}{counted}, {size(moved)} in {duration(report.seconds)}"
+    return f"{begin}{counted}, {size(totals.bytes_copied)} in {duration(report.seconds)}"
 
 
 def _count(number: int, one: str, many: str) -> str:

@@ -103,12 +103,11 @@ def _summary(report: Report) -> Html:
     totals = report.totals()
     code = report.exit_code
     verdict = f"{_MEANINGS.get(code, 'it did not end well')} (exit {code})"
-    moved = totals.bytes_total if report.dry_run else totals.bytes_copied
     failed = sum(entry.error is not None for entry in report.entries)
     facts = [("entries failed", str(failed))] if failed else []
     facts += [("images", str(totals.images))]
     facts += [(s, str(totals.statuses[s])) for s in STATUSES if totals.statuses[s]]
-    facts += [("bytes to copy" if report.dry_run else "bytes copied", size(moved))]
+    facts += [("bytes to copy" if report.dry_run else "bytes copied", size(totals.bytes_copied))]
     facts += [("in all", duration(report.seconds))] if report.ended else []
     return join(
         element("h1", f"{_kind(report)} of ", element("time", _when(report))),
@@ -201,24 +200,19 @@ def _taken(image: ImageResult) -> tuple[str, str, str]:
 def _entries(report: Report) -> Html:
     totals = report.totals_by_entry()
     used = [s for s in STATUSES if any(counted.statuses[s] for counted in totals.values())]
-    rows = [
-        _entry(entry, totals[entry.name], used, dry_run=report.dry_run)
-        for entry in report.entries[:ROWS]
-    ]
+    rows = [_entry(entry, totals[entry.name], used) for entry in report.entries[:ROWS]]
     columns = ("entry", "what came of it", *used, "bytes", "last success")
     kinds = "- tight " + "number " * (len(used) + 1) + "tight"
     return _section("Entries", columns, rows, len(report.entries), kinds)
 
 
-def _entry(
-    entry: Entry, totals: Totals, used: Iterable[str], *, dry_run: bool
-) -> tuple[Content, ...]:
+def _entry(entry: Entry, totals: Totals, used: Iterable[str]) -> tuple[Content, ...]:
     status = status_of(entry, totals)
     return (
         entry.name,
         element("span", status, class_="bad" if status == "failed" else False),
         *(str(totals.statuses[name] or "") for name in used),
-        size(totals.bytes_total if dry_run else totals.bytes_copied),
+        size(totals.bytes_copied),
         time_text(entry.last_success) if entry.last_success else "never",
     )
 

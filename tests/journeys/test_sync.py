@@ -573,3 +573,14 @@ def test_a_refusal_of_the_destination_says_which_side_it_was(
     failed = sync(file, "--retries", "0")
     assert failed.code == 3
     assert failed.document["images"][0]["error"]["side"] == "destination"
+
+
+def test_a_dry_run_says_how_much_would_move(registry, configure, repository) -> None:
+    for tag in ("1.0", "1.1", "1.2"):
+        offer(registry, repository, tag, SINGLE)
+    file = configure(f"mirrors:\n  - from: {registry.host}/{repository}\n    to: oci:one\n")
+    blobs = sum(map(len, SINGLE.blobs.values()))
+    planned = sync(file, "--dry-run").document
+    assert planned["totals"]["bytes_copied"] == blobs
+    assert sync(file).code == 0
+    assert sync(file, "--dry-run").document["totals"]["bytes_copied"] == 0
