@@ -12,7 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
-from ocimirror.errors import InvalidReference, NotFound, OciMirrorError, RemoteError, UsageError
+from ocimirror.errors import (
+    IntegrityError,
+    InvalidReference,
+    NotFound,
+    OciMirrorError,
+    RemoteError,
+    UsageError,
+)
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.platform import Platform
@@ -125,7 +132,7 @@ def verify_lock(
                     stop=stop,
                     platforms=[Platform.parse(text) for text in image.record.platforms],
                 )
-            except RemoteError as error:
+            except (RemoteError, IntegrityError) as error:
                 report.images[number] = replace(image, state="failed", error=error)
             else:
                 _add(report.content, content)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,7 +18,9 @@ from ocimirror.sync.record import ImageRecord
 from ocimirror.sync.state import Complete, State
 from tests.support import images
 from tests.support.command import Result, environment, ocimirror
+from tests.support.faults import Flip, Rule, SetHeader
 from tests.support.images import Graph
+from tests.support.proxy import Proxy
 from tests.support.registry import StrictRegistry
 
 NIGHT = datetime(2026, 1, 31, 2, 0, tzinfo=UTC)
@@ -230,6 +233,19 @@ def test_a_registry_is_asked_by_the_names_that_push_gives(
     images.push(mirror.registry, f"copy/{keep(mirror.host) if how else ''}one/app", "v1", SINGLE)
     verified = mirror.verify(f"docker://{mirror.host}/copy", "--json")
     assert (verified.code, statuses(verified)) == (9, ["moved", "kept"])
+
+
+def test_a_manifest_that_is_another_is_a_fault_and_the_others_are_compared(
+    mirror: Mirror, proxy: Callable[..., Proxy]
+) -> None:
+    front = proxy(
+        mirror.registry,
+        Rule("HEAD", "one/app/manifests/sha256:", SetHeader("Docker-Content-Digest", str(A))),
+        Rule("GET", "one/app/manifests/sha256:", Flip(5)),
+    )
+    verified = mirror.verify(f"docker://{front.host}", "--json")
+    assert (verified.code, statuses(verified)) == (5, ["failed", "kept"]), verified.stdout
+    assert verified.document["images"][0]["error"]["code"] == "digest_mismatch"
 
 
 def test_a_registry_needs_only_the_platforms_that_are_locked(
