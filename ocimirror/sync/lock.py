@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, cast
 
 from ocimirror.errors import (
@@ -41,27 +41,6 @@ _KEYS = {
     "platforms": list,
     "attachments": list,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """A source that stands for something else now."""
-
-    source: str
-    old: ImageRecord
-    new: ImageRecord
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """What is new, what moved and what is gone, each sorted by source."""
-
-    added: tuple[ImageRecord, ...]
-    moved: tuple[Moved, ...]
-    gone: tuple[ImageRecord, ...]
-
-    def __bool__(self) -> bool:
-        return bool(self.added or self.moved or self.gone)
 
 
 class LockFile:
@@ -168,20 +147,6 @@ def merge(locks: Iterable[LockFile]) -> LockFile:
         LockConflict: two of them have different digests of one source.
     """
     return LockFile.of(record for lock in locks for record in lock)
-
-
-def diff(old: LockFile, new: LockFile) -> Difference:
-    """Return what changed: `moved` are other digests; other platforms or attachments are none."""
-    moved = tuple(
-        Moved(record.source, known, record)
-        for record in new
-        if (known := old.find(record.source)) is not None and known.digest != record.digest
-    )
-    return Difference(
-        tuple(record for record in new if old.find(record.source) is None),
-        moved,
-        tuple(record for record in old if new.find(record.source) is None),
-    )
 
 
 def _joined(one: ImageRecord, other: ImageRecord) -> ImageRecord:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from ocimirror.errors import DamagedLockFile, LocalStorageError, LockConflict, UsageError
 from ocimirror.model.digest import Digest
-from ocimirror.sync.lock import LockFile, diff, merge
+from ocimirror.sync.lock import LockFile, merge
 from ocimirror.sync.record import ImageRecord, parse_time, time_text
 
 ROOT = Path(__file__).parents[2]
@@ -249,17 +249,6 @@ def test_a_merge_of_one_source_with_one_digest_joins_what_was_asked_for() -> Non
     )
     (whole,) = merge([LockFile.of([one]), LockFile.of([record()])])
     assert whole.platforms == ()
-
-
-def test_a_diff_says_what_was_added_what_moved_and_what_is_gone() -> None:
-    gone, moved, same = (record(f"docker://quay.io/app:v{number}") for number in range(3))
-    added = record("docker://quay.io/app:v4")
-    new = [replace(moved, digest=B), replace(same, attachments=(B,)), added]
-    found = diff(LockFile.of([gone, moved, same]), LockFile.of(new))
-    assert found.added == (added,)
-    assert [(m.source, m.old.digest, m.new.digest) for m in found.moved] == [(moved.source, A, B)]
-    assert found.gone == (gone,)
-    assert not diff(LockFile.of(new), LockFile.of(new))
 
 
 # --- crashes and size --------------------------------------------------------------------------
