@@ -19,6 +19,8 @@ from ocimirror.model.reference import (
 
 _FIELD = re.compile(r"\{([^{}]*)\}")
 FIELDS = ("registry", "repository", "tag")
+# What a layout has in its directory, and a repository can be called.
+_OF_A_LAYOUT = frozenset(("blobs", "index.json", "index.json.prev", "oci-layout"))
 _SCHEME = re.compile(r"[a-z-]+:(?![0-9]+(/|\Z))(?=.)")
 
 
@@ -154,7 +156,8 @@ class Target:
         """Return where an image goes.
 
         A layout keeps it under its full name at the source. What does not fit the grammar of
-        names is refused, so that no catalogue or list of tags leads out of the path.
+        names is refused, so that no catalogue or list of tags leads out of the path; and what
+        would lie among the files of another layout, as `app/blobs` does where `app` is one.
 
         Args:
             registry: canonical host of the source.
@@ -176,6 +179,13 @@ class Target:
         if self.scheme == "oci":
             if filled.split("/").count("..") != self.template.split("/").count(".."):
                 raise InvalidReference(f"{self.text} leads elsewhere: {filled[:300]!r}")
+            inside = repository.split("/")[1:] if "{repository}" in self.template else []
+            inside += [tag] if "{tag}" in self.template else []
+            if not _OF_A_LAYOUT.isdisjoint(inside):
+                raise InvalidReference(
+                    f"{self.text} may lead into another image's layout: {filled[:300]!r}",
+                    advice="Give it an entry of its own, with another directory.",
+                )
             name = Reference(registry, repository, tag, None if tag else digest)
             return Location("oci", os.path.join(self.directory, filled), str(name))
         by_digest = not tag and "{tag}" in self.tag_template

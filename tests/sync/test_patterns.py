@@ -143,6 +143,24 @@ def test_hostile_names_from_a_registry_are_refused(
         Target.parse(text).resolve(registry, repository, tag)
 
 
+@pytest.mark.parametrize("name", ["blobs", "index.json", "index.json.prev", "oci-layout"])
+def test_no_name_leads_among_the_files_of_another_layout(name: str) -> None:
+    for text, repository, tag in (
+        ("oci:/srv/{repository}", f"app/{name}/sha256", "1"),
+        ("oci:/srv/{registry}/{repository}", f"team/app/{name}", "1"),
+        ("oci:/srv/{repository}/{tag}", "app", name),
+    ):
+        with pytest.raises(InvalidReference, match="another image's layout"):
+            Target.parse(text).resolve("quay.io", repository, tag)
+    for text, repository in (
+        ("oci:/srv/{repository}", f"{name}/app"),
+        ("oci:/srv/app", f"app/{name}"),
+        (f"oci:/srv/{{registry}}/{name}/{{repository}}", "app"),
+        ("mirror.local/{repository}", f"app/{name}"),
+    ):
+        Target.parse(text).resolve("quay.io", repository, "1")
+
+
 @given(
     st.text() | st.from_regex(r"[a-z0-9./:_-]{1,20}", fullmatch=True),
     st.text() | st.from_regex(r"[a-z0-9./_-]{1,20}", fullmatch=True),
