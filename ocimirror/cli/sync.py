@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
-import signal
-import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
@@ -38,11 +34,6 @@ if TYPE_CHECKING:
     from ocimirror.sync.report import Report
     from ocimirror.sync.state import State
     from ocimirror.workflows.places import Places
-
-
-logger = logging.getLogger(__name__)
-# How long a change of the configuration may go unnoticed.
-_LOOK_S = 1.0
 
 
 def _shard(_: click.Context, __: click.Parameter, text: str) -> tuple[int, int]:
@@ -160,101 +151,26 @@ def sync_command(
                 )
             published: record.Published | None = None
             written = _Written()
+            if done.error is not None:
+                written.failed(done.error)
             if not planned:
                 renewed = previous.renewed(done.records)
                 if not locked:
                     written.write(partial(renewed.write, lock_file, durable=settings.fsync))
                 if publish_lock is not None:
                     published = record.publish(publish_lock, places, renewed, done.report, settings)
+            written.write(memory.close)
         written.codes |= {done.report.exit_code, published.exit_code if published else 0}
-        _beside(done.report, written, report_html, metrics_file)
-        code = 128 + settings.signal if settings.signal else output.exit_code_of(written.codes)
+        _beside(done.report, written, settings, report_html, metrics_file)
+        code = written.exit_code(settings)
         _tell(done.report, code, settings, published, written.error)
         return code
 
     if not every:
         return night(first)
+    from ocimirror.cli.nights import Nights
+
     return Nights(config, first, settings, every).run(night)
-
-
-class Nights:
-    """One sync after the other, until a signal; what is changed meanwhile is loaded again.
-
-    The run in flight ends on the configuration that it began with. A new one that is invalid
-    leaves the old one in force, and is said so once.
-
-    Args:
-        path: of the configuration.
-        config: as it was read at the start.
-        settings: of the command.
-        every_s: from the start of a run to that of the next; a run that is longer delays it.
-    """
-
-    def __init__(self, path: Path, config: Config, settings: Settings, every_s: float) -> None:
-        self._path = path
-        self._config = config
-        self._settings = settings
-        self._every_s = every_s
-        self._asked = threading.Event()
-        self._version = _version(config.files)
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            signal.signal(signal.SIGHUP, lambda *_: self._asked.set())
-
-    def run(self, night: Callable[[Config], int]) -> int:
-        """Run until SIGINT or SIGTERM; return the exit code for it."""
-        while True:
-            began = time.monotonic()
-            self._night(night)
-            if self._settings.signal:
-                return 128 + self._settings.signal
-            self._settings.stop.clear()  # (the deadline of a run sets it too)
-            while time.monotonic() - began < self._every_s:
-                self._reload()
-                left_s = self._every_s - (time.monotonic() - began)
-                # (Not `stop.wait`: a handler that sets what its own thread waits for may hang.)
-                time.sleep(max(0.0, min(_LOOK_S, left_s)))
-                if self._settings.signal:  # (a signal just before the clearing is seen here too)
-                    return 128 + self._settings.signal
-            self._reload()
-
-    def _night(self, night: Callable[[Config], int]) -> None:
-        try:
-            code = night(self._config)
-        except Interrupted:
-            return
-        except OciMirrorError as error:
-            output.complain(error, "this run")
-        else:
-            logger.info("this run ended with exit code %d", code)
-
-    def _reload(self) -> None:
-        version = _version(self._config.files)
-        if not self._asked.is_set() and version == self._version:
-            return
-        self._asked.clear()
-        self._version = version
-        from ocimirror.sync.config import load
-
-        try:
-            self._config = load(self._path, os.environ)
-        except OciMirrorError as error:
-            output.complain(error, "the configuration before stays in force")
-            return
-        self._version = _version(self._config.files)
-        logger.info("%s was loaded again", self._path)
-
-
-def _version(files: Sequence[str]) -> list[object]:
-    """Return what tells whether files changed."""
-    found: list[object] = []
-    for name in files:
-        try:
-            status = Path(name).stat()
-        except OSError:
-            found.append(name)
-        else:
-            found.append((status.st_ino, status.st_size, status.st_mtime_ns))
-    return found
 
 
 @click.command("sync merge", short_help="Join what shards of a sync wrote.", no_args_is_help=True)
@@ -361,12 +277,26 @@ class _Written:
         try:
             work()
         except OciMirrorError as error:
-            output.complain(error)
-            self.codes.add(error.exit_code)
-            self.error = self.error or error
+            self.failed(error)
+
+    def failed(self, error: OciMirrorError) -> None:
+        """Take in that something was not written, and say so."""
+        output.complain(error)
+        self.codes.add(error.exit_code)
+        self.error = self.error or error
+
+    def exit_code(self, settings: Settings) -> int:
+        """Return the exit code of the run as far as it is known."""
+        return 128 + settings.signal if settings.signal else output.exit_code_of(self.codes)
 
 
-def _beside(report: Report, written: _Written, page: str | None, metrics_file: str | None) -> None:
+def _beside(
+    report: Report,
+    written: _Written,
+    settings: Settings,
+    page: str | None,
+    metrics_file: str | None,
+) -> None:
     """Write what was asked for beside what is printed."""
     from ocimirror.stores.atomic import replace_file
     from ocimirror.sync.metrics import metrics
@@ -376,7 +306,7 @@ def _beside(report: Report, written: _Written, page: str | None, metrics_file: s
 
         written.write(lambda: replace_file(page, report_page.page(report).encode()))
     if metrics_file and not report.dry_run:
-        text = metrics(report, datetime.now(UTC))
+        text = metrics(report, datetime.now(UTC), written.exit_code(settings))
         written.write(lambda: replace_file(metrics_file, text.encode()))
 
 

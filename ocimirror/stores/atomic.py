@@ -333,7 +333,8 @@ class FileLock:
         except BlockingIOError as error:
             raise Locked(
                 f"{self._path} is held by another process",
-                advice="Another ocimirror is at work there; run again later, or add --wait.",
+                advice="Another ocimirror is at work there; run again later, or with --wait,"
+                " where the command has it.",
             ) from error
         except OSError as error:
             raise storage_error(error, f"cannot lock {self._path}") from error

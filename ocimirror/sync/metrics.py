@@ -11,7 +11,7 @@ from ocimirror.sync.report import STATUSES, Report
 _Sample = tuple[dict[str, str], float]
 
 
-def metrics(report: Report, now: datetime) -> str:
+def metrics(report: Report, now: datetime, exit_code: int | None = None) -> str:
     """Return the metrics of a run; all are gauges, as the next run writes the file anew.
 
     An entry that was never done has no last success: alert on its absence too.
@@ -19,8 +19,10 @@ def metrics(report: Report, now: datetime) -> str:
     Args:
         report: of a run; of a dry run nothing is worth a metric, and none is written.
         now: stands for the end of a run that has none.
+        exit_code: of the process, where that is not the report's: a signal, a full disk.
     """
     ended = report.ended or now
+    code = report.exit_code if exit_code is None else exit_code
     totals = report.totals_by_entry()
     successes = {e.name: e.last_success for e in report.entries if e.last_success is not None}
     families = [
@@ -30,7 +32,7 @@ def metrics(report: Report, now: datetime) -> str:
             "How long the last run took.",
             [({}, (ended - report.started).total_seconds())],
         ),
-        _family("last_run_exit_code", "Its exit code.", [({}, report.exit_code)]),
+        _family("last_run_exit_code", "Its exit code.", [({}, code)]),
         _family(
             "last_success_timestamp_seconds",
             "When all of an entry was last done.",

@@ -12,8 +12,10 @@ import pytest
 
 from ocimirror.copy.copy import copy
 from ocimirror.errors import NoSpace
+from ocimirror.stores.atomic import free_bytes
 from ocimirror.stores.layout import Layout
 from ocimirror.stores.stream import Reader
+from tests.journeys.test_sync import SINGLE, offer, sync
 from tests.support import images
 from tests.support.judge import faults_of, names_of
 from tests.support.stores import Failing, copy_all, failures, fill, named, request
@@ -113,3 +115,28 @@ def fill_up(mount: Path) -> None:
     with (mount / "filler").open("wb", buffering=0) as file:
         free = os.statvfs(mount).f_bavail * os.statvfs(mount).f_frsize
         file.write(bytes(free))
+
+
+def test_a_state_that_is_full_ends_the_night_and_hides_no_report(
+    registry, repository, small_disk, tmp_path
+) -> None:
+    for number in range(250):
+        offer(registry, repository, f"v0.0.{number}-with-a-long-name-{'x' * 60}", SINGLE)
+    file = tmp_path / "sync.yaml"
+    file.write_text(
+        f"""referrers: false
+mirrors:
+  - from: {registry.host}/{repository}
+    to: oci:one
+    prune: true
+"""
+    )
+    (small_disk / "filler").write_bytes(bytes(free_bytes(str(small_disk)) - 160_000))
+    numbers = tmp_path / "numbers"
+    result = sync(file, "--state", small_disk / "state", "--metrics-file", numbers)
+    assert result.code == 8
+    assert result.document["error"]["code"] == "no_space"
+    done = [i for i in result.document["images"] if i["status"] == "copied"]
+    assert len(done) + result.document["totals"]["deferred"] == 250
+    assert "last_run_exit_code 8" in numbers.read_text()
+    assert sync(file).code == 0

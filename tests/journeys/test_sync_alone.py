@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+
 import pytest
 
+from ocimirror.sync.state import State
 from tests.journeys.test_sync import MULTI, SCHEMA2, SINGLE, configure, locked, offer, sync
+from tests.support.command import PROGRAM, environment
 from tests.support.faults import Respond, Rule
 
 pytestmark = pytest.mark.timeout(120)
@@ -160,3 +167,37 @@ def test_what_two_entries_bring_to_one_place_goes_once_and_with_the_same_platfor
     result = sync(file)
     assert result.code == 2
     assert sorted(i["status"] for i in result.document["images"]) == ["failed", "unchanged"]
+
+
+def test_an_included_file_that_is_repaired_later_is_read_before_the_next_night(
+    registry, configure, repository, tmp_path
+) -> None:
+    offer(registry, repository, "1.0", SINGLE)
+    text = f"mirrors:\n  - from: {registry.host}/{repository}\n    to: oci:"
+    file = configure(text + "one\n")
+    process = subprocess.Popen(
+        [PROGRAM, "sync", file, "--every", "1s", "--quiet", "--json"],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+    def wait_for(found: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 30
+        while not found():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+    wait_for((tmp_path / "one" / "index.json").exists)
+    file.write_text("include: more.yaml\n" + text + "one\n")
+    time.sleep(1.5)
+    (tmp_path / "more.yaml").write_text(text + "two\n")
+    wait_for((tmp_path / "two" / "index.json").exists)
+    with State(str(tmp_path / "ocimirror.state"), wait=True):
+        time.sleep(2.5)
+    process.send_signal(signal.SIGTERM)
+    told, said = process.communicate(timeout=10)
+    assert process.returncode == 143
+    assert "stays in force" in said
+    assert '"code": "locked"' in told

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from ocimirror.copy.outcome import Options, Outcome, Reporter
 from ocimirror.errors import (
     Interrupted,
+    LocalStorageError,
     NotFound,
     NotReached,
     OciMirrorError,
@@ -51,10 +52,14 @@ class SyncOptions:
 
 @dataclass(frozen=True, slots=True)
 class Night:
-    """What came of a run: the report, and a record of every image that is there now."""
+    """What came of a run: the report, and a record of every image that is there now.
+
+    Where the state could not be written the run ended there, with an `error`.
+    """
 
     report: Report
     records: tuple[ImageRecord, ...]
+    error: LocalStorageError | None = None
 
 
 def sync(
@@ -104,6 +109,7 @@ class _Run:
         self._report = Report(self._now, name, self._dry_run)
         self._records = Records(previous, self._now, self._stop)
         self._sources: dict[str, Source] = {}
+        self._error: LocalStorageError | None = None
         self._listed: set[str] = set()
         self._told: set[str] = set()
         self._images: list[Planned] = []
@@ -123,8 +129,17 @@ class _Run:
                 self._work()
             except Interrupted:
                 self._defer_the_rest()
-        self._end(number)
-        return Night(self._report, self._records.all(self._config, self._listed))
+            except LocalStorageError as error:
+                self._error = error
+                self._defer_the_rest()
+        self._report.finish(datetime.now(UTC))
+        if not self._dry_run:
+            try:
+                self._end(number)
+            except LocalStorageError as error:
+                self._error = self._error or error
+        records = self._records.all(self._config, self._listed)
+        return Night(self._report, records, self._error)
 
     @contextmanager
     def _until_the_deadline(self) -> Iterator[None]:
@@ -369,9 +384,6 @@ class _Run:
 
     def _end(self, number: int) -> None:
         report = self._report
-        report.finish(datetime.now(UTC))
-        if self._dry_run:
-            return
         for entry in report.entries:
             if entry.last_success == report.ended and report.ended is not None:
                 self._state.succeeded(entry.name, report.ended)
