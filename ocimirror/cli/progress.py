@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
@@ -33,12 +33,15 @@ class Progress(Protocol):
         """See copy.outcome.Reporter."""
 
 
-class Lines(Silent):
-    """One line an image, when it is done; quiet, failures only."""
+Show = Callable[[Outcome], None]
+"""Prints what is to be told of an image that is done."""
 
-    def __init__(self, *, quiet: bool, aside: bool = False) -> None:
-        self._quiet = quiet
-        self._aside = aside
+
+class Lines(Silent):
+    """One line an image, when it is done."""
+
+    def __init__(self, show: Show) -> None:
+        self._show = show
 
     def __enter__(self) -> Lines:
         return self
@@ -48,14 +51,13 @@ class Lines(Silent):
 
     def finished(self, outcome: Outcome) -> None:
         """Print the image's line."""
-        if outcome.error is not None or not self._quiet:
-            outcome_line(outcome, aside=self._aside)
+        self._show(outcome)
 
 
 class Bars:
-    """Bars on stderr while images move; their lines follow on stdout when the bars are gone."""
+    """Bars on stderr while images move; their lines follow when the bars are gone."""
 
-    def __init__(self, images: int, *, aside: bool = False) -> None:
+    def __init__(self, images: int | None, show: Show) -> None:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -75,11 +77,11 @@ class Bars:
             console=Console(stderr=True),
             transient=True,
         )
-        self._images = images
-        self._aside = aside
+        self._of = "" if images is None else f" of {images}"
+        self._show = show
         self._done: list[Outcome] = []
         self._bars: dict[str, TaskID] = {}
-        self._total = self._progress.add_task(f"total (0 of {images})", total=None)
+        self._total = self._progress.add_task(f"total (0{self._of})", total=None)
         self._total_bytes = 0
 
     def __enter__(self) -> Bars:
@@ -89,7 +91,7 @@ class Bars:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
         for outcome in self._done:
-            outcome_line(outcome, aside=self._aside)
+            self._show(outcome)
 
     def planned(self, request: Request, plan: Plan) -> None:
         """Draw a bar for the image."""
@@ -113,22 +115,23 @@ class Bars:
         bar = self._bars.pop(outcome.request.shown_destination, None)
         if bar is not None:
             self._progress.remove_task(bar)
-        text = f"total ({len(self._done)} of {self._images})"
+        text = f"total ({len(self._done)}{self._of})"
         self._progress.update(self._total, description=text)
 
 
 def progress_for(
-    images: int, *, json: bool, quiet: bool, bars: bool, aside: bool = False
+    images: int | None, *, json: bool, quiet: bool, bars: bool, show: Show = outcome_line
 ) -> Progress:
-    """Return what this run shows: bars on a terminal, nothing beside a JSON document.
+    """Return what this run shows: bars on a terminal; failures only where the rest is not wanted.
 
-    `aside`: results go to stderr too, since stdout carries an archive.
+    Args:
+        images: how many; None where that is not known before.
+        json, quiet, bars: as the user wants it.
+        show: prints an image that is done.
     """
-    if json:
-        return Lines(quiet=True)
-    if bars and not quiet and sys.stderr.isatty():
-        return Bars(images, aside=aside)
-    return Lines(quiet=quiet, aside=aside)
+    if json or quiet:
+        return Lines(lambda outcome: show(outcome) if outcome.error is not None else None)
+    return Bars(images, show) if bars and sys.stderr.isatty() else Lines(show)
 
 
 class Still:

@@ -248,16 +248,17 @@ def _progress(settings: Settings) -> Progress:
 
     Without them the table says it all, and says it once.
     """
-    from ocimirror.cli.progress import Lines
+    from ocimirror.cli.progress import Lines, progress_for
     from ocimirror.copy.outcome import Outcome
 
-    class Moved(Lines):
-        def finished(self, outcome: Outcome) -> None:
-            deferred = isinstance(outcome.error, Interrupted)  # (which is no error)
-            if outcome.status != "unchanged" and not (self._quiet or deferred):
-                super().finished(outcome)
+    def show(outcome: Outcome) -> None:
+        # (What is deferred is no error.)
+        if outcome.status != "unchanged" and not isinstance(outcome.error, Interrupted):
+            output.outcome_line(outcome, aside=True)
 
-    return Moved(quiet=settings.json or settings.quiet or not settings.progress, aside=True)
+    if settings.json or settings.quiet or not settings.progress:
+        return Lines(lambda _: None)
+    return progress_for(None, json=False, quiet=False, bars=True, show=show)
 
 
 class _Written:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -220,7 +221,11 @@ def _run(
 
     started = time.monotonic()
     progress = progress_for(
-        images, json=settings.json, quiet=settings.quiet, bars=settings.progress, aside=aside
+        images,
+        json=settings.json,
+        quiet=settings.quiet,
+        bars=settings.progress,
+        show=partial(output.outcome_line, aside=aside),
     )
     with settings.places() as places, progress:
         outcomes = work(places, progress)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import pty
 import signal
 import subprocess
 import time
@@ -15,7 +13,7 @@ import pytest
 
 from ocimirror.stores.exclusive import ExclusiveLayout
 from tests.support import images
-from tests.support.command import PROGRAM, environment, ocimirror
+from tests.support.command import PROGRAM, at_terminal, environment, ocimirror
 from tests.support.engines import Containerd, Dockerd, remove, run_dockerd, short_directory
 from tests.support.images import Graph
 
@@ -474,17 +472,8 @@ def test_on_a_terminal_bytes_are_shown_and_elsewhere_nothing(
 ) -> None:
     path = layout({f"{HOST}/{repository}:v1": images.single()})
     words = ["load", str(path), *into(containerd), "--namespace", repository.replace("/", "-")]
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [PROGRAM, *words], env=environment(TERM="xterm"), stdout=theirs, stderr=theirs
-    )
-    os.close(theirs)
-    said = b""
-    with contextlib.suppress(OSError):  # (the end of a terminal)
-        while chunk := os.read(ours, 65536):
-            said += chunk
-    os.close(ours)
-    assert process.wait() == 0
-    assert b"hashed and sent" in said
-    assert b"manifest  kept" in said
+    code, said = at_terminal(*words)
+    assert code == 0
+    assert "hashed and sent" in said
+    assert "manifest  kept" in said
     assert ocimirror(*words).stderr == ""

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import images
-from tests.support.command import PROGRAM, Result, environment, ocimirror
+from tests.support.command import PROGRAM, Result, at_terminal, environment, ocimirror
 from tests.support.faults import Call, Respond, Rule, Stall
 from tests.support.images import Graph
 
@@ -584,3 +584,16 @@ def test_a_dry_run_says_how_much_would_move(registry, configure, repository) -> 
     assert planned["totals"]["bytes_copied"] == blobs
     assert sync(file).code == 0
     assert sync(file, "--dry-run").document["totals"]["bytes_copied"] == 0
+
+
+def test_at_a_terminal_bytes_are_shown_as_they_move(registry, configure, repository) -> None:
+    for tag in ("1.0", "1.1"):
+        offer(registry, repository, tag, MULTI)
+    file = configure(f"mirrors:\n  - from: {registry.host}/{repository}\n    to: oci:one\n")
+    code, said = at_terminal("sync", file)
+    assert code == 0
+    assert "total (2)" in said
+    assert said.count(f"copied  oci:{file.parent}/one") == 2
+    code, said = at_terminal("sync", file)
+    assert (code, "/one" in said) == (0, False)
+    assert "2 unchanged" in said

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -81,3 +83,18 @@ def weighed(*arguments: str | Path, output: Path) -> tuple[int, int]:
         )
     code, peak_bytes = done.stderr.split()[-2:]
     return int(code), int(peak_bytes)
+
+
+def at_terminal(*arguments: object) -> tuple[int, str]:
+    """Run the command with a terminal for its output; return its exit code and what was shown."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [PROGRAM, *map(str, arguments)], env=environment(TERM="xterm"), stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    said = b""
+    with contextlib.suppress(OSError):  # (the end of a terminal)
+        while chunk := os.read(ours, 65536):
+            said += chunk
+    os.close(ours)
+    return process.wait(), said.decode()
