@@ -165,9 +165,9 @@ def whole(regex: str) -> str:
     """Return a regular expression that matches a whole tag where this one is found in it."""
     if len(regex) > 2 * MAX_REGEX:
         return regex  # (The loader refuses it.)
-    bare, inner = "", _ATOM.sub("", regex)
+    bare, inner = "", _ATOM.sub("_", regex)
     while bare != inner:
-        bare, inner = inner, _GROUP.sub("", inner)
+        bare, inner = inner, _GROUP.sub("_", inner)
     # (Beside a | outside parentheses, an anchor holds for one side only.)
     if bare[:1] == regex[:1] == "^" and bare[-1:] == regex[-1:] == "$" and "|" not in bare:
         return regex[1:-1]

@@ -246,7 +246,7 @@ def _regex(allow: list[str], deny: list[str]) -> str:
     if not deny:
         return allowed
     denied = "|".join(deny)
-    return f"(?!(?:{denied})$)" + (f"(?:{allowed})" if allowed else ".*")
+    return f"(?!(?:{denied})$)" + (f"(?:{allowed})" if allow else ".*")
 
 
 def _whole_registry(

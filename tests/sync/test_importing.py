@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+import tests.property.conftest  # noqa: F401 - how hard properties are tried
 from ocimirror.errors import UsageError
 from ocimirror.sync.config import Config, Mirror, RegistrySettings, parse
+from ocimirror.sync.drafts import whole
 from ocimirror.sync.filters import select
 from ocimirror.sync.importing import Translation, translate
 
@@ -193,6 +198,7 @@ WORDS = ("1.0", "1.2.3", "1.2.3-alpine", "2", "2.1", "v1-x", "v1", "v2", "edge",
         ("tags: {allow: ['v1|edge']}", "v1 v1-x edge x-edge"),
         ("tags: {allow: ['v(1|2)']}", "v1 v2"),
         ("tags: {deny: ['v.*|1.0', 2, 'x-.*']}", "1.2.3 1.2.3-alpine 2.1 edge main"),
+        ("tags: {allow: [''], deny: [x]}", ""),
         ("tags: {}, tagSets: [{allow: [main]}]", "main"),
         ("tags: {allow: [edge]}, tagSets: [{allow: [main]}]", "edge main"),
         ("tags: {allow: }", " ".join(WORDS)),
@@ -213,6 +219,20 @@ def test_the_tags_of_regsync_are_those_that_it_mirrors(tags: str, kept: str) -> 
         ).kept
     }
     assert found == set(kept.split())
+
+
+GO = st.sampled_from(
+    ["a", "b", r"\.", "[ab]", "[^a|]", "[]|]", "(", ")", "|", "^", "$", r"\$", r"\|", "*", "."]
+)
+
+
+@given(st.lists(GO, max_size=7).map("".join), st.text("ab.$|^\\", max_size=4))
+def test_an_expression_that_is_found_somewhere_matches_the_whole(regex: str, tag: str) -> None:
+    try:
+        found = re.search(regex, tag)
+    except re.error:
+        return
+    assert (re.fullmatch(whole(regex), tag) is not None) == (found is not None)
 
 
 def test_an_image_of_regsync_without_a_tag_is_latest_wherever_it_comes_from() -> None:
