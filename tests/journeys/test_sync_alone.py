@@ -11,8 +11,8 @@ import pytest
 
 from ocimirror.sync.state import State
 from tests.journeys.test_sync import MULTI, SCHEMA2, SINGLE, configure, locked, offer, sync
-from tests.support.command import PROGRAM, environment
-from tests.support.faults import Respond, Rule
+from tests.support.command import PROGRAM, environment, ocimirror
+from tests.support.faults import Respond, Rule, Stall
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -201,3 +201,34 @@ def test_an_included_file_that_is_repaired_later_is_read_before_the_next_night(
     assert process.returncode == 143
     assert "stays in force" in said
     assert '"code": "locked"' in told
+
+
+@pytest.mark.parametrize("action", [Respond(404), Respond(500)], ids=["lost", "broken"])
+def test_what_the_first_target_has_lost_comes_from_the_source(
+    action, registry, docker_registry, proxy, configure, repository, tmp_path
+) -> None:
+    offer(registry, repository, "1.0", SINGLE)
+    first = proxy(docker_registry)
+    text = f"mirrors:\n  - from: {registry.host}/{repository}\n    to: [{first.host}/{repository}"
+    assert sync(configure(text + "]\n")).code == 0
+    first.rules.append(Rule("GET", "/blobs/", action))
+    result = sync(configure(text + ", oci:two]\n"), "--retries", "0")
+    assert result.code == 0, result.document
+    assert [image["status"] for image in result.document["images"]] == ["unchanged", "copied"]
+    assert ocimirror("verify", tmp_path / "two").code == 0
+
+
+def test_what_is_another_shards_is_not_deferred_here(
+    registry, proxy, configure, repository
+) -> None:
+    front = proxy(registry, Rule("GET", "/tags/list", Stall(3600)))
+    file = configure(
+        "to: oci:one\nmirrors:\n"
+        + "".join(f"  - from: {front.host}/{repository}/{name}\n" for name in "abcdef")
+    )
+    told = [
+        [entry["name"] for entry in sync(file, *more, "--deadline", "1s").document["entries"]]
+        for more in (["--shard", "1/2"], ["--shard", "2/2"], ["--only", "*/a"])
+    ]
+    assert sorted(told[0] + told[1]) == [f"{front.host}/{repository}/{n}" for n in "abcdef"]
+    assert told[2] == [f"{front.host}/{repository}/a"]

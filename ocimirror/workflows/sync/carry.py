@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
 from ocimirror.copy.copy import copy
 from ocimirror.copy.outcome import Options, Outcome, Reporter, Request, Sparse
+from ocimirror.errors import RemoteError
 from ocimirror.model.digest import Digest
 from ocimirror.model.reference import Location, Reference
 from ocimirror.stores.store import Source, Store
 from ocimirror.sync.lock import LockFile
 from ocimirror.workflows.places import Places
 from ocimirror.workflows.sync.plan import Planned
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,7 @@ class Work:
 
 
 Done = Callable[[Work, Outcome], None]
-Arrived = tuple[Store, Digest]
+Arrived = tuple[Source, Digest]
 
 
 class Destinations:
@@ -83,25 +87,45 @@ def carry(
         works = [Work(i, i.targets[rank], rank) for i in images if len(i.targets) > rank]
         for (referrers, sparse), group in groupby(works, key=_options_of):
             own = replace(options, referrers=referrers, sparse=sparse)
-            requests: dict[tuple[str, str], Work] = {}
-            asked: list[Request] = []
-            for work in group:
-                source = source_of(work.image.source)
-                first = None if options.dry_run else arrived.get(id(work.image))
-                request = _request(work, source, first, destinations.store(work.target))
-                if locked is not None and (record := locked.find(request.shown_source)):
-                    request = replace(request, expected=record.digest)
-                requests[_key(request)] = work
-                asked.append(request)
+            left = list(group)
+            for from_first in (True, False):  # (what it does not give, the source does)
+                requests: dict[tuple[str, str], Work] = {}
+                asked: list[Request] = []
+                again: list[Work] = []
+                for work in left:
+                    source = source_of(work.image.source)
+                    first = None if options.dry_run else arrived.get(id(work.image))
+                    if first is not None and not from_first:
+                        first = source, first[1]
+                    request = _request(work, source, first, destinations.store(work.target))
+                    if locked is not None and (record := locked.find(request.shown_source)):
+                        request = replace(request, expected=record.digest)
+                    requests[_key(request)] = work
+                    asked.append(request)
 
-            def finished(outcome: Outcome, works: dict[tuple[str, str], Work] = requests) -> None:
-                work = works[_key(outcome.request)]
-                root = outcome.root if outcome.error is None else None
-                if root is not None and work.rank == 0:
-                    arrived[id(work.image)] = outcome.request.destination, root.digest
-                done(work, outcome)
+                def finished(
+                    outcome: Outcome,
+                    works: dict[tuple[str, str], Work] = requests,
+                    from_first: bool = from_first,
+                    again: list[Work] = again,
+                ) -> bool:
+                    work = works[_key(outcome.request)]
+                    error = outcome.error
+                    lacking = isinstance(error, RemoteError) and error.side == "source"
+                    if lacking and from_first and work.rank and id(work.image) in arrived:
+                        logger.info("%s is filled from the source: %s", work.target, error)
+                        again.append(work)
+                        return False
+                    root = outcome.root if error is None else None
+                    if root is not None and work.rank == 0:
+                        arrived[id(work.image)] = outcome.request.destination, root.digest
+                    done(work, outcome)
+                    return True
 
-            copy(asked, own, _Telling(reporter, finished))
+                copy(asked, own, _Telling(reporter, finished))
+                left = again
+                if not left:
+                    break
 
 
 def _key(request: Request) -> tuple[str, str]:
@@ -146,13 +170,13 @@ def name_at(target: Location) -> str:
 class _Telling:
     """Passes progress on, and the end of each image to whoever remembers it."""
 
-    def __init__(self, reporter: Reporter, finished: Callable[[Outcome], None]) -> None:
+    def __init__(self, reporter: Reporter, finished: Callable[[Outcome], bool]) -> None:
         self.planned = reporter.planned
         self.moved = reporter.moved
         self._reporter = reporter
         self._finished = finished
 
     def finished(self, outcome: Outcome) -> None:
-        """Tell both."""
-        self._finished(outcome)
-        self._reporter.finished(outcome)
+        """Tell both, unless the image is begun again."""
+        if self._finished(outcome):
+            self._reporter.finished(outcome)

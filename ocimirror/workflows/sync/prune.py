@@ -28,6 +28,7 @@ from ocimirror.sync.report import Failure, ImageResult, Status
 from ocimirror.sync.state import Created, State
 from ocimirror.workflows.names import remove
 from ocimirror.workflows.places import Places
+from ocimirror.workflows.sync.plan import Listing
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,29 @@ class Pruning:
     mirror: Mirror
     repository: str
     wanted: Collection[str]
+
+
+def after(
+    listings: Sequence[Listing], mirrors: Sequence[Mirror], names: Sequence[str], locked: set[str]
+) -> Iterator[Pruning]:
+    """Yield what may be pruned after these listings: no listing failed, something is wanted.
+
+    Args:
+        listings: all of the run; several entries may have listed one repository.
+        mirrors: the entries, by number.
+        names: of the entries.
+        locked: sources that stay whatever was listed.
+    """
+    wanted: dict[str, set[str]] = {}
+    failed = {listing.repository for listing in listings if listing.error is not None}
+    for listing in listings:
+        tags = listing.selection.kept if listing.selection else ()
+        sources = (f"docker://{listing.repository}:{tag}" for tag in tags)
+        wanted.setdefault(listing.repository, set()).update(sources)
+    for listing in listings:
+        entry, kept = listing.entry, wanted[listing.repository]
+        if listing.repository not in failed and kept:
+            yield Pruning(names[entry], mirrors[entry], listing.repository, kept | locked)
 
 
 def prune(

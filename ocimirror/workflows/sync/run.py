@@ -29,7 +29,7 @@ from ocimirror.workflows.places import Places
 from ocimirror.workflows.sync.carry import Destinations, Work, carry, shown_source
 from ocimirror.workflows.sync.own import Own
 from ocimirror.workflows.sync.plan import Chosen, Planned, SyncPlan, plan, source_in
-from ocimirror.workflows.sync.prune import Pruning, prune
+from ocimirror.workflows.sync.prune import after, prune
 from ocimirror.workflows.sync.records import Records
 
 
@@ -122,8 +122,10 @@ class _Run:
         number = 0 if self._dry_run else self._state.begin_run(self._now)
         successes = self._state.last_successes()
         for mirror, name in zip(self._config.mirrors, self._names, strict=True):
-            targets = [str(target) for target in mirror.targets]
-            self._report.begin_entry(name, str(mirror.source), targets, successes.get(name))
+            source, chosen = mirror.source, self._options.chosen
+            if source.wildcard or chosen.takes(source.registry, source.repository):
+                targets = [str(target) for target in mirror.targets]
+                self._report.begin_entry(name, str(source), targets, successes.get(name))
         with self._until_the_deadline():
             try:
                 self._work()
@@ -185,27 +187,10 @@ class _Run:
     # --- pruning -------------------------------------------------------------------------------
 
     def _prune(self, found: SyncPlan) -> None:
-        wanted: dict[str, set[str]] = {}
-        failed = {listing.repository for listing in found.listings if listing.error is not None}
-        for listing in found.listings:
-            tags = listing.selection.kept if listing.selection else ()
-            sources = (f"docker://{listing.repository}:{tag}" for tag in tags)
-            wanted.setdefault(listing.repository, set()).update(sources)
         locked = {record.source for record in self._options.locked or ()}
-        work = [
-            Pruning(
-                self._names[listing.entry],
-                self._config.mirrors[listing.entry],
-                listing.repository,
-                wanted[listing.repository] | locked,
-            )
-            for listing in found.listings
-            if listing.repository not in failed and wanted[listing.repository]
-        ]
-        filled = {str(target) for image in found.images for target in image.targets}
         pruning = prune(
-            work,
-            filled,
+            list(after(found.listings, self._config.mirrors, self._names, locked)),
+            {str(target) for image in found.images for target in image.targets},
             self._places,
             self._state,
             self._now,
