@@ -326,6 +326,13 @@ class DigestNotPreserved(OciMirrorError):
     exit_code = 9
 
 
+class NoPlace(OciMirrorError):
+    """An image of a sync that cannot go where it is to: no name there, or one that is taken."""
+
+    exit_code = 4
+    default_advice = "Give its entry another destination; {repository} and {tag} tell images apart."
+
+
 class PruneRefused(OciMirrorError):
     """Something that a sync was to delete, and did not: too many, or no longer its own."""
 

@@ -251,7 +251,7 @@ class State:
         """Remember that a target was not there before this mirror named it, or that it moved it.
 
         To be called for a target that was absent, and again for each move of a target that
-        `is_own` knows; not for what somebody else made.
+        `own_targets` knows; not for what somebody else made.
         """
         self._write(
             "INSERT INTO created VALUES (?, ?, ?, ?) ON CONFLICT (target)"
@@ -262,9 +262,9 @@ class State:
             _seconds(time),
         )
 
-    def is_own(self, target: str) -> bool:
-        """Whether this mirror made a target."""
-        return bool(self._rows("SELECT 1 FROM created WHERE target = ?", (target,)))
+    def own_targets(self) -> set[str]:
+        """Return the targets that this mirror made."""
+        return {row[0] for row in self._rows("SELECT target FROM created", ())}
 
     def own(self, begin: str = "") -> list[Created]:
         """Return the targets that this mirror made and whose names begin so, sorted."""

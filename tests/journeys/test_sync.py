@@ -369,7 +369,7 @@ mirrors:
 """
     )
     result = sync(file)
-    assert result.code == 2
+    assert result.code == 4
     assert [image["status"] for image in result.document["images"]].count("copied") == 2
     (failed,) = [image for image in result.document["images"] if image["status"] == "failed"]
     assert "where" in failed["error"]["message"]

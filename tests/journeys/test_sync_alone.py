@@ -165,7 +165,7 @@ def test_what_two_entries_bring_to_one_place_goes_once_and_with_the_same_platfor
     assert [entry["copied"] for entry in twice.document["entries"]] == [1, 0]
     file = configure(f"mirrors:\n{entry}{entry}    platforms: [linux/arm64]\n")
     result = sync(file)
-    assert result.code == 2
+    assert result.code == 4
     assert sorted(i["status"] for i in result.document["images"]) == ["failed", "unchanged"]
 
 

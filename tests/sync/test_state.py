@@ -96,8 +96,7 @@ def test_only_what_this_mirror_made_is_its_own(state: State) -> None:
     assert (own.target, own.source, own.digest, own.time) == (TARGET, SOURCE, B, NIGHT)
     assert own.last_seen == NIGHT
     assert [own.last_seen for own in state.own()] == [NIGHT, None]
-    assert state.is_own(TARGET)
-    assert not state.is_own(SOURCE)
+    assert state.own_targets() == {TARGET, "docker://registry.example.com/other:v1"}
 
 
 def test_what_is_pruned_is_forgotten_and_its_history_is_not(state: State) -> None:

@@ -33,6 +33,7 @@ class Own:
         self._now = now
         self._stop = stop
         self._absent: set[str] = set()
+        self._known = state.own_targets()
 
     def look(
         self, images: Sequence[Planned], failed: Callable[[Planned, OciMirrorError], None]
@@ -77,5 +78,5 @@ class Own:
         (Also when an entry that is not pruned fills it now: it is no longer another entry's.)
         """
         target = str(work.target)
-        if target in self._absent or self._state.is_own(target):
+        if target in self._absent or target in self._known:
             self._state.mark_created(target, shown_source(work.image), digest, self._now)

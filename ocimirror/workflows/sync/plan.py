@@ -18,6 +18,7 @@ from ocimirror.copy.tasks import patiently, together
 from ocimirror.errors import (
     IntegrityError,
     Interrupted,
+    NoPlace,
     NotFound,
     OciMirrorError,
     Unsupported,
@@ -240,7 +241,9 @@ def _add(
                 if place := _place(source, pinned.get(tag), mirror.platforms, target, taken):
                     targets.append(place)
             except UsageError as error:
-                found.refused.append(Refused(number, f"docker://{source}", str(target), error))
+                # (Not its exit code: a run that copies is no mistake found before it.)
+                refusal = NoPlace(error.message, advice=error.advice)
+                found.refused.append(Refused(number, f"docker://{source}", str(target), refusal))
         if targets:
             found.images.append(Planned(number, mirror, source, tuple(targets)))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -13,17 +13,16 @@ from ocimirror.errors import (
     Interrupted,
     LocalStorageError,
     NotFound,
-    NotReached,
     OciMirrorError,
     RegistryUnavailable,
 )
 from ocimirror.model.digest import Digest
 from ocimirror.model.reference import Location, Reference
 from ocimirror.stores.store import Source
-from ocimirror.sync.config import Config, Mirror
+from ocimirror.sync.config import Config
 from ocimirror.sync.lock import LockFile
 from ocimirror.sync.record import ImageRecord
-from ocimirror.sync.report import Failure, Gone, ImageResult, Report, Status
+from ocimirror.sync.report import ImageResult, Report
 from ocimirror.sync.state import Complete, State
 from ocimirror.workflows.places import Places
 from ocimirror.workflows.sync.carry import Destinations, Work, carry, shown_source
@@ -31,6 +30,7 @@ from ocimirror.workflows.sync.own import Own
 from ocimirror.workflows.sync.plan import Chosen, Planned, SyncPlan, plan, source_in
 from ocimirror.workflows.sync.prune import after, prune
 from ocimirror.workflows.sync.records import Records
+from ocimirror.workflows.sync.telling import Telling
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,40 +107,33 @@ class _Run:
         self._destinations = Destinations(places, dry_run=self._dry_run)
         self._own = Own(state, self._destinations, self._now, self._stop)
         self._report = Report(self._now, name, self._dry_run)
+        self._telling = Telling(config, options.chosen, self._report)
         self._records = Records(previous, self._now, self._stop)
         self._sources: dict[str, Source] = {}
         self._error: LocalStorageError | None = None
-        self._listed: set[str] = set()
-        self._told: set[str] = set()
         self._images: list[Planned] = []
         self._forgot = False
-        self._names = _names(config.mirrors)
 
     def run(self) -> Night:
         # (A new state, or one that was lost, knows of no moves; the lock file may.)
         self._forgot = not self._state.runs(1)
         number = 0 if self._dry_run else self._state.begin_run(self._now)
-        successes = self._state.last_successes()
-        for mirror, name in zip(self._config.mirrors, self._names, strict=True):
-            source, chosen = mirror.source, self._options.chosen
-            if source.wildcard or chosen.takes(source.registry, source.repository):
-                targets = [str(target) for target in mirror.targets]
-                self._report.begin_entry(name, str(source), targets, successes.get(name))
+        self._telling.begin(self._state.last_successes())
         with self._until_the_deadline():
             try:
                 self._work()
             except Interrupted:
-                self._defer_the_rest()
+                self._telling.deferred(self._images)
             except LocalStorageError as error:
                 self._error = error
-                self._defer_the_rest()
+                self._telling.deferred(self._images)
         self._report.finish(datetime.now(UTC))
         if not self._dry_run:
             try:
                 self._end(number)
             except LocalStorageError as error:
                 self._error = self._error or error
-        records = self._records.all(self._config, self._listed)
+        records = self._records.all(self._config, self._telling.listed)
         return Night(self._report, records, self._error)
 
     @contextmanager
@@ -164,15 +157,14 @@ class _Run:
             jobs=self._options.copy.jobs,
             stop=self._stop,
         )
-        self._tell_of_listings(found)
-        self._tell_of_what_is_gone(found)
-        self._refuse(found)
+        self._telling.listings(found)
+        self._telling.gone(found, self._records)
         self._miss_what_is_locked(found)
         self._records.expect(shown_source(image) for image in found.images)
         locked = [image for image in found.images if self._in_the_lock(image)]
         self._images = list(self._with_places(locked))
         if not self._dry_run:
-            self._own.look(self._images, self._not_listed)
+            self._own.look(self._images, self._telling.entry_failed)
         carry(
             self._images,
             self._source,
@@ -189,7 +181,7 @@ class _Run:
     def _prune(self, found: SyncPlan) -> None:
         locked = {record.source for record in self._options.locked or ()}
         pruning = prune(
-            list(after(found.listings, self._config.mirrors, self._names, locked)),
+            list(after(found.listings, self._config.mirrors, self._telling.names, locked)),
             {str(target) for image in found.images for target in image.targets},
             self._places,
             self._state,
@@ -218,37 +210,23 @@ class _Run:
             self._state.saw(name, digest, self._now)
         return known or self._now
 
-    def _defer_the_rest(self) -> None:
-        for name in self._names:
-            if name not in self._told:
-                self._report.fail_entry(name, NotReached("the run ended before it was listed"))
-        told = {(image.source, image.target) for image in self._report.images}
-        for image in self._images:
-            for target in image.targets:
-                source, place = shown_source(image), str(target)
-                if (source, place) not in told:
-                    entry = self._names[image.entry]
-                    self._report.add(ImageResult(entry, source, place, "deferred"))
-
-    def _refuse(self, found: SyncPlan) -> None:
-        """Report what has no place to go; the others are not kept back."""
-        for refused in found.refused:
-            self._failed(refused.entry, refused.source, refused.target, refused.error)
-
     def _with_places(self, images: Iterable[Planned]) -> Iterator[Planned]:
         """Yield the images with the targets that can be opened; the others are reported."""
         broken: dict[str, OciMirrorError] = {}
         for image in images:
             targets = []
             for target in image.targets:
+                where = target.reference.registry if target.reference else target.path
                 try:
-                    if target.path not in broken:
+                    if where not in broken:
                         self._destinations.store(target)
                 except OciMirrorError as error:
                     error.at("destination")
-                    broken[target.path] = error
-                if target.path in broken:
-                    self._failed(image.entry, shown_source(image), str(target), broken[target.path])
+                    broken[where] = error
+                if where in broken:
+                    self._telling.failed(
+                        image.entry, shown_source(image), str(target), broken[where]
+                    )
                 else:
                     targets.append(target)
             if targets:
@@ -261,7 +239,7 @@ class _Run:
         offered.update(refused.source for refused in found.refused)
         for record in self._options.locked or ():
             reference = Reference.parse(record.source.removeprefix("docker://"))
-            if reference.name in self._listed and record.source not in offered:
+            if reference.name in self._telling.listed and record.source not in offered:
                 error = NotFound(
                     f"{record.source} is in the lock file, and not in what is chosen at the source",
                     advice="Run once without --locked.",
@@ -269,7 +247,7 @@ class _Run:
                 error.at("source")
                 entry = listings[reference.name].entry
                 for target in self._config.mirrors[entry].targets:
-                    self._failed(entry, record.source, str(target), error)
+                    self._telling.failed(entry, record.source, str(target), error)
 
     def _in_the_lock(self, image: Planned) -> bool:
         """Whether the lock file knows an image, where there is one; else it is reported."""
@@ -279,45 +257,8 @@ class _Run:
         error = NotFound(f"{source} is not in the lock file", advice="Run once without --locked.")
         error.at("source")
         for target in image.targets:
-            self._failed(image.entry, source, str(target), error)
+            self._telling.failed(image.entry, source, str(target), error)
         return False
-
-    def _failed(self, entry: int, source: str, target: str, error: OciMirrorError) -> None:
-        failure = Failure.of(error)
-        self._report.add(ImageResult(self._names[entry], source, target, "failed", error=failure))
-
-    def _not_listed(self, image: Planned, error: OciMirrorError) -> None:
-        self._report.fail_entry(self._names[image.entry], error)
-
-    def _tell_of_listings(self, found: SyncPlan) -> None:
-        for listing in found.listings:
-            name = self._names[listing.entry]
-            if listing.error is not None:
-                self._report.fail_entry(name, listing.error)
-            else:
-                self._listed.add(listing.repository)
-            self._told.add(name)
-            for dropped in listing.selection.dropped if listing.selection else ():
-                source = f"docker://{listing.repository}:{dropped.tag}"
-                self._report.drop(name, source, dropped.filter, dropped.reason)
-        if self._options.chosen != Chosen():
-            # (What is another shard's was not done here, and is not reported as done.)
-            mine = [entry for entry in self._report.entries if entry.name in self._told]
-            self._report.entries[:] = mine
-
-    def _tell_of_what_is_gone(self, found: SyncPlan) -> None:
-        tags: dict[str, set[str]] = {}
-        names: dict[str, str] = {}
-        for listing in found.listings:
-            explicit = self._config.mirrors[listing.entry].tags.explicit
-            if listing.selection is not None and not explicit:
-                names.setdefault(listing.repository, self._names[listing.entry])
-                tags.setdefault(listing.repository, set()).update(
-                    listing.selection.kept, (dropped.tag for dropped in listing.selection.dropped)
-                )
-        for record in self._records.gone(tags):
-            name = Reference.parse(record.source.removeprefix("docker://")).name
-            self._report.gone.append(Gone(names[name], record.source, record.digest))
 
     # --- the end of an image -------------------------------------------------------------------
 
@@ -327,27 +268,8 @@ class _Run:
         previous = before.digest if before is not None else None
         if self._forgot:
             previous = previous or self._records.before(source)
+        self._telling.done(work, outcome, previous)
         digest = outcome.root.digest if outcome.root is not None else None
-        self._report.add(
-            ImageResult(
-                entry=self._names[work.image.entry],
-                source=source,
-                target=target,
-                status=_status(outcome),
-                digest=digest,
-                previous=previous,
-                bytes_copied=outcome.bytes_copied,
-                seconds=outcome.seconds,
-                error=_failure(outcome),
-                referrers=outcome.referrers,
-                bytes_total=outcome.bytes_total,
-                media_type=outcome.root.media_type if outcome.root is not None else None,
-                manifests=outcome.manifests,
-                blobs=outcome.blobs,
-                sparse=outcome.sparse,
-                notes=tuple(outcome.notes),
-            )
-        )
         if self._dry_run:
             return
         if digest is not None and work.rank == 0:
@@ -365,7 +287,7 @@ class _Run:
                 self._records.arrived(source, outcome.root, outcome, platforms)
             except RegistryUnavailable as error:
                 error.at("destination")
-                self._report.fail_entry(self._names[work.image.entry], error)
+                self._report.fail_entry(self._telling.names[work.image.entry], error)
 
     def _end(self, number: int) -> None:
         report = self._report
@@ -382,25 +304,3 @@ class _Run:
             failed=totals.statuses["failed"],
             bytes_copied=totals.bytes_copied,
         )
-
-
-def _failure(outcome: Outcome) -> Failure | None:
-    if outcome.error is None or isinstance(outcome.error, Interrupted):
-        return None
-    return Failure.of(outcome.error)
-
-
-def _status(outcome: Outcome) -> Status:
-    return "deferred" if isinstance(outcome.error, Interrupted) else outcome.status
-
-
-def _names(mirrors: Sequence[Mirror]) -> list[str]:
-    """Return a name for each entry, unique in the run: its source, numbered if need be."""
-    names: list[str] = []
-    for mirror in mirrors:
-        name, number = str(mirror.source), 1
-        while name in names:
-            number += 1
-            name = f"{mirror.source}#{number}"
-        names.append(name)
-    return names
