@@ -188,10 +188,12 @@ class Report:
         return entry
 
     def fail_entry(self, name: str, error: OciMirrorError) -> None:
-        """Say that an entry failed as a whole; the others go on."""
+        """Say that an entry failed as a whole; of several errors of one the worst counts."""
         for entry in self.entries:
             if entry.name == name:
-                entry.error = Failure.of(error)
+                known = entry.error.exit_code if entry.error is not None else 0
+                if known != exit_code_of({known, error.exit_code}):
+                    entry.error = Failure.of(error)
 
     def add(self, image: ImageResult) -> None:
         """Say what came of an image."""

@@ -232,3 +232,30 @@ def test_what_is_another_shards_is_not_deferred_here(
     ]
     assert sorted(told[0] + told[1]) == [f"{front.host}/{repository}/{n}" for n in "abcdef"]
     assert told[2] == [f"{front.host}/{repository}/a"]
+
+
+def test_repositories_of_a_pattern_fail_one_by_one(
+    docker_registry, proxy, configure, repository, tmp_path
+) -> None:
+    for name in ("busy", "denied", "good"):
+        offer(docker_registry, f"{repository}/{name}", "1.0", SINGLE)
+    front = proxy(
+        docker_registry,
+        Rule("GET", "/busy/tags/list", Respond(503)),
+        Rule("GET", "/denied/tags/list", Respond(403)),
+    )
+    file = configure(f"mirrors:\n  - from: {front.host}/{repository}/*\n    to: oci:one\n")
+    result = sync(file, "--retries", "0")
+    assert result.code == 3
+    assert {
+        image["source"].rpartition("/")[2]: (image["error"] or {}).get("code")
+        for image in result.document["images"]
+    } == {"busy": "registry_unavailable", "denied": "authentication_failed", "good:1.0": None}
+    assert result.document["entries"][0]["last_success"] is None
+    (tmp_path / "report.json").write_bytes(result.raw)
+    merged = ocimirror(
+        *("sync-merge", file.with_name("ocimirror.lock"), "--output", tmp_path / "joined"),
+        *("--report", tmp_path / "report.json", "--json"),
+    )
+    assert merged.code == 3
+    assert merged.document["report"]["totals"]["failed"] == 2

@@ -44,10 +44,15 @@ class Telling:
         """Tell which failed, what the filters dropped, and what has no place to go."""
         for listing in found.listings:
             name = self.names[listing.entry]
-            if listing.error is not None:
-                self._report.fail_entry(name, listing.error)
-            else:
+            mirror = self._mirrors[listing.entry]
+            if listing.error is None:
                 self.listed.add(listing.repository)
+            elif not mirror.source.wildcard or listing.repository == str(mirror.source):
+                self._report.fail_entry(name, listing.error)
+            else:  # (one repository of many)
+                for target in mirror.targets:
+                    source = f"docker://{listing.repository}"
+                    self.failed(listing.entry, source, str(target), listing.error)
             self._told.add(name)
             for dropped in listing.selection.dropped if listing.selection else ():
                 source = f"docker://{listing.repository}:{dropped.tag}"
