@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.journeys.test_sync import MULTI, SCHEMA2, SINGLE, offer, statuses, sync
+from tests.support import images
 from tests.support.command import ocimirror
 
 pytestmark = pytest.mark.timeout(120)
@@ -44,6 +45,26 @@ def test_the_image_of_one_platform_stays_while_an_index_has_it(
     kept = result.document["images"][1]
     assert kept["status"] == "unchanged"
     assert "1.0 needs it" in kept["notes"][0]
+
+
+def test_every_tag_is_looked_at_once_a_night_and_each_index_read_once(
+    registry, docker_registry, proxy, pruned, repository
+) -> None:
+    for number in range(12):
+        offer(registry, repository, f"1.{number}", MULTI if number < 6 else SINGLE)
+    for number in range(8):
+        offer(registry, repository, f"2.{number}", images.shared_layers(8, 1, 9, 0.0)[number])
+    back = proxy(docker_registry)
+    file = pruned(f"{registry.host}/{repository}", f"{back.host}/{repository}")
+    assert sync(file, "--no-progress").code == 0
+    for number in range(8):
+        registry.delete_manifest(repository, f"2.{number}")
+    back.requests.clear()
+    result = sync(file)
+    assert list(statuses(result).values()).count("pruned") == 8
+    assert back.count("HEAD", "/manifests/") <= 12 + 20 + 8 * 4
+    asked = [r.path for r in back.requests if r.method == "GET" and "/manifests/" in r.path]
+    assert len([path for path in asked if MULTI.root in path]) == 1
 
 
 def test_an_image_with_another_tag_stays_where_only_digests_are_deleted(

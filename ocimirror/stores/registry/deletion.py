@@ -27,10 +27,22 @@ _GONE = (200, 202, 404)
 _UNSUPPORTED = (400, 405, 501)
 
 
-def delete_tag(repository: RegistryRepository, tag: str, digest: Digest) -> list[str]:
+Needed = dict[Digest, set[str]]
+"""Which tags of a repository lead to a manifest: by its name, or as a part of an index."""
+
+
+def delete_tag(
+    repository: RegistryRepository, tag: str, digest: Digest, needed: Needed
+) -> list[str]:
     """Delete a tag that stands for a digest; it is no error where it is gone already.
 
     Its attachments go with it, as long as no other tag needs the same manifest.
+
+    Args:
+        repository: where.
+        tag: to delete.
+        digest: what it stands for, as far as the caller knows.
+        needed: what `needed` returned of this repository; the tag is taken out of it.
 
     Returns:
         Nothing where it is gone now; the tags that keep it where the registry deletes by digest
@@ -49,8 +61,7 @@ def delete_tag(repository: RegistryRepository, tag: str, digest: Digest) -> list
         raise PruneRefused(
             f"{repository.location}:{tag} is {root.digest} now, and was {digest}: not deleted"
         )
-    needed = _needed(repository, tag)
-    others = needed.get(digest, [])
+    others = sorted(needed.get(digest, set()) - {tag})
     attachments = [] if others else _attachments(repository, root)
     response = repository.send("DELETE", f"manifests/{tag}")
     if response.status in _UNSUPPORTED:
@@ -61,30 +72,42 @@ def delete_tag(repository: RegistryRepository, tag: str, digest: Digest) -> list
     if response.status not in _GONE:
         raise rejection(response)
     response.drain()
+    for tags in needed.values():
+        tags.discard(tag)
     for name in attachments:
-        if name not in needed:  # (of no use any more, and no harm)
+        if not needed.get(name):  # (of no use any more, and no harm)
             repository.send("DELETE", f"manifests/{name}").drain()
     return []
 
 
-def _needed(repository: RegistryRepository, tag: str) -> dict[Digest, list[str]]:
-    """Return what the other tags lead to, those of attachments left out: manifest to tags."""
-    needed: dict[Digest, list[str]] = {}
-    for other in repository.names():
-        if other == tag or is_attachment_tag(other):
+def needed(repository: RegistryRepository) -> Needed:
+    """Look at every tag, those of attachments left out: a HEAD each, and each index once.
+
+    Raises:
+        RemoteError: the registry did not answer.
+        IntegrityError: an index is malformed; who knows what it needs.
+    """
+    found: Needed = {}
+    indexes: dict[Digest, Sequence[Descriptor]] = {}
+    for tag in repository.names():
+        if is_attachment_tag(tag):
             continue
         with contextlib.suppress(NotFound):
-            unread = [repository.resolve(other)]
+            unread = [repository.resolve(tag)]
             while unread:
                 manifest = unread.pop()
-                names = needed.setdefault(manifest.digest, [])
-                if names[-1:] == [other]:
+                tags = found.setdefault(manifest.digest, set())
+                if tag in tags:
                     continue
-                names.append(other)
+                tags.add(tag)
                 if manifest.media_type in INDEXES:
-                    with contextlib.suppress(NotFound):
-                        unread += repository.read_manifest(manifest).manifests
-    return needed
+                    if manifest.digest not in indexes:
+                        indexes[manifest.digest] = ()
+                        with contextlib.suppress(NotFound):
+                            children = repository.read_manifest(manifest).manifests
+                            indexes[manifest.digest] = children
+                    unread += indexes[manifest.digest]
+    return found
 
 
 def _attachments(repository: RegistryRepository, root: Descriptor) -> Sequence[Digest]:

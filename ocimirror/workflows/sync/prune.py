@@ -22,7 +22,7 @@ from ocimirror.errors import (
     UsageError,
 )
 from ocimirror.model.reference import Location, Reference
-from ocimirror.stores.registry.deletion import delete_tag
+from ocimirror.stores.registry.deletion import Needed, delete_tag, needed
 from ocimirror.sync.config import Mirror, Target
 from ocimirror.sync.report import Failure, ImageResult, Status
 from ocimirror.sync.state import Created, State
@@ -114,6 +114,7 @@ def prune(
                 and now - (made.last_seen or made.time) >= rules.grace
             ):
                 found.append(made)
+    tags: dict[str, Needed] = {}
     for entry, found in going.items():
         if len(found) > limits[entry]:
             yield (
@@ -125,7 +126,7 @@ def prune(
             )
             continue
         for made in found:
-            yield _pruned(entry, made, places, state, dry_run=dry_run, stop=stop)
+            yield _pruned(entry, made, places, tags, state, dry_run=dry_run, stop=stop)
 
 
 def _made_for(item: Pruning, made_there: Sequence[Created]) -> Iterator[Created]:
@@ -150,6 +151,7 @@ def _pruned(
     entry: str,
     made: Created,
     places: Places,
+    tags: dict[str, Needed],
     state: State,
     *,
     dry_run: bool,
@@ -160,7 +162,7 @@ def _pruned(
     notes: tuple[str, ...] = ()
     if not dry_run:
         try:
-            keep = patiently(partial(_delete, made, places), stop)
+            keep = patiently(partial(_delete, made, places, tags), stop)
             if keep:
                 status, shown = "unchanged", ", ".join(keep[:5])
                 notes = (f"kept: the registry deletes by digest only, and {shown} needs it",)
@@ -184,12 +186,18 @@ def _pruned(
     )
 
 
-def _delete(made: Created, places: Places) -> list[str]:
-    """Delete what was made, where it is still there; return the names that keep it."""
+def _delete(made: Created, places: Places, tags: dict[str, Needed]) -> list[str]:
+    """Delete what was made, where it is still there; return the names that keep it.
+
+    `tags` are what is known of repositories, each looked at once a run.
+    """
     target = Location.parse(made.target)
     if target.reference is not None:
         repository = places.repository(target.reference)
-        return delete_tag(repository, target.reference.tag, made.digest)
+        if repository.location not in tags:
+            tags[repository.location] = needed(repository)
+        known = tags[repository.location]
+        return delete_tag(repository, target.reference.tag, made.digest, known)
     index = places.present_layout(target.path).index()
     try:
         held = index.find(target.name).descriptor.digest
