@@ -259,3 +259,22 @@ def test_repositories_of_a_pattern_fail_one_by_one(
     )
     assert merged.code == 3
     assert merged.document["report"]["totals"]["failed"] == 2
+
+
+def test_a_part_of_a_pattern_is_no_success_of_it(
+    docker_registry, configure, repository, tmp_path
+) -> None:
+    for name in "ab":
+        offer(docker_registry, f"{repository}/{name}", "1.0", SINGLE)
+    file = configure(
+        f"mirrors:\n  - from: {docker_registry.host}/{repository}/*\n    to: oci:one\n"
+    )
+
+    def successes() -> int:
+        with State(str(tmp_path / "ocimirror.state"), read_only=True) as state:
+            return len(state.last_successes())
+
+    assert sync(file, "--only", "*/a").code == 0
+    assert successes() == 0
+    assert sync(file).code == 0
+    assert successes() == 1

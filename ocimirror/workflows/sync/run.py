@@ -291,7 +291,10 @@ class _Run:
 
     def _end(self, number: int) -> None:
         report = self._report
+        mirrors = dict(zip(self._telling.names, self._config.mirrors, strict=True))
         for entry in report.entries:
+            if self._options.chosen.only and mirrors[entry.name].source.wildcard:
+                continue  # (a part of it, perhaps)
             if entry.last_success == report.ended and report.ended is not None:
                 self._state.succeeded(entry.name, report.ended)
         totals = report.totals()
