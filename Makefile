@@ -3,6 +3,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Two at a time, a file in one process: each has servers of its own, and most tests wait for one.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 .PHONY: setup system demo lint check test bench clean
 
@@ -27,10 +29,10 @@ lint: $(VENV)/.installed
 	$(BIN)/lint-imports
 
 check: lint
-	$(BIN)/python -m pytest -q tests/unit tests/arch tests/conformance tests/sync
+	$(PYTEST) -q tests/unit tests/arch tests/conformance tests/sync
 
 test: setup lint
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 bench: setup
 	$(BIN)/python -m bench

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import logging
 import os
 import re
@@ -105,7 +106,8 @@ class Settings:
             if self.stop.is_set() or not writes:
                 os._exit(128 + number)
             self.signal = number
-            self.stop.set()
+            # (Not from here, nor by a Thread: this thread may hold the lock of either just now.)
+            _thread.start_new_thread(self.stop.set, ())
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:  # (nohup stays in force)
@@ -285,6 +287,7 @@ linking = option(
     multiple=True,
     help="Hard-link blobs that this other layout has, instead of fetching them (repeatable).",
 )
+deep = option("--deep", is_flag=True, help="Believe neither names nor sizes: look and hash.")
 dry_run = option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
 
 
@@ -336,7 +339,7 @@ def copying(command: F) -> F:
             multiple=True,
             help="Copy only this platform (repeatable); the index keeps its bytes.",
         ),
-        option("--deep", is_flag=True, help="Believe neither names nor sizes: look and hash."),
+        deep,
         dry_run,
     ):
         command = add(command)

@@ -16,6 +16,7 @@ import click
 from ocimirror.cli import output, record
 from ocimirror.cli.options import (
     Settings,
+    deep,
     dry_run,
     durable,
     extra,
@@ -82,6 +83,7 @@ def _shard(_: click.Context, __: click.Parameter, text: str) -> tuple[int, int]:
     callback=record.reference,
     help="Push the lock file and the report as an artifact: HOST/REPOSITORY:TAG.",
 )
+@deep
 @dry_run
 @durable
 @shared
@@ -120,7 +122,7 @@ def sync_command(
     from ocimirror.workflows.sync.plan import Chosen
     from ocimirror.workflows.sync.run import SyncOptions, sync
 
-    planned = options.pop("dry_run")
+    planned, whole = options.pop("dry_run"), options.pop("deep")
     settings = settings_from(options, writes=True)
     first = load(config, os.environ)
     state_file = state or str(config.parent / "ocimirror.state")
@@ -136,7 +138,11 @@ def sync_command(
             refuse_source(publish_lock, wanted)
         previous = _lock(lock_file, needed=locked)
         copying = Options(
-            jobs=settings.jobs, retries=settings.retries, dry_run=planned, stop=settings.stop
+            jobs=settings.jobs,
+            retries=settings.retries,
+            deep=whole,
+            dry_run=planned,
+            stop=settings.stop,
         )
         how = SyncOptions(copying, Chosen(only, shard), deadline, previous if locked else None)
         with ExitStack() as stack:

@@ -10,7 +10,16 @@ from collections.abc import Callable
 import pytest
 
 from ocimirror.sync.state import State
-from tests.journeys.test_sync import MULTI, SCHEMA2, SINGLE, configure, locked, offer, sync
+from tests.journeys.test_sync import (
+    MULTI,
+    SCHEMA2,
+    SINGLE,
+    configure,
+    locked,
+    offer,
+    statuses,
+    sync,
+)
 from tests.support.command import PROGRAM, environment, ocimirror
 from tests.support.faults import Respond, Rule, Stall
 
@@ -278,3 +287,18 @@ def test_a_part_of_a_pattern_is_no_success_of_it(
     assert successes() == 0
     assert sync(file).code == 0
     assert successes() == 1
+
+
+def test_what_a_registry_lost_below_a_tag_comes_back_with_deep(
+    registry, docker_registry, configure, repository
+) -> None:
+    offer(docker_registry, repository, "1.0", MULTI)
+    source = f"{docker_registry.host}/{repository}"
+    file = configure(f"mirrors:\n  - from: {source}\n    to: {registry.host}/x\n")
+    assert sync(file).code == 0
+    layer = next(iter(MULTI.blobs))
+    registry.delete_blob("x", layer)
+    assert list(statuses(sync(file)).values()) == ["unchanged"]
+    assert not registry.has_blob("x", layer)
+    assert sync(file, "--deep").code == 0
+    assert registry.has_blob("x", layer)

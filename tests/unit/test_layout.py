@@ -64,7 +64,7 @@ def as_an_ordinary_user(directory: Path) -> Iterator[None]:
     for path in [directory, *directory.rglob("*")]:
         os.chown(path, NOBODY, NOBODY)
     for path in directory.parents:  # (pytest keeps its directories to its own user)
-        if path.name.startswith(("test_", "pytest-")):
+        if path.name.startswith(("test_", "pytest-", "popen-")):
             path.chmod(path.stat().st_mode | stat.S_IXOTH | stat.S_IROTH)
     os.setresgid(NOBODY, NOBODY, 0)
     os.setresuid(NOBODY, NOBODY, 0)
