@@ -122,7 +122,7 @@ def carry(
                     done(work, outcome)
                     return True
 
-                copy(asked, own, _Telling(reporter, finished))
+                copy(asked, own, _Relay(reporter, finished))
                 left = again
                 if not left:
                     break
@@ -167,7 +167,7 @@ def name_at(target: Location) -> str:
     return target.reference.tag if target.reference is not None else target.name
 
 
-class _Telling:
+class _Relay:
     """Passes progress on, and the end of each image to whoever remembers it."""
 
     def __init__(self, reporter: Reporter, finished: Callable[[Outcome], bool]) -> None:
