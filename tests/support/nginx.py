@@ -64,7 +64,11 @@ class Nginx:
 
     def requests(self) -> list[str]:
         """Return a line a request: status, method, target, range and authorization."""
-        return (self.directory / "access.log").read_text().splitlines()
+        log, before = self.directory / "access.log", -1
+        while before != (size := log.stat().st_size):  # (a line comes after its answer)
+            before = size
+            time.sleep(0.2)
+        return log.read_text().splitlines()
 
 
 def signed(path: str, lifetime_s: int) -> str:
