@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ocimirror.errors import Interrupted
 from ocimirror.model.readable import SPAN_ADVICE, seconds_of
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ class Settings:
             if self.stop.is_set() or not writes:
                 os._exit(128 + number)
             self.signal = number
+            Interrupted.exit_code = 128 + number  # (who raises it does not know which signal came)
             # (Not from here, nor by a Thread: this thread may hold the lock of either just now.)
             _thread.start_new_thread(self.stop.set, ())
 
