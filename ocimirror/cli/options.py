@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ocimirror.errors import Interrupted
+from ocimirror.errors import Interrupted, UsageError
 from ocimirror.model.readable import SPAN_ADVICE, seconds_of
 
 if TYPE_CHECKING:
@@ -60,7 +60,6 @@ class Settings:
 
     def network(self) -> NetworkOptions:
         """Return how registries are reached, from options and environment."""
-        from ocimirror.errors import UsageError
         from ocimirror.model.reference import check_registry
         from ocimirror.stores.registry import NetworkOptions
 
@@ -127,7 +126,6 @@ def _path(text: str | None) -> Path | None:
 
 def _auth_files(chosen: str | None) -> tuple[Any, ...]:
     """Return the credential files in the order in which podman and docker look for them."""
-    from ocimirror.errors import UsageError
     from ocimirror.stores.registry import AuthFile
 
     if chosen:
@@ -186,8 +184,6 @@ def _bytes_per_second(_: click.Context, __: click.Parameter, text: str | None) -
 @contextmanager
 def extra(command: str, name: str) -> Iterator[None]:
     """Say what is to be installed where something that is imported in here is not."""
-    from ocimirror.errors import UsageError
-
     try:
         yield
     except ImportError as error:
@@ -295,8 +291,6 @@ dry_run = option("--dry-run", is_flag=True, help="Say what would be done, and ch
 
 def layout_argument(text: str) -> str:
     """Return the directory that a LAYOUT argument names: a path, or oci:PATH."""
-    from ocimirror.errors import UsageError
-
     path = text.removeprefix("oci:")
     if (":" in path or "@" in path) and not Path(path).exists():
         raise UsageError(
