@@ -290,7 +290,8 @@ def test_an_image_that_only_its_digest_names_is_pulled_by_it(dockerd, layout, re
 
 def test_nothing_stays_where_pulls_fail(dockerd, layout, repository) -> None:
     before = files(dockerd)
-    path = layout({f"reg.example.com/{repository}:v1": images.uncompressed_and_zstd()})
+    # (A layer of its own: dockerd takes what another test has loaded already.)
+    path = layout({f"reg.example.com/{repository}:v1": images.uncompressed_and_zstd(repository)})
     result = load(dockerd, path, "--route", "alias")
     assert result.code == 4, result.stdout
     assert files(dockerd) == before
@@ -300,7 +301,8 @@ def test_an_image_that_docker_refuses_is_not_asked_for_again_and_again(
     dockerd, layout, repository
 ) -> None:
     name = f"reg.example.com/{repository}"
-    path = layout({f"{name}:v1": images.single(), f"{name}:v2": images.uncompressed_and_zstd()})
+    refused = images.uncompressed_and_zstd(repository)
+    path = layout({f"{name}:v1": images.single(), f"{name}:v2": refused})
     began = time.monotonic()
     result = load(dockerd, path, "--route", "alias")
     assert result.code == 4

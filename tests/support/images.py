@@ -495,10 +495,10 @@ def empty_blob() -> Graph:
     return builder.graph(builder.manifest(compact(document), OCI_MANIFEST))
 
 
-def uncompressed_and_zstd() -> Graph:
-    """Make an image with a plain tar layer and a zstd layer."""
+def uncompressed_and_zstd(seed: str = "zstd") -> Graph:
+    """Make an image with a plain tar layer and a zstd layer, whose content is the seed's."""
     builder = Builder()
-    tars = [tar_of(files_of("plain")), tar_of(files_of("zstd"))]
+    tars = [tar_of(files_of("plain")), tar_of(files_of(seed))]
     document = {
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
