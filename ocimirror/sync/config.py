@@ -183,7 +183,7 @@ def _misdirected(source: SourcePattern, tags: TagRules, targets: tuple[Target, .
             problems.append(f"all repositories of {source} would go to {target}")
         if "tag" not in target.fields and target.scheme == "docker" and len(tags.explicit) != 1:
             problems.append(f"all tags of {source} would become one in {target}")
-        if _is_own(source, tags, target):
+        if _goes_back(source, tags, target):
             again = f"what goes to {target} is read again as {source}"
             problems.append(again if source.wildcard else f"{source} is its own destination")
         if target in seen:
@@ -192,7 +192,7 @@ def _misdirected(source: SourcePattern, tags: TagRules, targets: tuple[Target, .
     return problems
 
 
-def _is_own(source: SourcePattern, tags: TagRules, target: Target) -> bool:
+def _goes_back(source: SourcePattern, tags: TagRules, target: Target) -> bool:
     """Whether images would go where they are read; one image may get another tag there."""
     repository = f"{source.repository}/any".lstrip("/") if source.wildcard else source.repository
     tag = tags.explicit[0].tag if len(tags.explicit) == 1 else ""

@@ -152,7 +152,7 @@ class Transport:
     def _felt(self, request: Request, url: str, *, last: bool) -> Response:
         """Send a request, unless its host is dead; find out if it is, where that seems so."""
         origin = Origin.of(url)
-        pulse = self._pulses.setdefault(origin, Pulse())
+        pulse = self._pulses.get(origin) or self._pulses.setdefault(origin, Pulse())
         try:
             with pulse.felt(request, last=last):
                 response = self._exchange(request, url)
