@@ -64,15 +64,28 @@ class TarMembers:
                     advice="Decompress it first: content is read at random.",
                 )
             with tarfile.open(fileobj=_Guarded(self._file, self._size), mode="r:") as tar:  # type: ignore[call-overload]
+                next_header = 0
                 for number, member in enumerate(tar):
                     if number >= MAX_MEMBERS:
                         raise DamagedLayout(f"{self.path}: more than {MAX_MEMBERS} members")
                     self._take(member)
                     tar.members = []  # (tarfile keeps every header it saw)
+                    next_header = tar.offset
+                self._refuse_an_early_end(next_header)
         except (tarfile.TarError, ValueError, EOFError, OverflowError, RecursionError) as error:
             raise DamagedLayout(f"{self.path} is not a readable tar: {error}") from error
         except OSError as error:
             raise storage_error(error, f"cannot read {self.path}") from error
+
+    def _refuse_an_early_end(self, end: int) -> None:
+        """Raise if tarfile stopped at something other than the end of the archive.
+
+        It takes a header that it cannot read, or that is cut short, for the end; which headers
+        those are depends on the version of Python. The end is a block of zeros, or of the file.
+        """
+        block = os.pread(self._file.fileno(), tarfile.BLOCKSIZE, end)
+        if block.strip(b"\0") or 0 < len(block) < tarfile.BLOCKSIZE:
+            raise DamagedLayout(f"{self.path}: the header at byte {end} cannot be read")
 
     def _take(self, member: tarfile.TarInfo) -> None:
         name = _plain(member.name)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import tarfile
 import time
 from pathlib import Path
+
+import pytest
 
 from tests.support import images
 from tests.support.command import PROGRAM, environment, ocimirror
@@ -65,3 +68,25 @@ def test_what_a_killed_run_staged_is_removed_by_the_next(tmp_path: Path) -> None
 
     assert again.code == 0, again.stderr
     assert list(tmp_path.glob(".ocimirror-archive-*")) == []
+
+
+@pytest.mark.parametrize("kind", ["checksum", "cut short", "negative size"])
+def test_a_header_that_cannot_be_read_is_no_end_of_the_archive(tmp_path: Path, kind: str) -> None:
+    images.write_layout(tmp_path / "layout", {NAME: images.single()})
+    assert ocimirror("copy", tmp_path / "layout", f"oci-archive:{tmp_path}/a.tar").code == 0
+    content = bytearray((tmp_path / "a.tar").read_bytes()).rstrip(b"\0")
+    content += bytes(-len(content) % tarfile.BLOCKSIZE)
+    # The image is whole without this member; but what cannot be read might have been anything.
+    member = tarfile.TarInfo("more")
+    if kind == "negative size":
+        member.pax_headers = {"size": "-512"}
+    header = bytearray(member.tobuf())
+    if kind == "checksum":
+        header[0:1] = b"M"
+    tail = header[:200] if kind == "cut short" else header + bytes(2 * tarfile.BLOCKSIZE)
+    (tmp_path / "a.tar").write_bytes(content + tail)
+
+    result = ocimirror("verify", tmp_path / "a.tar")
+
+    assert result.code == 5, result.stdout
+    assert f"{tmp_path}/a.tar" in result.stderr
