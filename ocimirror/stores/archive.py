@@ -48,7 +48,8 @@ class Archive(LayoutSource):
     """A tar that holds an image layout, for reading.
 
     Args:
-        path: the file; `-` is standard input, kept in a temporary file first.
+        path: the file; `-` is standard input; gzip and zstd are decompressed.
+        watch: called often while the archive is opened; raises to stop.
 
     Raises:
         NotFound: there is no such file.
@@ -56,10 +57,10 @@ class Archive(LayoutSource):
             `..`, duplicates, sizes that do not fit the file.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, watch: Watch | None = None) -> None:
         self.path = path
         self.location = f"oci-archive:{path}"
-        self._members = TarMembers(path)
+        self._members = TarMembers(path, watch=watch)
         try:
             check_layout_file(self._document(LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES), path)
             raw = self._document("index.json", layout_index.MAX_SIZE_BYTES)

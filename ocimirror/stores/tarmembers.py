@@ -7,63 +7,61 @@ from __future__ import annotations
 
 import os
 import posixpath
-import sys
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from ocimirror.errors import DamagedLayout, NotFound, storage_error
+from ocimirror.errors import DamagedLayout, storage_error
 from ocimirror.stores.files import FileReader
-from ocimirror.stores.stream import CHUNK_BYTES
+from ocimirror.stores.membertable import MemberTable
+from ocimirror.stores.spool import open_archive
+from ocimirror.stores.stream import Watch
 
 MAX_MEMBERS = 1_000_000
 MAX_HEADER_BYTES = 1024 * 1024
 MAX_LINKS = 16
-_COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5": "zstd", b"BZ": "bzip2", b"\xfd7": "xz"}
+DOCUMENTS = ("oci-layout", "index.json", "manifest.json", "repositories")
+"""What an archive has at its top, or in the one directory that somebody packed it with."""
 
 
 class TarMembers:
     """The regular members of a tar, by name. Thread-safe.
 
+    Names are without a directory that all members share. They are kept in a temporary database:
+    a million of them take no memory to speak of.
+
     Args:
-        path: the file; `-` is standard input, kept in a temporary file first.
+        path: the file; `-` is standard input. What cannot be read at random is spooled, see
+            `open_archive`.
         links: take symbolic and hard links that stay inside the tar, as names of other members;
             else they are refused.
+        watch: called often while the tar is read; raises to stop.
 
     Raises:
-        NotFound: there is no such file.
+        NotFound: the file does not exist.
         DamagedLayout: not a tar, or members that no image has: devices, `..`, duplicates, links
             that lead outside, sizes that do not fit the file.
     """
 
-    def __init__(self, path: str, *, links: bool = False) -> None:
+    def __init__(self, path: str, *, links: bool = False, watch: Watch | None = None) -> None:
         self.path = path
         self._takes_links = links
-        self._members: dict[str, tuple[int, int]] = {}
-        self._links: dict[str, str] = {}
+        self._watch = watch
+        self._directory: str | None = None
+        self._shared = ""
+        self._file: BinaryIO | None = None
+        self._table = MemberTable()
         try:
-            self._file = _spooled(sys.stdin.buffer) if path == "-" else open(path, "rb")  # noqa: SIM115
+            self._file = open_archive(path, watch)
             self._size = os.fstat(self._file.fileno()).st_size
-        except FileNotFoundError as error:
-            raise NotFound(f"there is no file {path}") from error
-        except OSError as error:
-            raise storage_error(error, f"cannot read {path}") from error
-        try:
-            self._list()
+            self._list(self._file)
         except BaseException:
             self.close()
             raise
 
-    def _list(self) -> None:
+    def _list(self, file: BinaryIO) -> None:
         try:
-            magic = os.pread(self._file.fileno(), 2, 0)
-            if magic in _COMPRESSED:
-                raise DamagedLayout(
-                    f"{self.path} is compressed with {_COMPRESSED[magic]}",
-                    advice="Decompress it first: content is read at random.",
-                )
-            with tarfile.open(fileobj=_Guarded(self._file, self._size), mode="r:") as tar:  # type: ignore[call-overload]
+            with tarfile.open(fileobj=_Guarded(file, self._size), mode="r:") as tar:  # type: ignore[call-overload]
                 next_header = 0
                 for number, member in enumerate(tar):
                     if number >= MAX_MEMBERS:
@@ -71,42 +69,51 @@ class TarMembers:
                     self._take(member)
                     tar.members = []  # (tarfile keeps every header it saw)
                     next_header = tar.offset
-                self._refuse_an_early_end(next_header)
+                    if self._watch is not None:
+                        self._watch(0)
+            self._refuse_an_early_end(os.pread(file.fileno(), tarfile.BLOCKSIZE, next_header))
         except (tarfile.TarError, ValueError, EOFError, OverflowError, RecursionError) as error:
             raise DamagedLayout(f"{self.path} is not a readable tar: {error}") from error
         except OSError as error:
             raise storage_error(error, f"cannot read {self.path}") from error
+        shared = f"{self._directory}/" if self._directory else ""
+        if any(self._table.find(shared + name) for name in DOCUMENTS):
+            self._shared = shared
 
-    def _refuse_an_early_end(self, end: int) -> None:
+    def _refuse_an_early_end(self, block: bytes) -> None:
         """Raise if tarfile stopped at something other than the end of the archive.
 
         It takes a header that it cannot read, or that is cut short, for the end; which headers
         those are depends on the version of Python. The end is a block of zeros, or of the file.
         """
-        block = os.pread(self._file.fileno(), tarfile.BLOCKSIZE, end)
         if block.strip(b"\0") or 0 < len(block) < tarfile.BLOCKSIZE:
-            raise DamagedLayout(f"{self.path}: the header at byte {end} cannot be read")
+            raise DamagedLayout(f"{self.path}: the header after its last member cannot be read")
 
     def _take(self, member: tarfile.TarInfo) -> None:
-        name = _plain(member.name)
-        if name.startswith("/") or ".." in name.split("/"):
+        if member.name.startswith("/") or ".." in member.name.split("/"):
             raise DamagedLayout(f"{self.path}: member {member.name!r} leaves the archive")
         if member.isdir():
             return
+        name = _plain(member.name)
         link = self._takes_links and member.type in (tarfile.SYMTYPE, tarfile.LNKTYPE)
         regular = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and member.sparse is None
         if not link and not regular:
             raise DamagedLayout(
                 f"{self.path}: member {member.name!r} is a link, device or sparse file"
             )
-        if name in self._members or name in self._links:
-            raise DamagedLayout(f"{self.path}: two members are named {member.name!r}")
         if link:
-            self._links[name] = self._target(name, member)
-            return
-        if member.size < 0 or member.offset_data + member.size > self._size:
+            new = self._table.add_link(name, self._target(name, member))
+        elif member.size < 0 or member.offset_data + member.size > self._size:
             raise DamagedLayout(f"{self.path}: member {member.name!r} goes past the end")
-        self._members[name] = member.offset_data, member.size
+        else:
+            new = self._table.add(name, member.offset_data, member.size)
+        if not new:
+            raise DamagedLayout(f"{self.path}: two members are named {member.name!r}")
+        directory = posixpath.dirname(name)
+        if self._directory is None:
+            self._directory = directory
+        elif self._directory not in ("", directory):
+            self._directory = posixpath.commonpath((self._directory, directory))
 
     def _target(self, name: str, member: tarfile.TarInfo) -> str:
         """Return the name that a link stands for; a hard link's is relative to the top."""
@@ -124,58 +131,72 @@ class TarMembers:
         Raises:
             DamagedLayout: links that lead nowhere or in a circle.
         """
-        found = _plain(name)
+        found = self._full(name)
         for _ in range(MAX_LINKS):
-            if found in self._members:
-                return found
-            if found not in self._links:
+            if self._table.find(found) is not None:
+                return found.removeprefix(self._shared)
+            target = self._table.target(found)
+            if target is None:
                 break
-            found = self._links[found]
-        if _plain(name) in self._links:
+            found = target
+        if self._table.target(self._full(name)) is not None:
             raise DamagedLayout(f"{self.path}: link {name!r} leads to no member")
         return None
 
     def __contains__(self, name: str) -> bool:
-        return name in self._members
+        return self._table.find(self._full(name)) is not None
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over the names of regular members, in the tar's order."""
-        return iter(self._members)
+        """Iterate over the names of regular members, sorted by their bytes."""
+        return (name.removeprefix(self._shared) for name in self._table.names())
 
     def size_of(self, name: str) -> int | None:
-        """Return the size of a regular member, None where there is none of that name."""
-        member = self._members.get(name)
+        """Return the size of a regular member, None if there is none of that name."""
+        member = self._table.find(self._full(name))
         return None if member is None else member[1]
 
+    def _full(self, name: str) -> str:
+        return self._shared + _plain(name)
+
     def small(self, name: str, limit: int) -> bytes | None:
-        """Return the whole of a member, None where there is none.
+        """Return the whole of a member, None if there is none of that name.
 
         Raises:
             DamagedLayout: it is larger than `limit` bytes.
         """
-        if name not in self._members:
+        member = self._table.find(self._full(name))
+        if member is None:
             return None
-        offset, size = self._members[name]
+        offset, size = member
         if size > limit:
             raise DamagedLayout(f"{self.path}: {name} is larger than {limit} bytes")
         try:
-            return os.pread(self._file.fileno(), size, offset)
+            return os.pread(self._fd(), size, offset)
         except OSError as error:
             raise storage_error(error, f"cannot read {self.path}") from error
 
     def reader(self, name: str, position: int = 0) -> FileReader:
         """Return a reader of a member that is there, from a position on."""
-        offset, size = self._members[name]
-        fd = self._file.fileno()
-        return FileReader(fd, self.path, offset + position, offset + size, closes=False)
+        member = self._table.find(self._full(name))
+        if member is None:
+            raise ValueError(f"{self.path} has no member {name!r}")
+        offset, size = member
+        return FileReader(self._fd(), self.path, offset + position, offset + size, closes=False)
+
+    def _fd(self) -> int:
+        if self._file is None:
+            raise ValueError(f"{self.path} is closed")
+        return self._file.fileno()
 
     def close(self) -> None:
         """Close the file; readers that are still in use fail."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
+        self._table.close()
 
 
 def _plain(name: str) -> str:
-    return name.removeprefix("./").rstrip("/")
+    return posixpath.normpath(name)
 
 
 class _Guarded:
@@ -207,11 +228,3 @@ class _Guarded:
 
     def close(self) -> None:
         pass
-
-
-def _spooled(stream: BinaryIO) -> BinaryIO:
-    file = tempfile.TemporaryFile()  # noqa: SIM115 - the archive closes it
-    while chunk := stream.read(CHUNK_BYTES):
-        file.write(chunk)
-    file.seek(0)
-    return file

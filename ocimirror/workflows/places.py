@@ -45,7 +45,8 @@ def parse_location(text: str) -> Location:
     made up by docker.
     """
     location = Location.parse(text)
-    if not text.startswith("oci:") and location.scheme == "oci" and os.path.isfile(location.path):
+    is_file = os.path.exists(location.path) and not os.path.isdir(location.path)
+    if not text.startswith("oci:") and location.scheme == "oci" and is_file:
         docker = is_docker_archive(location.path)
         return replace(location, scheme="docker-archive" if docker else "oci-archive")
     return location
@@ -187,7 +188,7 @@ class Places:
         if location.reference is not None:
             return self.repository(location.reference)
         if location.scheme == "oci-archive":
-            return self._stack.enter_context(Archive(location.path))
+            return self._stack.enter_context(Archive(location.path, self._watch))
         if location.scheme == "docker-archive":
             return self._stack.enter_context(DockerArchive(location.path, self._watch))
         return self.layout(location.path)

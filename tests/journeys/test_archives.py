@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import lzma
 import os
 import signal
 import subprocess
@@ -10,9 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from tests.support import images
 from tests.support.command import PROGRAM, environment, ocimirror
+from tests.support.engines import require_root
 
 NAME = "reg.example.com/team/app:1.0"
 
@@ -90,3 +94,158 @@ def test_a_header_that_cannot_be_read_is_no_end_of_the_archive(tmp_path: Path, k
 
     assert result.code == 5, result.stdout
     assert f"{tmp_path}/a.tar" in result.stderr
+
+
+# --- as people have them: compressed, in a pipe, with a directory around them -------------------
+
+
+def an_archive(directory: Path) -> bytes:
+    images.write_layout(directory / "layout", {NAME: images.multi()})
+    assert ocimirror("copy", directory / "layout", f"oci-archive:{directory}/a.tar").code == 0
+    return (directory / "a.tar").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["gzip", "zstd", "gzip in two members"])
+def test_a_compressed_archive_is_read_like_any_other(tmp_path: Path, kind: str) -> None:
+    content = an_archive(tmp_path)
+    packed = tmp_path / "packed"
+    if kind == "zstd":
+        packed.write_bytes(zstandard.compress(content))
+    elif kind == "gzip":
+        packed.write_bytes(gzip.compress(content))
+    else:
+        packed.write_bytes(gzip.compress(content[:700]) + gzip.compress(content[700:]))
+
+    listed = ocimirror("list", packed, "--json")
+    copied = ocimirror("copy", packed, f"oci-archive:{tmp_path}/b.tar")
+
+    assert [image["name"] for image in listed.document["images"]] == [NAME]
+    assert ocimirror("verify", packed).code == 0
+    assert copied.code == 0, copied.stderr
+    assert (tmp_path / "b.tar").read_bytes() == content
+
+
+def test_a_compressed_docker_archive_is_read(tmp_path: Path) -> None:
+    images.write_layout(tmp_path / "layout", {NAME: images.single()})
+    assert ocimirror("copy", tmp_path / "layout", f"docker-archive:{tmp_path}/a.tar").code == 0
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress((tmp_path / "a.tar").read_bytes()))
+
+    plain = ocimirror("list", tmp_path / "a.tar", "--json")
+    packed = ocimirror("list", tmp_path / "a.tar.gz", "--json")
+
+    assert packed.document["images"] == plain.document["images"] != []
+
+
+def test_an_archive_comes_through_a_pipe(tmp_path: Path) -> None:
+    content = an_archive(tmp_path)
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(content))
+    os.mkfifo(tmp_path / "fifo")
+
+    script = f"{PROGRAM} list <(zcat a.tar.gz) && {PROGRAM} list oci-archive:- < a.tar.gz"
+    late = f" && (sleep 0.5; cat a.tar > fifo) & {PROGRAM} verify ./fifo"
+    shell = subprocess.run(
+        ["bash", "-c", f"{script}; true {late}"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert shell.stdout.count(NAME) == 2, shell.stderr
+    assert "ok" in shell.stdout
+    assert shell.stderr == ""
+
+
+@pytest.mark.parametrize("directory", ["layout", "./layout", "a/b/layout"])
+def test_an_archive_that_was_packed_with_its_directory_is_read(
+    tmp_path: Path, directory: str
+) -> None:
+    images.write_layout(tmp_path / directory, {NAME: images.multi()})
+    packing = ["tar", "-C", str(tmp_path), "-cf", str(tmp_path / "a.tar"), directory]
+    subprocess.run(packing, check=True)
+
+    listed = ocimirror("list", tmp_path / "a.tar", "--json")
+
+    assert [image["name"] for image in listed.document["images"]] == [NAME]
+    assert ocimirror("verify", tmp_path / "a.tar").code == 0
+
+
+def test_what_cannot_be_decompressed_is_refused_by_name(tmp_path: Path) -> None:
+    content = an_archive(tmp_path)
+    (tmp_path / "cut.tar.gz").write_bytes(gzip.compress(content)[:-20])
+    (tmp_path / "a.tar.xz").write_bytes(lzma.compress(content))
+
+    cut, xz = ocimirror("list", tmp_path / "cut.tar.gz"), ocimirror("list", tmp_path / "a.tar.xz")
+
+    assert (cut.code, xz.code) == (5, 5)
+    assert "cut.tar.gz cannot be decompressed" in cut.stderr
+    assert "xz" in xz.stderr
+    assert "Decompress it first" in xz.stderr
+
+
+def test_without_the_library_for_zstd_the_extra_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.tar.zst").write_bytes(zstandard.compress(an_archive(tmp_path)))
+    (tmp_path / "zstandard.py").write_text("raise ImportError('not here')")
+
+    result = ocimirror("list", tmp_path / "a.tar.zst", env=environment(PYTHONPATH=str(tmp_path)))
+
+    assert result.code == 2
+    assert "zstd is not installed" in result.stderr
+    assert "ocimirror[docker-archive]" in result.stderr
+
+
+def test_a_disk_too_small_for_what_is_decompressed_stays_usable(tmp_path: Path) -> None:
+    require_root()
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(bytes(150_000_000)))
+    (tmp_path / "small").mkdir()
+    script = (
+        f"mount -t tmpfs -o size=100M tmpfs {tmp_path}/small"
+        f" && TMPDIR={tmp_path}/small {PROGRAM} list {tmp_path}/a.tar.gz"
+    )
+
+    result = subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c", script],
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+
+    assert result.returncode == 8, result.stderr
+    assert f"{tmp_path}/small" in result.stderr
+    assert "TMPDIR" in result.stderr
+
+
+def test_a_signal_ends_the_reading_of_a_pipe_that_nobody_writes_to(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    command = [PROGRAM, "copy", f"oci-archive:{tmp_path}/fifo", f"oci:{tmp_path}/out:a"]
+    process = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE)
+    time.sleep(2)
+
+    process.send_signal(signal.SIGTERM)
+
+    assert process.wait(2) == 143
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_archive_with_very_many_members_needs_little_memory(tmp_path: Path) -> None:
+    content = an_archive(tmp_path)
+    with (tmp_path / "many.tar").open("wb") as file:
+        file.write(content.rstrip(b"\0") + bytes(-len(content.rstrip(b"\0")) % 512))
+        for number in range(120_000):
+            file.write(tarfile.TarInfo(f"blobs/sha256/{number:064x}").tobuf())
+        file.write(bytes(1024))
+
+    peaks = {}
+    for name in ("a.tar", "many.tar"):
+        command = ["/usr/bin/env", "python3", "-c", _PEAK, PROGRAM, "list", str(tmp_path / name)]
+        peaks[name] = int(subprocess.run(command, capture_output=True, check=True).stdout)
+
+    assert peaks["many.tar"] < peaks["a.tar"] + 40 * 1024
+
+
+_PEAK = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""

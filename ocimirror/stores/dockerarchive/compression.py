@@ -6,6 +6,7 @@ copied from one OCI place to another is ever decompressed.
 
 from __future__ import annotations
 
+import sys
 import zlib
 from collections.abc import Callable
 from types import ModuleType
@@ -40,7 +41,8 @@ class Decompressed:
     Args:
         reader: the compressed bytes; closed with this.
         compression: `gzip` or `zstd`.
-        size: how many compressed bytes there are.
+        size: how many compressed bytes there are; None if nobody knows, and the caller bounds
+            what comes out.
         what: names the content in errors.
 
     Raises:
@@ -48,15 +50,17 @@ class Decompressed:
         DamagedLayout: when read: broken or cut off, or more than 256 times its size beyond 1 GiB.
     """
 
-    def __init__(self, reader: Reader, compression: Compression, size: int, what: str) -> None:
+    def __init__(
+        self, reader: Reader, compression: Compression, size: int | None, what: str
+    ) -> None:
         self._reader = reader
         self._what = what
-        self._left = FREE_BYTES + MAX_RATIO * size
+        self._left = sys.maxsize if size is None else FREE_BYTES + MAX_RATIO * size
         if compression == "gzip":
             self._next: Callable[[int], bytes] = _Gzip(reader).read
             self._broken: tuple[type[Exception], ...] = (zlib.error, EOFError)
         elif compression == "zstd":
-            self._next, broken = _zstd(reader)
+            self._next, broken = _zstd(reader, what)
             self._broken = (broken,)
         else:
             raise ValueError(f"{compression} is not decompressed")
@@ -104,7 +108,7 @@ class _Gzip:
                 return chunk
 
 
-def require_zstd() -> ModuleType:
+def require_zstd(what: str = "this image's layers") -> ModuleType:
     """Return the library for zstd.
 
     Raises:
@@ -114,15 +118,15 @@ def require_zstd() -> ModuleType:
         import zstandard
     except ImportError as error:
         raise UsageError(
-            "this image has zstd layers, and the library that decompresses them is not installed",
+            f"cannot decompress {what}: the library for zstd is not installed",
             advice="pip install 'ocimirror[docker-archive]'",
         ) from error
     return zstandard
 
 
-def _zstd(reader: Reader) -> tuple[Callable[[int], bytes], type[Exception]]:
+def _zstd(reader: Reader, what: str) -> tuple[Callable[[int], bytes], type[Exception]]:
     """Return what reads frames in a row, and its error; it is silent of a cut, the hash is not."""
-    library = require_zstd()
+    library = require_zstd(what)
     source = cast("IO[bytes]", reader)
     stream = library.ZstdDecompressor().stream_reader(source, read_across_frames=True)
     return stream.read, library.ZstdError

@@ -64,7 +64,7 @@ def is_docker_archive(path: str) -> bool:
     try:
         members = TarMembers(path, links=True)
         try:
-            names = {MANIFEST_FILE, "repositories"} & set(members)
+            names = [name for name in (MANIFEST_FILE, "repositories") if name in members]
             layout = LAYOUT_FILE in members
         finally:
             members.close()
@@ -101,7 +101,7 @@ class DockerArchive(LayoutSource):
         self._made: dict[Digest, bytes] = {}
         self._named: dict[Digest, str] = {}
         self._compressed: dict[str, tuple[Descriptor, Digest]] = {}
-        self._members = TarMembers(path, links=True)
+        self._members = TarMembers(path, links=True, watch=watch)
         try:
             self._index = LayoutIndex.of(self._read_entries(), path)
         except BaseException:
