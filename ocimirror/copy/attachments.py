@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ocimirror.copy.outcome import Request
-from ocimirror.errors import NotFound, blamed_on
+from ocimirror.copy.plan import Plan
+from ocimirror.errors import NotFound, PushRejected, blamed_on
+from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.manifest import Manifest
-from ocimirror.model.reference import Reference, is_attachment_tag
+from ocimirror.model.reference import Reference, attachment_tag, is_attachment_tag
+from ocimirror.stores.attached import may_be_referrers_list
 from ocimirror.stores.store import Referrer, Store
 
 Name = tuple[str, Manifest]
@@ -49,37 +52,81 @@ def attachment_name(new_name: str, tag: str) -> str:
     return tag
 
 
-def keeping_signatures(destination: Store, names: Sequence[Name]) -> tuple[list[Name], list[str]]:
+def tag_of(name: str) -> str:
+    """Return the tag of a name: the name itself at a registry, a part of it in a layout."""
+    return name.rpartition(":")[2]
+
+
+def is_referrers_list(plan: Plan, tag: str) -> bool:
+    """Whether a root is the list of referrers that its tag says, and no image."""
+    root = plan.root
+    if not may_be_referrers_list(tag, root.descriptor):
+        return False
+    return not root.manifests or bool(listed_in(plan, tag))
+
+
+def listed_in(plan: Plan, tag: str) -> list[Manifest]:
+    """Return the manifests of a list of referrers that do refer to its subject."""
+    listed = {child.digest for child in plan.root.manifests}
+    return [
+        manifest
+        for manifest in plan.manifests
+        if manifest.digest in listed
+        and manifest.subject is not None
+        and attachment_tag(manifest.subject.digest) == tag
+    ]
+
+
+def keeping_signatures(
+    destination: Store, names: Sequence[Name], root: Manifest, *, replace: bool
+) -> tuple[list[Name], list[str]]:
     """Leave out cosign tags whose manifest at the destination has layers that ours lacks.
 
     Somebody may have signed the mirrored image there; moving the tag would lose that signature.
 
+    Args:
+        destination: where the names are.
+        names: what is to be named.
+        root: the image itself; it is not left out.
+        replace: overwrite them; but never a list of referrers.
+
     Returns:
         The names to move, and a note for each that was left out.
+
+    Raises:
+        PushRejected: the root's own name would be left out.
     """
     moving, notes = list[Name](), list[str]()
     for name, manifest in names:
         with blamed_on("destination"):
-            lost = _layers_only_there(destination, name, manifest)
-        if lost:
-            notes.append(
-                f"{name} was not overwritten: it has {lost} layers that the source lacks"
-                " (--replace-signatures overwrites it)"
-            )
-        else:
+            lost, what = _lost(destination, name, manifest)
+        advice = "" if what == "referrers" else "--replace-signatures overwrites it"
+        if not lost or (replace and advice):
             moving.append((name, manifest))
+            continue
+        text = f"{name} was not overwritten: it has {lost} {what} that the source lacks"
+        if manifest.digest == root.digest:
+            raise PushRejected(f"{destination.location}: {text}", advice=advice, side="destination")
+        notes.append(f"{text} ({advice})" if advice else text)
     return moving, notes
 
 
-def _layers_only_there(destination: Store, name: str, manifest: Manifest) -> int:
-    tag = name.rpartition(":")[2]
+def _lost(destination: Store, name: str, manifest: Manifest) -> tuple[int, str]:
+    """Return how much would be lost if the name moved: layers, or entries of a list."""
+    tag = tag_of(name)
     if not tag or not is_attachment_tag(tag):
-        return 0
+        return 0, ""
     try:
         there = destination.resolve(name)
+        if there.digest == manifest.digest:
+            return 0, ""
+        theirs = destination.read_manifest(there)
     except NotFound:
-        return 0
-    if there.digest == manifest.digest:
-        return 0
+        return 0, ""
     ours = {blob.digest for blob in manifest.blobs}
-    return sum(layer.digest not in ours for layer in destination.read_manifest(there).blobs[1:])
+    ours.update(child.digest for child in manifest.manifests)
+    if mediatype.is_index(theirs.media_type):
+        listed = sum(child.digest not in ours for child in theirs.manifests)
+        of_a_list = may_be_referrers_list(tag, there)
+        return listed, "referrers" if of_a_list else "manifests"
+    return sum(layer.digest not in ours for layer in theirs.blobs[1:]), "layers"

@@ -20,6 +20,7 @@ from ocimirror.copy.attachments import (
     Name,
     find_attachments,
     keeping_signatures,
+    tag_of,
 )
 from ocimirror.copy.image import BlobKey, Image, SharedBlob, key_of
 from ocimirror.copy.outcome import Options, Outcome, Reporter, Request, Silent, Status
@@ -195,6 +196,11 @@ class _Run:
             f"{m.digest} is carried alone: what a {m.media_type} refers to is not known"
             for m in plan.opaque
         ]
+        if image.is_list:
+            outcome.notes.append(
+                f"{tag_of(image.request.new_name)} is a list of referrers: what it lists joins the"
+                " list of the destination; it is not an image of its own"
+            )
         self._reporter.planned(image.request, plan)
         image.waiting = len(plan.blobs)
         for blob in plan.blobs:
@@ -279,7 +285,8 @@ class _Run:
         """Push the manifests of one level, or name the root when all levels are in."""
         request, levels = image.request, image.the_plan.levels
         # A registry takes the root together with its name, in one request.
-        if request.new_name and request.destination.name_vouches:
+        # A list of referrers is not pushed: what it lists joins the destination's own.
+        if image.is_list or (request.new_name and request.destination.name_vouches):
             levels = levels[:-1]
         if image.level < len(levels):
             image.waiting = len(levels[image.level])
@@ -289,8 +296,14 @@ class _Run:
                     partial(push_manifest, request, manifest, image.the_plan, self._carrier),
                     partial(self._manifest_is_in, image, manifest),
                 )
-        elif image.has_cosign_tags and not self._options.replace_signatures:
-            looked = partial(keeping_signatures, request.destination, image.names())
+        elif image.has_cosign_tags:
+            looked = partial(
+                keeping_signatures,
+                request.destination,
+                image.names(),
+                image.the_plan.root,
+                replace=self._options.replace_signatures,
+            )
             self._submit(image, looked, partial(self._signatures_are_safe, image))
         elif image.names():
             self._can_be_named(image)
@@ -347,7 +360,8 @@ class _Run:
 
     def _named(self, images: Sequence[Image]) -> None:
         for image in images:
-            if image.request.new_name and image.request.destination.name_vouches:
+            vouches = image.request.destination.name_vouches
+            if image.request.new_name and vouches and not image.is_list:
                 self._count_manifest(image, image.the_plan.root, Stored.COPIED)
             self._end(image, "copied")
 

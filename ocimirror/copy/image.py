@@ -5,12 +5,19 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 
-from ocimirror.copy.attachments import Name, attachment_name
+from ocimirror.copy.attachments import (
+    Name,
+    attachment_name,
+    is_referrers_list,
+    listed_in,
+    tag_of,
+)
 from ocimirror.copy.outcome import Outcome, Request
 from ocimirror.copy.plan import Plan
 from ocimirror.copy.walk import Walk
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
+from ocimirror.model.reference import is_attachment_tag
 from ocimirror.stores.index import sparse
 from ocimirror.stores.store import Store
 
@@ -38,8 +45,15 @@ class Image:
 
     @property
     def has_cosign_tags(self) -> bool:
-        """Whether something refers to the image by a tag, which may be taken at the destination."""
-        return self.moving is None and any(tag for tag, _ in self.the_plan.attachments)
+        """Whether something is named by an attachment's tag, which may be taken already."""
+        tagged = any(tag for tag, _ in self.the_plan.attachments)
+        root = is_attachment_tag(tag_of(self.request.new_name)) and not self.is_list
+        return self.moving is None and (tagged or root)
+
+    @property
+    def is_list(self) -> bool:
+        """Whether the image is a list of referrers: what it lists is kept, it is never named."""
+        return is_referrers_list(self.the_plan, tag_of(self.request.new_name))
 
     def names(self) -> list[Name]:
         """Return what is named when all is in: attachments, then the root, last of all.
@@ -49,6 +63,8 @@ class Image:
         if self.moving is not None:
             return self.moving
         new_name, plan = self.request.new_name, self.the_plan
+        if self.is_list:
+            return [("", found) for found in listed_in(plan, tag_of(new_name))]
         names = [(attachment_name(new_name, tag), found) for tag, found in plan.attachments]
         if new_name:
             platforms = self.request.platforms if plan.absent else ()

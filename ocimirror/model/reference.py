@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -38,6 +39,19 @@ def attachment_tag(digest: Digest) -> str:
 def is_attachment_tag(tag: str) -> bool:
     """Whether a tag is no version of an image but says what refers to one."""
     return _ATTACHMENT_TAG.fullmatch(tag) is not None
+
+
+def is_referrers_tag(tag: str) -> bool:
+    """Whether a tag is where registries without the API keep a list of referrers."""
+    return is_attachment_tag(tag) and "." not in tag
+
+
+def subject_of_tag(tag: str) -> Digest | None:
+    """Return the digest that an attachment tag is about; None for sha512, which the tag cuts."""
+    algorithm, _, rest = tag.partition("-")
+    with suppress(InvalidReference):
+        return Digest.parse(f"{algorithm}:{rest.partition('.')[0]}")
+    return None
 
 
 def is_tag(text: str) -> bool:

@@ -9,6 +9,7 @@ anew with each name, unlike manifests, which are never serialised.)
 from __future__ import annotations
 
 import json
+import threading
 from abc import abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,12 +18,10 @@ from typing import Any, cast
 
 from ocimirror.errors import (
     DamagedLayout,
-    IntegrityError,
     InvalidReference,
     MalformedManifest,
     NotFound,
     OciMirrorError,
-    Unsupported,
     UsageError,
 )
 from ocimirror.model import mediatype, strictjson
@@ -31,7 +30,8 @@ from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import MAX_SIZE_BYTES as MAX_MANIFEST_BYTES
 from ocimirror.model.manifest import sniff_media_type
 from ocimirror.model.platform import WITHOUT_ATTESTATIONS, Platform
-from ocimirror.model.reference import Reference, attachment_tag, is_attachment_tag
+from ocimirror.model.reference import Reference
+from ocimirror.stores.attached import Attached, Known, is_attachment
 from ocimirror.stores.store import Referrer, Source
 
 IMAGE_NAME = "io.containerd.image.name"
@@ -185,8 +185,8 @@ class LayoutIndex:
 
     def _lookup(self, name: str) -> Sequence[Entry]:
         if not name:  # (what refers to an image is no other image)
-            images = [e for e in self.entries if e.name and not is_attachment_tag(e.tag)]
-            return images or self.entries
+            images = [e for e in self.entries if not is_attachment(e)]
+            return [e for e in images if e.name] or images or self.entries
         for spelling in _spellings(name):
             found = self._by_name.get(spelling) or self._by_spelling.get(spelling)
             if found:
@@ -255,7 +255,8 @@ class LayoutIndex:
 class LayoutSource(Source):
     """What a layout is to a reader, be it a directory or a tar."""
 
-    _subjects: tuple[LayoutIndex, dict[Digest, list[Referrer]]] | None = None
+    _attached: tuple[LayoutIndex, Attached, Known] | None = None
+    _attaching = threading.Lock()
 
     @abstractmethod
     def index(self) -> LayoutIndex:
@@ -304,30 +305,23 @@ class LayoutSource(Source):
         return self.size_of(descriptor.digest) == descriptor.size
 
     def _referrers(self, descriptor: Descriptor) -> Iterator[Referrer]:
-        yield from self._by_subject().get(descriptor.digest, ())
-        prefix = attachment_tag(descriptor.digest)
-        for entry in self.entries():
-            if entry.tag.startswith(prefix) and is_attachment_tag(entry.tag):
-                yield Referrer(entry.tag, entry.descriptor)
+        return self.attached().of(descriptor.digest)
 
-    def _by_subject(self) -> dict[Digest, list[Referrer]]:
-        """Return the entries with a subject, by its digest; read once an index version."""
+    def attached(self) -> Attached:
+        """Return what refers to what here; read once for each version of index.json."""
         index = self.index()
-        if self._subjects is None or self._subjects[0] is not index:
-            found: dict[Digest, list[Referrer]] = {}
-            for entry in index.entries:
-                subject = None if entry.name else self._subject_of(entry.descriptor)
-                if subject is not None:
-                    found.setdefault(subject, []).append(Referrer("", entry.descriptor))
-            self._subjects = index, found
-        return self._subjects[1]
+        with self._attaching:
+            if self._attached is None or self._attached[0] is not index:
+                known: Known = {} if self._attached is None else self._attached[2]
+                self._attached = index, Attached(index.entries, self.read_manifest, known), known
+            return self._attached[1]
 
-    def _subject_of(self, descriptor: Descriptor) -> Digest | None:
-        try:
-            subject = self.read_manifest(descriptor).subject
-        except (IntegrityError, Unsupported):
-            return None  # (`verify` reports it)
-        return None if subject is None else subject.digest
+    def images(self) -> list[Entry]:
+        """Return the entries with a name that are images, or artifacts, of their own.
+
+        Attachments follow what they refer to; one whose subject is not here follows nothing.
+        """
+        return [e for e in self.attached().images(self.size_of) if e.name]
 
     def _names(self) -> list[str]:
         return list(dict.fromkeys(entry.name for entry in self.entries() if entry.name))

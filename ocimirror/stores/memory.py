@@ -54,7 +54,7 @@ class MemoryStore(Store):
                 yield Referrer("", found)
         for name, root in list(self._roots.items()):
             tag = name.rpartition(":")[2]
-            if is_attachment_tag(tag) and tag.startswith(attachment_tag(descriptor.digest)):
+            if is_attachment_tag(tag) and tag.startswith(f"{attachment_tag(descriptor.digest)}."):
                 yield Referrer(tag, root)
 
     def _ingest(self, descriptor: Descriptor, stream: VerifiedStream, replace: bool) -> Stored:

@@ -14,7 +14,6 @@ from ocimirror.model.reference import (
     Reference,
     check_registry,
     check_repository,
-    is_attachment_tag,
 )
 from ocimirror.stores.index import Entry, LayoutSource
 from ocimirror.workflows.places import Places
@@ -51,11 +50,13 @@ def push(
     assert isinstance(source, LayoutSource)  # noqa: S101 - what `layout` opens for reading
     index = source.index()
     # (Attachments follow what they refer to; only asked for by name they are images.)
-    entries = [index.find(name) for name in images] or [
-        entry for entry in index.entries if entry.name and not is_attachment_tag(entry.tag)
-    ]
+    entries = [index.find(name) for name in images] or source.images()
     if not entries:
-        raise UsageError(f"{layout} has no named image to push", advice="ocimirror list shows all.")
+        raise UsageError(
+            f"{layout} has no named image to push",
+            advice="`ocimirror list` shows what it holds. With a name of your choice:"
+            f" ocimirror copy oci:{layout}:@DIGEST docker://{target}/REPOSITORY:TAG",
+        )
     taken: dict[str, Entry] = {}
     requests = []
     for entry in entries:
