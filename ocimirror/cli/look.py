@@ -244,22 +244,29 @@ def _inspect_lines(inspection: Inspection, indent: str) -> None:
 
 
 @click.command(
-    "list", short_help="List images of a layout, tags of a repository.", no_args_is_help=True
+    "list",
+    short_help="List images of a layout, tags of a repository, a registry's catalog.",
+    no_args_is_help=True,
 )
 @click.argument("location")
 @shared
 def list_command(location: str, **options: Any) -> int:
-    """List the images of a layout or archive, or the tags of a repository.
+    """List the images of a layout or archive, the tags of a repository, or a registry's catalog.
 
     \b
     Examples:
       ocimirror list ./layout
       ocimirror list oci-archive:images.tar --json
       ocimirror list docker://registry.example.com/library/alpine
+      ocimirror list docker://registry.example.com
     """
+    from ocimirror.model.reference import registry_location
     from ocimirror.workflows.inspect import list_images
     from ocimirror.workflows.places import parse_location
 
+    registry = registry_location(location)
+    if registry:
+        return _list_catalog(registry, settings_from(options, writes=False))
     where = parse_location(location)
     settings = settings_from(options, writes=False)
     with settings.places() as places:
@@ -274,6 +281,17 @@ def list_command(location: str, **options: Any) -> int:
         output.line(tag)
     for image in images:
         output.line(_listed_line(image))
+    return 0
+
+
+def _list_catalog(registry: str, settings: Settings) -> int:
+    with settings.places() as places:
+        repositories = places.repositories(registry)
+    if settings.json:
+        output.document("list", 0, {"repositories": repositories})
+        return 0
+    for repository in repositories:
+        output.line(repository)
     return 0
 
 

@@ -144,6 +144,25 @@ _LOCAL_SCHEMES: tuple[Scheme, ...] = ("oci", "oci-archive", "docker-archive")
 _TRAILING_DIGEST = re.compile(r"(.+):@([^@:]+:[^@:]+)", re.DOTALL)
 
 
+# `registry:5000` may be an image too, `ghcr.io` and `localhost` are none.
+_ONLY_A_HOST = re.compile(
+    r"(localhost|\[[^/\]]*\]|[^/:@\[]*\.[^/:@\[]*)(:[0-9]*)?/?", re.IGNORECASE
+)
+_HOST_AND_PORT = re.compile(r"[^/:@\[]+:[0-9]+/?")
+
+
+def registry_location(text: str) -> str:
+    """Return the registry that `docker://HOST[:PORT]` names; empty if it names an image.
+
+    Raises:
+        InvalidReference: it is not a registry.
+    """
+    named = text.removeprefix("docker://")
+    if named == text or not (_ONLY_A_HOST.fullmatch(named) or _HOST_AND_PORT.fullmatch(named)):
+        return ""
+    return check_registry(named.removesuffix("/"))
+
+
 @dataclass(frozen=True, slots=True)
 class Location:
     """Where images are: a scheme of containers-transports(5), the place, and perhaps a name.
@@ -166,7 +185,14 @@ class Location:
             InvalidReference: no scheme we know and no path.
         """
         if text.startswith("docker://"):
-            return cls("docker", reference=Reference.parse(text.removeprefix("docker://")))
+            named = text.removeprefix("docker://")
+            if _ONLY_A_HOST.fullmatch(named):
+                raise InvalidReference(
+                    f"{text[:300]!r} names a registry and no repository",
+                    advice="Write docker://HOST/REPOSITORY:TAG;"
+                    " `ocimirror list docker://HOST` lists its repositories.",
+                )
+            return cls("docker", reference=Reference.parse(named))
         for scheme in _LOCAL_SCHEMES:
             if text.startswith(f"{scheme}:"):
                 return cls._local(scheme, text.removeprefix(f"{scheme}:"), text)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
+from ocimirror.errors import RegistryUnavailable
 from ocimirror.stores.registry.answers import (
     ErrorDocument,
     challenges,
@@ -87,7 +90,11 @@ def test_a_hostile_header_is_read_in_linear_time(first, part) -> None:
     for last in ("", ")", '"'):
         header = first + part * (60_000 // len(part)) + last
         list(challenges(header))
-        next_page({"Link": header})
+        with suppress(RegistryUnavailable):
+            next_page({"Link": header}, URL)
+
+
+URL = "https://r.example.com/v2/app/tags/list?n=3"
 
 
 @pytest.mark.parametrize(
@@ -101,12 +108,39 @@ def test_a_hostile_header_is_read_in_linear_time(first, part) -> None:
         ('</n>; rel="last next"', "/n"),
         ('</n>; rel="nextish"', ""),
         ('</n>; rel="prev"', ""),
-        ("/n; rel=next", ""),
-        ('<>; rel="next"', ""),
+        ("</n>; rel='next'", "/n"),
+        ("/n; rel=next", "/n"),
+        ("?last=b; REL = NEXT ;", "?last=b"),
+        ("</n>", "/n"),
+        ("</n>; title=x", "/n"),
+        ('</p>; rel=prev, , /n; rel="next",', "/n"),
+        ('</n>; rel="next", </n>; rel=next', "/n"),
+        ('<https://cdn.example.com>; rel=preconnect; crossorigin, </n>; rel="next"', "/n"),
+        ('</v2/app/tags/list?n=3>; rel="first", </v2/app/tags/list?n=3>; rel="last"', ""),
     ],
 )
 def test_the_next_page_is_found(link, target) -> None:
-    assert next_page({"Link": link}) == target
+    assert next_page({"Link": link}, URL) == target
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        '<>; rel="next"',
+        "next",
+        '"/n"; rel=next',
+        '</n; rel="next"',
+        '</n> rel="next"',
+        '</n>; rel="next',
+        '</a>; rel="next", </b>; rel="next"',
+        "</a>, </b>",
+        "/v2/app/tags/list?last=a,b; rel=next",
+        '</v2/app/tags/list?n=3&last=c>; rel="nxet"',
+    ],
+)
+def test_a_link_that_cannot_be_read_is_an_error_and_no_end(link) -> None:
+    with pytest.raises(RegistryUnavailable, match="cannot be read"):
+        next_page({"Link": link}, URL)
 
 
 @pytest.mark.parametrize(

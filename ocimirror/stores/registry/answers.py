@@ -9,9 +9,11 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import NamedTuple
+from urllib.parse import urljoin, urlsplit
 
-from ocimirror.errors import InvalidReference
+from ocimirror.errors import InvalidReference, RegistryUnavailable, printable
 from ocimirror.model.digest import Digest
+from ocimirror.stores.registry.url import redact
 
 _DECIMAL = re.compile(r"[0-9]{1,19}", re.ASCII)
 # One parameter, or one scheme with what follows it (RFC 9110, 11.2 and 5.6.2).
@@ -27,8 +29,18 @@ _CHALLENGE_PART = re.compile(
     re.ASCII | re.VERBOSE,
 )
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})", re.ASCII)
-_LINK = re.compile(r'<([^<>]*)>((?:[^<>"]|"[^"]*")*)')
-_PARAMETER = re.compile(r';\s*([\w-]+)\s*=\s*(?:"([^"]*)"|([^\s",;]*))', re.ASCII)
+# One link, then its parameters; brackets and quotes are often not those of RFC 8288.
+_LINK = re.compile(r"""[\s,]*(?:<(?P<target>[^<>]*)>|(?P<bare>[^\s,;<>"']*[/?][^\s,;<>"']*))""")
+_PARAMETER = re.compile(
+    r"""\s*;\s*(?:(?P<name>[\w!#$&+.^`|~*-]+)\s*
+        (?:=\s*(?:"(?P<double>[^"]*)"|'(?P<single>[^']*)'|(?P<plain>[^\s"',;<>]*)))?)?""",
+    re.ASCII | re.VERBOSE,
+)
+_END_OF_LINK = re.compile(r"\s*(?:,|$)")
+# A page that another of these names is another page, and not the next one.
+_OTHER_PAGES = frozenset(
+    ("first", "last", "prev", "previous", "self", "start", "up", "current", "canonical")
+)
 _QUERY = re.compile(r"(https?://[^\s?]+)\?\S*")
 _MAX_TEXT = 500
 
@@ -93,13 +105,62 @@ def _timestamp(text: str) -> float | None:
         return None
 
 
-def next_page(headers: Mapping[str, str]) -> str:
-    """Return the target of `Link: <…>; rel="next"` (RFC 8288), or an empty string."""
-    for target, parameters in _LINK.findall(headers.get("Link", "")):
-        for name, quoted, plain in _PARAMETER.findall(parameters):
-            if name.lower() == "rel" and "next" in (quoted or plain).lower().split():
-                return str(target)
-    return ""
+def next_page(headers: Mapping[str, str], url: str) -> str:
+    """Return the target of `Link: <…>; rel="next"` (RFC 8288), or an empty string if it has none.
+
+    Read without its brackets too, in single quotes, and as the only link without a relation.
+
+    Args:
+        headers: of a page.
+        url: of that page.
+
+    Raises:
+        RegistryUnavailable: the field cannot be read: whether a page follows is not known.
+    """
+    field = headers.get("Link", "")
+    try:
+        links = list(_links(field))
+        following = {target for target, relations in links if "next" in relations}
+        for target, relations in links:
+            if not relations and len(links) == 1:
+                following.add(target)
+            elif not relations or _is_odd(target, relations, url):
+                raise ValueError("a link without a known relation")
+        if len(following) > 1 or "" in following:
+            raise ValueError("not one next page")
+    except ValueError as error:
+        shown = _QUERY.sub(r"\1?…", printable(field[:200]))
+        raise RegistryUnavailable(
+            f"{redact(url)}: the Link header cannot be read ({error}): {shown!r}",
+            advice="The list may go on, so nothing is done with a part of it.",
+        ) from error
+    return following.pop() if following else ""
+
+
+def _links(field: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield the target and the relations of each link of a Link field."""
+    position, rest = 0, field.rstrip(" \t,")
+    while position < len(rest):
+        link = _LINK.match(rest, position)
+        if link is None:
+            raise ValueError("not a link")
+        position, relations = link.end(), ""
+        while parameter := _PARAMETER.match(rest, position):
+            position = parameter.end()
+            if (parameter["name"] or "").lower() == "rel" and not relations:
+                relations = parameter["double"] or parameter["single"] or parameter["plain"] or ""
+        end = _END_OF_LINK.match(rest, position)
+        if end is None:
+            raise ValueError("not a parameter of a link")
+        position = end.end()
+        yield link["target"] or link["bare"] or "", relations.lower().split()
+
+
+def _is_odd(target: str, relations: list[str], url: str) -> bool:
+    """Whether a link leads to another page of the same list, nobody knows which."""
+    if "next" in relations or not _OTHER_PAGES.isdisjoint(relations):
+        return False
+    return urlsplit(urljoin(url, target)).path == urlsplit(url).path
 
 
 class Challenge(NamedTuple):

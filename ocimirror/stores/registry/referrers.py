@@ -28,6 +28,7 @@ from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import MAX_SIZE_BYTES, Manifest
 from ocimirror.model.reference import COSIGN_SUFFIXES, attachment_tag
 from ocimirror.stores.registry import answers
+from ocimirror.stores.registry.pages import PagedList, read_pages
 from ocimirror.stores.store import Referrer
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from ocimirror.stores.registry.repository import RegistryRepository
 
 MAX_REFERRERS = 10_000  # of one subject; an endless list is CVE-2023-33958
+MAX_REFERRERS_BYTES = 64 * 1024 * 1024
 MAX_ROUNDS = 5
 
 
@@ -71,37 +73,48 @@ class Referrers:
         host = self._repository.host
         if host.has_referrers_api is False or self._has_api is False:
             return None
-        found: dict[Digest, Descriptor] = {}
-        page, seen = f"referrers/{subject.digest}", set[str]()
-        while page:
-            try:
-                response = self._repository.send("GET", page, accept=mediatype.OCI_INDEX)
-            except AuthenticationFailed:
-                # Harbor 2.7 answers 401 without a challenge (harbor #18305); this repository was
-                # readable a moment ago.
-                response = None
-            if response is None or not _is_index(response):
-                if response is not None:
-                    response.drain()
-                if self._has_api:
-                    raise RegistryUnavailable(f"{page}: the referrers API gave no index")
-                self._has_api = False
-                # (Only this says it of the whole registry; a 403 is about one repository.)
-                if response is not None and response.status in (404, 405, 501):
-                    host.has_referrers_api = False
-                return None
-            self._has_api = True
-            listed = _entries(response.read_all(MAX_SIZE_BYTES), f"{response}")
-            found |= {descriptor.digest: descriptor for descriptor in listed}
-            _bound(len(found), subject)
-            seen.add(page)
-            target = answers.next_page(response.headers)
-            page = host.policy.follow(response.url, target, "next page") if target else ""
-            if page in seen:
-                raise RegistryUnavailable(
-                    f"{response}: its pages of referrers go round in a circle"
-                )
-        return list(found.values())
+        path = f"referrers/{subject.digest}"
+
+        def ask(page: str) -> Response:
+            return self._repository.send("GET", page, accept=mediatype.OCI_INDEX)
+
+        try:
+            response = ask(path)
+        except AuthenticationFailed:
+            # Harbor 2.7 answers 401 without a challenge (harbor #18305); this repository was
+            # readable a moment ago.
+            response = None
+        if response is None or not _is_index(response):
+            if response is not None:
+                response.drain()
+            if self._has_api:
+                raise RegistryUnavailable(f"{path}: the referrers API gave no index")
+            self._has_api = False
+            # (Only this says it of the whole registry; a 403 is about one repository.)
+            if response is not None and response.status in (404, 405, 501):
+                host.has_referrers_api = False
+            return None
+        self._has_api = True
+        left = MAX_REFERRERS_BYTES
+
+        def read(response: Response) -> dict[str, Descriptor]:
+            nonlocal left
+            if not _is_index(response):
+                raise RegistryUnavailable(f"{response}: a page of referrers is not an index")
+            raw = response.read_all(min(MAX_SIZE_BYTES, left))
+            left -= len(raw)
+            return {str(listed.digest): listed for listed in _entries(raw, f"{response}")}
+
+        pages = PagedList(
+            path=path,
+            what="referrers",
+            ask=ask,
+            read=read,
+            policy=host.policy,
+            size=0,
+            bound=MAX_REFERRERS,
+        )
+        return list(read_pages(pages, response).values())
 
     # --- tags ----------------------------------------------------------------------------------
 
@@ -206,9 +219,12 @@ def _is_index(response: Response) -> bool:
 
 
 def _entries(raw: bytes, what: str) -> list[Descriptor]:
-    entries = strictjson.loads(raw, what).get("manifests") or []
+    document = strictjson.loads(raw, what)
+    entries = document.get("manifests")
+    if entries is None and "manifests" in document:
+        return []  # (as Go writes an empty list)
     if not isinstance(entries, list):
-        raise MalformedManifest(f"{what}: no list of manifests")
+        raise MalformedManifest(f"{what}: the answer holds no list of manifests")
     return [Descriptor.parse(entry, what, "manifest") for entry in entries]
 
 

@@ -73,12 +73,12 @@ class UrlPolicy:
                 leaves the registry where it must not.
         """
         url = target if _ABSOLUTE.match(target) else urljoin(base, target)
-        fault = self._fault(url, use)
+        fault = self._fault(url, use, base)
         if fault:
             raise UrlRefused(f"{self.registry}: {use} to {redact(url)} refused: {fault}")
         return url
 
-    def _fault(self, url: str, use: Use) -> str:
+    def _fault(self, url: str, use: Use, base: str) -> str:
         if not _CHARACTERS.fullmatch(url):
             return "it holds characters that no URL has"
         try:
@@ -91,8 +91,8 @@ class UrlPolicy:
             return "it has a fragment"
         if origin == self.registry:
             return ""
-        if use == "next page":
-            return "it is not on the registry itself"
+        if use == "next page" and origin != Origin.of(base):
+            return "it is neither on the registry nor where this page came from"
         configured = bool({origin.authority, f"{origin.host}:{origin.port}"} & self.plain_http)
         if origin.scheme == "http" and self.registry.scheme == "https" and not configured:
             return "it is plain HTTP"
