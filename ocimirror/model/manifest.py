@@ -79,6 +79,9 @@ class Manifest:
     def as_referrer(self) -> dict[str, object]:
         """Return how a list of referrers names this manifest: with its type and all annotations.
 
+        An image manifest without an artifactType has its config's media type as one; an index
+        without has none.
+
         Spec: distribution-spec, listing referrers.
         """
         entry: dict[str, object] = {
@@ -86,8 +89,11 @@ class Manifest:
             "digest": str(self.digest),
             "size": self.descriptor.size,
         }
-        if self.artifact_type:
-            entry["artifactType"] = self.artifact_type
+        artifact_type = self.artifact_type
+        if not artifact_type and mediatype.is_image_manifest(self.media_type) and self.blobs:
+            artifact_type = self.blobs[0].media_type  # (the config)
+        if artifact_type:
+            entry["artifactType"] = artifact_type
         if self.annotations:
             entry["annotations"] = dict(self.annotations)
         return entry

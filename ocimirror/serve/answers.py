@@ -43,12 +43,23 @@ class Answer:
 
 
 class Refused(Exception):
-    """What a client asked for and does not get."""
+    """What a client asked for and does not get.
+
+    `code` is one of the specification's (distribution-spec, Error Codes). `ambiguous` says that
+    the name stands for images of several registries.
+    """
 
     def __init__(
-        self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
+        self,
+        status: int,
+        code: str,
+        message: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        ambiguous: bool = False,
     ) -> None:
         super().__init__(message)
+        self.ambiguous = ambiguous
         self.answer = document_answer(
             {"errors": [{"code": code, "message": printable(message)[:500], "detail": None}]},
             status=status,

@@ -65,11 +65,10 @@ class Registry:
             name, kind, reference = match.groups()
             if kind == "manifests":
                 return await self._manifest(request, name, reference)
-            digest = _digest_of(reference)
-            repository = await self._repository(request, name)
-            if kind == "blobs":
-                return await self._blob(request, repository, digest)
-            return await self._referrers(request, repository, digest)
+            if kind == "referrers":
+                return await self._referrers(request, name, _digest_of(reference))
+            digest = _verifiable(_digest_of(reference), "BLOB_UNKNOWN")
+            return await self._blob(request, await self._repository(request, name), digest)
         match = _TAGS.fullmatch(request.path)
         if match:
             return await self._tags(request, match[1])
@@ -94,7 +93,7 @@ class Registry:
 
     async def _manifest(self, request: Request, name: str, reference: str) -> Answer:
         if ":" in reference:
-            digest = _digest_of(reference)
+            digest = _verifiable(_digest_of(reference), "MANIFEST_UNKNOWN")
             repository = await self._repository(request, name)
         elif is_tag(reference):
             repository = await self._repository(request, name, lambda r: _current(r, reference))
@@ -102,7 +101,7 @@ class Registry:
                 raise Refused(404, "MANIFEST_UNKNOWN", f"no tag {reference} in {name}")
             digest = repository.tags[reference][1].digest
         else:
-            raise Refused(400, "TAG_INVALID", f"not a tag: {reference}")
+            raise Refused(404, "MANIFEST_UNKNOWN", f"neither a tag nor a digest: {reference}")
         found = await self._content.manifest(self._shelf.snapshot, repository, digest)
         if found is None:
             raise Refused(404, "MANIFEST_UNKNOWN", f"no manifest {digest}")
@@ -115,8 +114,19 @@ class Registry:
         }
         return Answer(304, headers) if not_modified(headers, request) else Answer(200, headers, raw)
 
-    async def _referrers(self, request: Request, repository: Repository, subject: Digest) -> Answer:
-        found = await self._content.referrers(repository, subject)
+    async def _referrers(self, request: Request, name: str, subject: Digest) -> Answer:
+        """Answer with a list, also of what is not here: 404 would say that there is no such API.
+
+        (Only of a name that several registries have, nothing can be said.)
+        """
+        try:
+            repository = await self._repository(request, name)
+        except Refused as refused:
+            if refused.answer.status != 404 or refused.ambiguous:
+                raise
+            found = []
+        else:
+            found = await self._content.referrers(repository, subject)
         wanted, last = request.query.get("artifactType", ""), request.query.get("last", "")
         headers = dict(_NOW)
         if wanted:
@@ -159,7 +169,7 @@ class Registry:
         wanted = wanted_range(request.headers, headers["ETag"], file.size)
         if wanted is not None and wanted[1] == 0:
             sizes = {"Content-Range": f"bytes */{file.size}"}
-            raise Refused(416, "RANGE_INVALID", f"{file.digest} has {file.size} bytes", sizes)
+            raise Refused(416, "UNSUPPORTED", f"{file.digest} has {file.size} bytes", sizes)
         await self._content.prove(file)
         if wanted is None:
             return Answer(200, headers, file=file, length=file.size)
@@ -197,11 +207,14 @@ def _unchanged(layout: ServedLayout) -> bool:
 
 def _digest_of(text: str) -> Digest:
     try:
-        digest = Digest.parse(text)
+        return Digest.parse(text)
     except InvalidReference as error:
         raise Refused(400, "DIGEST_INVALID", error.message) from error
+
+
+def _verifiable(digest: Digest, unknown: str) -> Digest:
     if not digest.verifiable:
-        raise Refused(404, "BLOB_UNKNOWN", f"{digest}: nothing is kept under this algorithm")
+        raise Refused(404, unknown, f"{digest}: nothing is kept under this algorithm")
     return digest
 
 
@@ -209,7 +222,7 @@ def _page(names: Sequence[str], request: Request) -> tuple[Sequence[str], dict[s
     """Return the part of a sorted list that is asked for, and the Link to the next."""
     asked, last = request.query.get("n"), request.query.get("last", "")
     if asked is not None and not re.fullmatch(r"[0-9]{1,18}", asked, re.ASCII):
-        raise Refused(400, "PAGINATION_NUMBER_INVALID", f"not a number: n={asked}")
+        raise Refused(400, "UNSUPPORTED", f"not a number: n={asked}")
     count = MAX_PAGE if asked is None else min(int(asked), MAX_PAGE)
     start = bisect.bisect_right(names, last) if last else 0
     shown = names[start : start + count]

@@ -121,9 +121,10 @@ async def _send(received: web.BaseRequest, answer: Answer) -> web.StreamResponse
     if answer.file is not None:
         with answer.file as opened:
             return await _send_file(received, answer, opened.fd)
+    if received.method == "HEAD" and not answer.body:
+        # (The length that GET would have; the setter of a Response refuses it.)
+        answer.headers["Content-Length"] = str(answer.length)
     response = web.Response(status=answer.status, headers=answer.headers, body=answer.body)
-    if received.method == "HEAD" and answer.length:
-        response.content_length = answer.length
     if received.body_exists:
         response.force_close()  # (nobody reads it)
     return response

@@ -182,7 +182,7 @@ def test_tags_come_in_pages(tmp_path: Path, serve: Serve) -> None:
 def test_a_count_that_is_none(client: Registry, n: str) -> None:
     for path in ("/v2/app/tags/list", "/v2/_catalog"):
         answer = client.request("GET", f"{path}?n={n}")
-        assert (answer.status, code_of(answer)) == (400, "PAGINATION_NUMBER_INVALID")
+        assert (answer.status, code_of(answer)) == (400, "UNSUPPORTED")
 
 
 def test_the_catalog_comes_in_pages(tmp_path: Path, serve: Serve) -> None:
@@ -234,8 +234,8 @@ def test_nothing_refers_to_what_nothing_refers_to(client: Registry) -> None:
         ("/v2/app/manifests/sha256:xyz", 400, "DIGEST_INVALID"),
         ("/v2/app/blobs/v1", 400, "DIGEST_INVALID"),
         ("/v2/app/blobs/sha256:..%2f..%2findex.json", 404, "UNSUPPORTED"),
-        ("/v2/app/manifests/%2e%2e", 400, "TAG_INVALID"),
-        ("/v2/app/manifests/" + "a" * 129, 400, "TAG_INVALID"),
+        ("/v2/app/manifests/%2e%2e", 404, "MANIFEST_UNKNOWN"),
+        ("/v2/app/manifests/" + "a" * 129, 404, "MANIFEST_UNKNOWN"),
         ("/v2/app/referrers/v1", 400, "DIGEST_INVALID"),
         ("/v2/nope/tags/list", 404, "NAME_UNKNOWN"),
         ("/v2/nope/manifests/v1", 404, "NAME_UNKNOWN"),
