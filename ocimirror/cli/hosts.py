@@ -28,12 +28,13 @@ _ENGINES = click.Choice(["containerd", "docker", "podman", "cri-o", "k3s", "rke2
     "layouts",
     metavar="LAYOUT",
     multiple=True,
-    help="Take the registries of this layout's images (repeatable).",
+    help="Take the registries of this layout's images, which `serve` serves (repeatable).",
 )
 @option(
-    "--keep-host",
-    is_flag=True,
-    help="The mirror was filled by push --keep-host: HOST/REPOSITORY there.",
+    "--keep-host/--no-keep-host",
+    default=None,
+    help="The mirror has HOST/REPOSITORY, as push --keep-host fills it. (Default: for podman and"
+    " CRI-O with --layout, unless MIRROR has a PREFIX.)",
 )
 @option(
     "--fallback",
@@ -57,7 +58,7 @@ def hosts_command(
     registries: tuple[str, ...],
     engines: tuple[Any, ...],
     layouts: tuple[str, ...],
-    keep_host: bool,
+    keep_host: bool | None,
     fallback: bool,
     digest_only: bool,
     write_to: str,
@@ -77,22 +78,34 @@ def hosts_command(
       ocimirror hosts mirror.example.com --for containerd --write-to ./files; cp -r files/etc /
     """
     from ocimirror.model.reference import check_registry
-    from ocimirror.workflows.hosts import Wishes, hosts, parse_mirror, registries_of
+    from ocimirror.workflows.hosts import hosts
+    from ocimirror.workflows.mirrors import Wishes, parse_mirror, read_contents
 
     settings = settings_from(options, writes=False)
     where = parse_mirror(
         mirror,
         plain_http=settings.plain_http,
-        keep_host=keep_host,
+        keep_host=bool(keep_host),
         ca_file=settings.ca_file or "",
     )
     named = [check_registry(registry) for registry in registries]
     with settings.places() as places:
-        named += registries_of([path.removeprefix("oci:") for path in layouts], places)
-    made = hosts(where, engines, Wishes(tuple(dict.fromkeys(named)), fallback, digest_only))
+        contents = read_contents([path.removeprefix("oci:") for path in layouts], places)
+    named += contents.registries
+    wishes = Wishes(
+        tuple(dict.fromkeys(named)),
+        fallback,
+        digest_only,
+        host_in_path=bool(layouts) and keep_host is None and not where.prefix,
+    )
+    made = hosts(where, engines, wishes, contents)
     written = _write(made, Path(write_to)) if write_to else []
     if settings.json:
-        output.document("hosts", 0, {**_document(made), "written": written})
+        known = {
+            "clashes": [clash.document() for clash in contents.clashes],
+            "sparse": {name: [*map(str, held)] for name, held in contents.sparse.items()},
+        }
+        output.document("hosts", 0, {**_document(made), **known, "written": written})
     else:
         _lines(made)
         for path in written:

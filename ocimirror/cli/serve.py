@@ -13,6 +13,7 @@ import click
 from ocimirror.cli import output
 from ocimirror.cli.options import option, settings_from, shared
 from ocimirror.errors import UsageError
+from ocimirror.model.reference import DOCKER_HUB, check_registry
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,10 @@ def _address(_: click.Context, __: click.Parameter, text: str) -> tuple[str, int
     if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise click.BadParameter(f"{text!r} is not HOST:PORT, as 127.0.0.1:5050 or [::1]:5050")
     return host, int(port)
+
+
+def _registry(_: click.Context, __: click.Parameter, text: str) -> str:
+    return check_registry(text) if text else ""
 
 
 @click.command("serve", no_args_is_help=True)
@@ -51,6 +56,21 @@ def _address(_: click.Context, __: click.Parameter, text: str) -> tuple[str, int
     show_default="~/.local/state/ocimirror/serve",
     help="Where --tls-generate keeps it; clients have to trust ca.pem there.",
 )
+@option(
+    "--only",
+    metavar="HOST",
+    default="",
+    callback=_registry,
+    help="Serve as this registry: its repositories, and no others.",
+)
+@option(
+    "--prefer",
+    metavar="HOST",
+    default=DOCKER_HUB,
+    show_default=True,
+    callback=_registry,
+    help="Whose repository a path without a registry means, if several have it.",
+)
 @option("--htpasswd", metavar="FILE", help="Let in only these users (written by `htpasswd -B`).")
 @option("--token-file", metavar="FILE", help="Let in only who has one of these tokens, one a line.")
 @shared
@@ -58,7 +78,8 @@ def serve_command(layouts: tuple[str, ...], listen: tuple[str, int], **options: 
     """Serve layouts as a read-only registry, with a page for people.
 
     LAYOUT is an image layout, or a directory with layouts somewhere below. An image is found under
-    its repository, with and without its host in front. What changes in the layouts, in the
+    its repository, with and without its host in front; without it, of several registries that have
+    that repository, docker.io's is meant, or none. What changes in the layouts, in the
     certificate and in the files of users is served at once; SIGHUP forces it.
 
     \b
@@ -67,6 +88,7 @@ def serve_command(layouts: tuple[str, ...], listen: tuple[str, int], **options: 
       ocimirror serve /srv/mirror --listen 0.0.0.0:5050 --tls-generate mirror.example.com
       ocimirror serve /srv/mirror --htpasswd users --tls-cert cert.pem --tls-key key.pem
     """
+    only, prefer = options.pop("only"), options.pop("prefer")
     names = options.pop("tls_generate")
     directory = options.pop("tls_directory")
     certificate, key = options.pop("tls_cert"), options.pop("tls_key")
@@ -89,7 +111,14 @@ def serve_command(layouts: tuple[str, ...], listen: tuple[str, int], **options: 
         files = generate_certificate(directory, names)
     shelf = Shelf([path.removeprefix("oci:") for path in layouts])
     server = Server(
-        shelf, Options(*listen, certificate=files, access=AccessFiles(htpasswd, tokens))
+        shelf,
+        Options(
+            *listen,
+            certificate=files,
+            access=AccessFiles(htpasswd, tokens),
+            only=only,
+            prefer=prefer,
+        ),
     )
     if files is None and not _is_loopback(listen[0]):
         logger.warning("%s is served without TLS: anybody on the way may read along", server.url)
@@ -98,7 +127,13 @@ def serve_command(layouts: tuple[str, ...], listen: tuple[str, int], **options: 
         ca = files.ca if files else ""
         count = len(shelf.snapshot.layouts)
         if settings.json:
-            served = {"layouts": count, "repositories": len(shelf.snapshot.repositories)}
+            snapshot = shelf.snapshot
+            served = {
+                "layouts": count,
+                "repositories": len(snapshot.repositories),
+                "clashes": [clash.document(prefer) for clash in snapshot.clashes if not only],
+                "sparse": {n: [*map(str, held)] for n, held in snapshot.sparse.items()},
+            }
             output.document("serve", 0, {"url": server.url, "ca_file": ca or None, **served})
         elif not settings.quiet:
             output.line(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ocimirror.errors import InvalidReference
@@ -60,3 +61,13 @@ class Platform:
 
 WITHOUT_ATTESTATIONS = Platform("none", "attestations")
 """Beside other platforms: their attestations are not wanted, or not there. Matches nothing."""
+
+
+def sparse_text(name: str, platforms: Sequence[Platform]) -> str:
+    """Return one line that says what a mirror has of an image that is not whole."""
+    held = [str(platform) for platform in platforms if platform != WITHOUT_ATTESTATIONS]
+    without = " without attestations" if WITHOUT_ATTESTATIONS in platforms else ""
+    return (
+        f"{name} is sparse: only {', '.join(held) or 'a part'}{without} is here; clients that want"
+        " every platform of it (ctr 2.3, skopeo --all) fail with 404"
+    )

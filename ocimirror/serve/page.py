@@ -21,7 +21,7 @@ from ocimirror.serve.answers import Answer, Refused, Request
 from ocimirror.serve.content import Content
 from ocimirror.serve.image import ImagePage, link, shown_name, shown_type, when
 from ocimirror.serve.markup import HEADERS, Html, code, document, element, join, table
-from ocimirror.serve.names import shortest_name
+from ocimirror.serve.names import Scope, shortest_name
 from ocimirror.serve.shelf import Repository, Shelf, Snapshot, counted
 
 ROWS = 100
@@ -39,7 +39,7 @@ class Pages:
         look: looks at the layouts again.
         address: where clients reach this server, unless their request says it better.
         secure: over TLS.
-        only: the one host that is served; empty for all.
+        scope: whose repositories are served.
     """
 
     def __init__(
@@ -50,14 +50,14 @@ class Pages:
         address: str,
         *,
         secure: bool,
-        only: str = "",
+        scope: Scope,
     ) -> None:
         self._shelf = shelf
         self._content = content
         self._look = look
         self._address = address
         self._secure = secure
-        self._only = only
+        self._scope = scope
 
     async def answer(self, request: Request) -> Answer:
         """Answer a request for a page; what is not there is a page too."""
@@ -80,14 +80,14 @@ class Pages:
     async def _page(self, request: Request, asked: str) -> tuple[str, Html]:
         snapshot = self._shelf.snapshot
         if request.path == "/":
-            found = _served(snapshot, self._only)
+            found = _served(snapshot, self._scope.only)
             return "ocimirror", _images(found, asked, request) if asked else self._home(
                 snapshot, found, request
             )
         match = _PATH.fullmatch(request.path)
         host, name, tag, digest_text = match.groups() if match else ("", "", None, None)
         repository = snapshot.repositories.get(("" if host == "-" else host, name))
-        if repository is None or (self._only and repository.registry != self._only):
+        if repository is None or (self._scope.only and repository.registry != self._scope.only):
             raise Refused(404, "NAME_UNKNOWN", f"There is no repository {request.path[1:]}.")
         if digest_text is not None:
             try:
@@ -101,7 +101,7 @@ class Pages:
         else:
             raise Refused(404, "MANIFEST_UNKNOWN", f"There is no tag {tag} in {name}.")
         reached_as = (
-            f"{self._reached_at(request)}/{shortest_name(snapshot, repository, self._only)}"
+            f"{self._reached_at(request)}/{shortest_name(snapshot, repository, self._scope)}"
         )
         page = ImagePage(snapshot, repository, self._content, reached_as, secure=self._secure)
         called = name + (f":{tag}" if tag else "") + (f"@{digest}" if digest_text else "")

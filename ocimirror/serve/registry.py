@@ -6,6 +6,7 @@ Spec: distribution-spec, pull and content discovery; `_catalog` as docker-regist
 from __future__ import annotations
 
 import bisect
+import logging
 import os
 import re
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,11 +19,13 @@ from ocimirror.model.reference import is_tag
 from ocimirror.serve.answers import Answer, Refused, Request, document_answer, not_modified
 from ocimirror.serve.content import Content
 from ocimirror.serve.files import BlobFile, identity_of
-from ocimirror.serve.names import find_repository, listed_names
+from ocimirror.serve.names import Scope, find_repository, listed_names
 from ocimirror.serve.ranges import wanted_range
 from ocimirror.serve.shelf import Repository, ServedLayout, Shelf
 
+logger = logging.getLogger(__name__)
 MAX_PAGE = 10_000
+_MOST_SAID = 1000
 _MAX_REFERRERS = 1000
 _BY_REFERENCE = re.compile(r"/v2/(.+)/(manifests|blobs|referrers)/([^/]+)", re.DOTALL)
 _TAGS = re.compile(r"/v2/(.+)/tags/list", re.DOTALL)
@@ -37,16 +40,17 @@ class Registry:
         shelf: what is on offer.
         content: what its layouts hold.
         look: looks at the layouts again; awaited before a name is called unknown.
-        only: the one host whose repositories are served; empty for all.
+        scope: whose repositories are served.
     """
 
     def __init__(
-        self, shelf: Shelf, content: Content, look: Callable[[], Awaitable[None]], only: str = ""
+        self, shelf: Shelf, content: Content, look: Callable[[], Awaitable[None]], scope: Scope
     ) -> None:
         self._shelf = shelf
         self._content = content
         self._look = look
-        self._only = only
+        self._scope = scope
+        self._said: set[str] = set()
 
     async def answer(self, request: Request) -> Answer:
         """Answer a request below /v2/.
@@ -80,14 +84,20 @@ class Registry:
         """Return a repository; where it is not there or not as wanted, look again before that."""
         ns = request.query.get("ns", "")
         try:
-            found = find_repository(self._shelf.snapshot, name, ns, self._only)
+            found = find_repository(self._shelf.snapshot, name, ns, self._scope)
             if wanted(found):
                 return found
         except Refused as refused:
             if refused.answer.status != 404:
                 raise
         await self._look()
-        return find_repository(self._shelf.snapshot, name, ns, self._only)
+        try:
+            return find_repository(self._shelf.snapshot, name, ns, self._scope)
+        except Refused as refused:
+            if refused.ambiguous and name not in self._said and len(self._said) < _MOST_SAID:
+                self._said.add(name)
+                logger.warning("not served: %s", refused)
+            raise
 
     # --- manifests -----------------------------------------------------------------------------
 
@@ -185,7 +195,7 @@ class Registry:
         return document_answer({"name": name, "tags": tags}, headers=headers)
 
     def _catalog(self, request: Request) -> Answer:
-        names = listed_names(self._shelf.snapshot, request.query.get("ns", ""), self._only)
+        names = listed_names(self._shelf.snapshot, request.query.get("ns", ""), self._scope)
         shown, headers = _page(names, request)
         return document_answer({"repositories": shown}, headers=headers)
 

@@ -16,13 +16,15 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from ocimirror.errors import UsageError
+from ocimirror.model.reference import DOCKER_HUB
 from ocimirror.serve.access import Access, AccessFiles
 from ocimirror.serve.answers import Answer, Request
 from ocimirror.serve.certificates import CertificateFiles, ServerCertificate
 from ocimirror.serve.content import Content
+from ocimirror.serve.names import Scope, warnings_of
 from ocimirror.serve.page import Pages
 from ocimirror.serve.registry import Registry
-from ocimirror.serve.shelf import Shelf
+from ocimirror.serve.shelf import Shelf, warn_of_new
 from ocimirror.serve.watch import Watch
 from ocimirror.serve.wire import Wire
 
@@ -40,6 +42,7 @@ class Options:
         certificate: serve TLS with it; None serves plain HTTP.
         access: who may read; None lets everybody.
         only: serve as this registry: its repositories and no others; empty for all.
+        prefer: the registry that a path without one means, if it has that path.
     """
 
     host: str = "127.0.0.1"
@@ -47,6 +50,7 @@ class Options:
     certificate: CertificateFiles | None = None
     access: AccessFiles | None = None
     only: str = ""
+    prefer: str = DOCKER_HUB
 
 
 class Server:
@@ -61,6 +65,9 @@ class Server:
     def __init__(self, shelf: Shelf, options: Options = Options()) -> None:
         self._shelf = shelf
         self._options = options
+        self._scope = Scope(options.only, options.prefer)
+        self._warned: set[str] = set()
+        self._warn()
         self._certificate = ServerCertificate(options.certificate) if options.certificate else None
         self._access = Access(options.access or AccessFiles())
         self._socket = _listening(options.host, options.port)
@@ -144,6 +151,18 @@ class Server:
         if self._thread is not None:
             self._thread.join()
 
+    def _refresh_shelf(self, force: bool) -> bool:
+        changed = self._shelf.refresh(force)
+        if changed:
+            self._warn()
+        return changed
+
+    def _warn(self) -> None:
+        """Say, once, what clients will not get, or not all of."""
+        lines = warnings_of(self._shelf.snapshot, self._scope)
+        warn_of_new(lines, self._warned)
+        self._warned = set(lines)
+
     def _stop(self) -> None:
         if self._stopping is not None:
             self._stopping.set()
@@ -151,7 +170,7 @@ class Server:
     async def _serve(self, started: Callable[[Watch], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        refreshes = [self._shelf.refresh, self._access.refresh]
+        refreshes = [self._refresh_shelf, self._access.refresh]
         if self._certificate is not None:
             refreshes.append(self._certificate.refresh)
         with (
@@ -170,9 +189,9 @@ class Server:
         self, content: Content, watch: Watch, executor: Executor
     ) -> Callable[[Request], Awaitable[Answer]]:
         """Return what answers a request: first who asks, then what for."""
-        only, secure = self._options.only, self._certificate is not None
-        registry = Registry(self._shelf, content, watch.look, only)
-        pages = Pages(self._shelf, content, watch.look, self.address, secure=secure, only=only)
+        scope, secure = self._scope, self._certificate is not None
+        registry = Registry(self._shelf, content, watch.look, scope)
+        pages = Pages(self._shelf, content, watch.look, self.address, secure=secure, scope=scope)
 
         async def answer(request: Request) -> Answer:
             await self._access.check(request, executor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
@@ -18,8 +18,10 @@ from ocimirror.errors import (
     storage_error,
     storage_errors,
 )
+from ocimirror.model.clash import find_clashes
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
+from ocimirror.model.platform import Platform
 from ocimirror.model.reference import (
     Reference,
     check_repository,
@@ -73,6 +75,15 @@ class Repository:
         return sorted((t for t in self.tags if not is_attachment_tag(t)), key=counted, reverse=True)
 
 
+def warn_of_new(lines: Sequence[str], known: Collection[str] = ()) -> None:
+    """Log the lines that are not known yet: some of them, and how many more there are."""
+    new = [line for line in lines if line not in known]
+    for line in new[:_MOST_SAID]:
+        logger.warning("%s", line)
+    if len(new) > _MOST_SAID:
+        logger.warning("and %d more of that kind", len(new) - _MOST_SAID)
+
+
 def counted(text: str) -> list[tuple[int, int, str]]:
     """Return a key that sorts texts with their numbers as numbers."""
     parts = re.findall(r"[0-9]+|[^0-9]+", text)
@@ -88,6 +99,8 @@ class Snapshot:
     def __init__(self, layouts: Sequence[ServedLayout]) -> None:
         self.layouts = tuple(layouts)
         self.conflicts: list[str] = []
+        self.sparse: dict[str, tuple[Platform, ...]] = {}
+        """What is held of images that are not whole, by their names."""
         found: dict[tuple[str, str], Repository] = {}
         media_types: dict[Digest, str] = {}
         for layout in layouts:
@@ -104,12 +117,7 @@ class Snapshot:
         for repository in found.values():
             by_name.setdefault(repository.name, []).append(repository)
         self.by_name: Mapping[str, Sequence[Repository]] = MappingProxyType(by_name)
-        for name, several in by_name.items():
-            if len(several) > 1:
-                hosts_of = " and ".join(repository.registry or "no host" for repository in several)
-                self.conflicts.append(
-                    f"{name} is in {hosts_of}; without a host, that of the first is served"
-                )
+        self.clashes = find_clashes(found)
         hosts = dict.fromkeys(registry for registry, _ in found if registry)
         self.folders: Mapping[str, str] = {host.replace(":", "_"): host for host in hosts}
         """Hosts by their form in a path."""
@@ -129,6 +137,8 @@ class Snapshot:
             repository.layouts.append(layout)
         if reference.tag:
             kept = repository.tags.setdefault(reference.tag, (layout, entry.descriptor))
+            if entry.platforms and kept[1] is entry.descriptor:
+                self.sparse[str(reference)] = entry.platforms
             if kept[1].digest != entry.descriptor.digest:
                 self.conflicts.append(
                     f"{reference} is {kept[1].digest} in {kept[0].path}, which is served, and"
@@ -180,9 +190,7 @@ class Shelf:
         self._kept = kept
         if changed:
             snapshot = Snapshot(layouts)
-            for conflict in snapshot.conflicts[:_MOST_SAID]:
-                if conflict not in self.snapshot.conflicts:
-                    logger.warning("%s", conflict)
+            warn_of_new(snapshot.conflicts, self.snapshot.conflicts)
             self.snapshot = snapshot
         return changed
 

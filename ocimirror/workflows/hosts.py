@@ -3,6 +3,8 @@
 Nothing is written anywhere: what comes out are files to put in place, each with where it goes and
 what makes the engine read it. Names stay what they are, `docker.io/library/alpine`; the engine asks
 the mirror for `library/alpine`, or `docker.io/library/alpine` where it keeps the host in the path.
+podman and CRI-O do not say which registry they mean, so that a layout's images are asked for with
+the host in the path: without it they could get the image of another registry.
 
 Spec: containerd docs/hosts.md, dockerd reference (registry-mirrors), containers-registries.conf(5),
 k3s and RKE2 private registry configuration.
@@ -10,69 +12,20 @@ k3s and RKE2 private registry configuration.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ocimirror.errors import UsageError
-from ocimirror.model.reference import DOCKER_HUB, check_registry, is_attachment_tag
-from ocimirror.workflows.places import Places
-from ocimirror.workflows.push import parse_target
+from ocimirror.model.platform import sparse_text
+from ocimirror.model.reference import DOCKER_HUB
+from ocimirror.workflows.mirrors import Contents, Mirror, Wishes
 
 EngineName = Literal["containerd", "docker", "podman", "cri-o", "k3s", "rke2"]
+# (containerd and those built on it send `ns=HOST`.)
+_WITHOUT_NS: frozenset[EngineName] = frozenset({"podman", "cri-o"})
 _HUB_SERVER = "registry-1.docker.io"
 _CONTAINERD_DIRECTORY = "/etc/containerd/certs.d"
-
-
-@dataclass(frozen=True, slots=True)
-class Mirror:
-    """Where engines are to look.
-
-    Attributes:
-        scheme: `https` or `http`.
-        host: with its port.
-        prefix: a path that all repositories there are below; empty for none.
-        keep_host: repositories there begin with the source host, as `push --keep-host` makes them.
-        ca_file: on the engine's machine, the certificate authority that signed the mirror's
-            certificate; empty where the system trusts it.
-    """
-
-    scheme: str
-    host: str
-    prefix: str = ""
-    keep_host: bool = False
-    ca_file: str = ""
-
-    @property
-    def url(self) -> str:
-        """Scheme and host."""
-        return f"{self.scheme}://{self.host}"
-
-    def path_for(self, registry: str) -> str:
-        """Return what a registry's repositories are below; empty where names are the same."""
-        parts = [self.prefix, registry.replace(":", "_") if self.keep_host else ""]
-        return "/".join(part for part in parts if part)
-
-
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """What the settings are to do.
-
-    Attributes:
-        registries: those whose images are looked for at the mirror; empty for every registry,
-            where the engine can be told so.
-        fallback: ask the registry itself for what the mirror does not give.
-        digest_only: ask the mirror by digest only, and the registry itself what a tag stands for.
-    """
-
-    registries: tuple[str, ...]
-    fallback: bool = False
-    digest_only: bool = False
-
-    @property
-    def asks_registry(self) -> bool:
-        """Whether the registry itself is asked for anything."""
-        return self.fallback or self.digest_only
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,64 +59,63 @@ class HostsSettings:
 _Made = tuple[list[SettingsFile], list[str]]
 
 
-def parse_mirror(
-    text: str, *, plain_http: Iterable[str] = (), keep_host: bool = False, ca_file: str = ""
-) -> Mirror:
-    """Parse `[https://|http://]HOST[:PORT][/PREFIX]`.
-
-    Args:
-        text: without a scheme it is https, or http where `plain_http` names the host.
-        plain_http: hosts.
-        keep_host: see Mirror.
-        ca_file: see Mirror.
-
-    Raises:
-        UsageError: anything else.
-    """
-    scheme, separator, rest = text.partition("://")
-    if separator and scheme not in ("http", "https"):
-        raise UsageError(f"a mirror is reached over http:// or https://, not {scheme}://")
-    host, prefix = parse_target((rest if separator else text).rstrip("/"))
-    if not separator:
-        scheme = "http" if host in {check_registry(name) for name in plain_http} else "https"
-    if ca_file and (not ca_file.startswith("/") or not ca_file.isprintable()):
-        raise UsageError(f"{ca_file!r} is no absolute path on the engine's machine")
-    return Mirror(scheme, host, prefix, keep_host, ca_file if scheme == "https" else "")
-
-
-def registries_of(layouts: Sequence[str], places: Places) -> list[str]:
-    """Return the registries that images of layouts are named after, sorted.
-
-    Raises:
-        UsageError: a layout names none.
-    """
-    found: set[str] = set()
-    for path in layouts:
-        names = [name for name in places.layout(path).names() if "/" in name]
-        registries = {
-            name.partition("/")[0]
-            for name in names
-            if not is_attachment_tag(name.rpartition(":")[2])
-        }
-        if not registries:
-            raise UsageError(f"{path} has no image with a registry in its name")
-        found |= {check_registry(registry) for registry in registries}
-    return sorted(found)
-
-
-def hosts(mirror: Mirror, engines: Sequence[EngineName], wishes: Wishes) -> HostsSettings:
+def hosts(
+    mirror: Mirror,
+    engines: Sequence[EngineName],
+    wishes: Wishes,
+    contents: Contents,
+) -> HostsSettings:
     """Return the settings of each engine.
 
+    Args:
+        contents: what the mirror holds, as far as it is known.
+
     Raises:
-        UsageError: an engine has no way to say that.
+        UsageError: an engine has no way to say that, or could get the image of another registry.
     """
     files: list[SettingsFile] = []
-    notes: list[str] = []
+    notes = [clash.text() for clash in contents.clashes]
+    notes += [sparse_text(name, platforms) for name, platforms in contents.sparse.items()]
     for engine in dict.fromkeys(engines):
-        made, told = _MAKERS[engine](engine, mirror, wishes)
+        at = mirror
+        if engine in _WITHOUT_NS and wishes.host_in_path:
+            at = replace(mirror, keep_host=True)
+        if contents.clashes and not at.keep_host and (engine in _WITHOUT_NS or mirror.prefix):
+            raise _ambiguous(engine, mirror, contents)
+        made, told = _MAKERS[engine](engine, at, wishes)
+        told += _registry_notes(engine, at, wishes)
         files += made
         notes += [note for note in told if note not in notes]
     return HostsSettings(tuple(files), tuple(notes))
+
+
+def _ambiguous(engine: EngineName, mirror: Mirror, contents: Contents) -> UsageError:
+    paths = ", ".join(clash.repository for clash in contents.clashes[:5])
+    count = len(contents.clashes)
+    why = "sends no registry" if engine in _WITHOUT_NS else "names no registry below a path"
+    return UsageError(
+        f"{engine} {why}, and several registries have {paths}"
+        + (f" and {count - 5} more" if count > 5 else ""),
+        advice="Use --keep-host, with a mirror that ocimirror serve, or push --keep-host, provides."
+        if mirror.prefix
+        else "Leave --no-keep-host out, and serve the layout with ocimirror serve.",
+    )
+
+
+def _registry_notes(engine: EngineName, mirror: Mirror, wishes: Wishes) -> list[str]:
+    """Return what to do so that a request that names no registry gets no other one's image."""
+    others = [registry for registry in wishes.registries if registry != DOCKER_HUB]
+    if engine in _WITHOUT_NS and others and not mirror.keep_host:
+        return [
+            f"{engine}: its requests name no registry, so the mirror cannot tell"
+            f" {others[0]}/NAME from {DOCKER_HUB}/NAME; use --keep-host if that is a difference"
+        ]
+    if engine == "docker" and others and DOCKER_HUB in wishes.registries:
+        return [
+            "docker: it asks a registry-mirror without naming a registry; start the mirror as"
+            " ocimirror serve --only docker.io, so that it gives no image of another registry"
+        ]
+    return []
 
 
 # --- containerd, and Docker's containerd store --------------------------------------------------

@@ -15,6 +15,8 @@ from typing import Any
 import grpc
 import pytest
 
+from ocimirror.serve.server import Server
+from ocimirror.serve.shelf import Shelf
 from tests.support import images
 from tests.support.command import ocimirror
 from tests.support.engines import (
@@ -31,7 +33,7 @@ from tests.support.servers import run_docker_registry
 from tests.support.witness import Registry
 
 SOURCE, PORTED = "source.invalid", "source.invalid:5000"
-IMAGE = images.multi()
+IMAGE, OTHER = images.multi(), images.single()
 HUB_IMAGE = "docker.io/library/fixture:2.0"
 
 
@@ -310,6 +312,112 @@ def test_registries_come_from_layouts_too(tmp_path: Path) -> None:
     ).values()
     prefixes = [registry["prefix"] for registry in tomllib.loads(content)["registry"]]
     assert prefixes == ["quay.io", "docker.io", PORTED]
+
+
+CLASHES = {
+    "quay.io/library/fixture:1.0": OTHER,
+    "docker.io/library/fixture:1.0": IMAGE,
+    "ghcr.io/library/fixture:1.0": OTHER,
+}
+
+
+def test_a_layouts_images_are_asked_for_by_their_registry(tmp_path: Path) -> None:
+    """podman and CRI-O send no `ns`: the host is in the path."""
+    layout = images.write_layout(tmp_path / "layout", CLASHES)
+    for engine in ("podman", "cri-o"):
+        (content,) = settings("m.example.com", "--layout", layout, "--for", engine).values()
+        assert [registry["location"] for registry in tomllib.loads(content)["registry"]] == [
+            "m.example.com/docker.io",
+            "m.example.com/ghcr.io",
+            "m.example.com/quay.io",
+        ]
+    made = settings("m.example.com", "--layout", layout, "--for", "containerd")
+    assert "m.example.com/v2" not in made["/etc/containerd/certs.d/quay.io/hosts.toml"]
+
+
+def test_each_clash_and_each_sparse_image_is_said(tmp_path: Path) -> None:
+    source = images.write_layout(tmp_path / "source", CLASHES)
+    layout = tmp_path / "layout"
+    copy = ["copy", f"oci:{source}:docker.io/library/fixture:1.0", f"oci:{layout}"]
+    assert ocimirror(*copy, "--platform", "linux/amd64").code == 0
+    assert ocimirror("copy", f"oci:{source}:quay.io/library/fixture:1.0", f"oci:{layout}").code == 0
+    done = ocimirror("hosts", "m.example.com", "--layout", layout, "--for", "podman", "--json")
+    assert done.document["clashes"] == [
+        {
+            "repository": "library/fixture",
+            "registries": ["docker.io", "quay.io"],
+            "answered_by": "docker.io",
+        }
+    ]
+    assert done.document["sparse"] == {"docker.io/library/fixture:1.0": ["linux/amd64"]}
+    text = ocimirror("hosts", "m.example.com", "--layout", layout, "--for", "podman").stdout
+    assert "# note: library/fixture is in docker.io and quay.io; a request that" in text
+    assert "# note: docker.io/library/fixture:1.0 is sparse: only linux/amd64 is here" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "refused"),
+    [
+        (["m.example.com", "--for", "podman", "--no-keep-host"], True),
+        (["m.example.com", "--for", "cri-o", "--no-keep-host"], True),
+        (["m.example.com/prefix", "--for", "podman"], True),
+        (["m.example.com/prefix", "--for", "containerd"], True),
+        (["m.example.com/prefix", "--for", "k3s", "--keep-host"], False),
+        (["m.example.com", "--for", "podman", "--keep-host"], False),
+        (["m.example.com", "--for", "containerd"], False),
+    ],
+)
+def test_settings_that_lead_to_another_registrys_image_are_refused(
+    tmp_path: Path, arguments: list[str], refused: bool
+) -> None:
+    layout = images.write_layout(tmp_path / "layout", CLASHES)
+    done = ocimirror("hosts", *arguments, "--layout", layout)
+    assert done.code == (2 if refused else 0)
+    assert ("library/fixture" in done.stderr) == refused
+    alone = layout_of(tmp_path / "alone", "quay.io/team/app:1.0")
+    assert ocimirror("hosts", *arguments, "--layout", alone).code == 0
+
+
+def test_podman_gets_the_image_of_the_registry_that_it_names(
+    tmp_path: Path, podman: Podman
+) -> None:
+    layout = images.write_layout(tmp_path / "layout", CLASHES)
+    with Server(Shelf([str(layout)])) as server:
+        (configuration,) = settings(server.url, "--layout", layout, "--for", "podman").values()
+        for name, graph in CLASHES.items():
+            pull_with_podman(podman, configuration, name)
+            (found,) = json.loads(podman.podman("image", "inspect", name))
+            assert f"{name.rpartition(':')[0]}@{graph.root}" in found["RepoDigests"]
+
+
+def test_containerd_gets_the_image_of_the_registry_that_it_names(
+    tmp_path: Path, containerd: Containerd
+) -> None:
+    layout = images.write_layout(tmp_path / "layout", CLASHES)
+    with Server(Shelf([str(layout)])) as server:
+        made = settings(server.url, "--layout", layout, "--for", "containerd")
+        directory = place_for_containerd(containerd, made)
+        for name, graph in CLASHES.items():
+            containerd.ctr("images", "pull", "--hosts-dir", str(directory), name)
+            listed = containerd.ctr("images", "ls", f"name=={name}")
+            assert graph.root in listed
+
+
+def test_docker_gets_no_image_of_another_registry_from_its_mirror(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    others = {"quay.io/library/other:1.0": OTHER, "ghcr.io/library/other:1.0": OTHER}
+    layout = images.write_layout(tmp_path / "layout", {**CLASHES, **others})
+    with Server(Shelf([str(layout)])) as server:
+        made = settings(server.url, "--layout", layout, "--for", "docker")
+        directory = short_directory(tmp_path_factory, "m")
+        (directory / "daemon.json").write_text(made["/etc/docker/daemon.json"])
+        with run_dockerd(directory) as engine:
+            engine.docker("pull", "fixture:1.0")
+            assert engine.inspect("fixture:1.0")["RepoDigests"] == [f"fixture@{IMAGE.root}"]
+            with pytest.raises(AssertionError):
+                engine.docker("pull", "other:1.0")
+    remove(directory)
 
 
 def test_text_says_where_each_file_goes_and_what_makes_it_read() -> None:

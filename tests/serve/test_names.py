@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.serve.conftest import Command, Serve
+from tests.serve.conftest import Command, Serve, eventually
+from tests.support.command import ocimirror
 from tests.support.images import (
     Graph,
     blob_path,
@@ -79,13 +80,119 @@ def test_the_catalog_lists_names_that_are_found(client: Registry) -> None:
     assert listed("?ns=quay.io:5000") == ["library/alpine", "team/app"]
 
 
-def test_which_of_two_hosts_is_meant_is_said_at_the_start(
+CLASHES = {
+    "quay.io/team/app:v1": QUAY,  # (first, so that the order decides nothing)
+    "docker.io/team/app:v2": HUB,
+    "quay.io/other/tool:v1": QUAY,
+    "ghcr.io/other/tool:v1": HUB,
+    "ghcr.io/alone/tool:v1": HUB,
+}
+
+
+def test_a_path_without_a_registry_is_that_of_docker_hub(
     tmp_path: Path, serve_command: Callable[..., Command]
 ) -> None:
-    images = {"docker.io/library/alpine:1": HUB, "quay.io/library/alpine:1": QUAY}
-    command = serve_command(write_layout(tmp_path / "layout", images))
+    command = serve_command(write_layout(tmp_path / "layout", CLASHES))
+    client = command.client
+    assert client.tags("team/app") == ["v2"]
+    assert client.get_manifest("team/app", "v2") == HUB.raw
+    assert client.request("GET", "/v2/team/app/manifests/v1").status == 404
+    assert client.get_manifest("quay.io/team/app", "v1") == QUAY.raw
+    assert client.request("GET", "/v2/team/app/manifests/v1?ns=quay.io").body == QUAY.raw
+    assert client.get_manifest("alone/tool", "v1") == HUB.raw
+
+
+@pytest.mark.parametrize(
+    "path", ["manifests/v1", f"manifests/{HUB.root}", f"blobs/{next(iter(HUB.blobs))}", "tags/list"]
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_path_that_several_registries_have_is_that_of_none(
+    tmp_path: Path, serve_command: Callable[..., Command], path: str, method: str
+) -> None:
+    command = serve_command(write_layout(tmp_path / "layout", CLASHES))
+    for _ in range(2):
+        answer = command.client.request(method, f"/v2/other/tool/{path}")
+        assert answer.status == 404
+    if method == "GET":
+        (error,) = json.loads(answer.body)["errors"]
+        assert error["code"] == "NAME_UNKNOWN"
+        assert "ghcr.io/other/tool or quay.io/other/tool" in error["message"]
+    assert command.client.request("GET", f"/v2/other/tool/referrers/{HUB.root}").status == 404
+    for host, graph in (("ghcr.io", HUB), ("quay.io", QUAY)):
+        assert command.client.get_manifest(f"{host}/other/tool", "v1") == graph.raw
     _, stderr = command.stop()
-    assert "library/alpine is in docker.io and quay.io" in stderr
+    assert stderr.count("not served: other/tool is in ghcr.io and quay.io") == 1
+
+
+def test_each_clash_is_said_at_the_start_and_when_it_comes(
+    tmp_path: Path, serve_command: Callable[..., Command]
+) -> None:
+    layout = write_layout(tmp_path / "layout", CLASHES)
+    command = serve_command(layout)
+    assert command.document["clashes"] == [
+        {"repository": "other/tool", "registries": ["ghcr.io", "quay.io"], "answered_by": None},
+        {
+            "repository": "team/app",
+            "registries": ["docker.io", "quay.io"],
+            "answered_by": "docker.io",
+        },
+    ]
+    write_layout(layout, {**CLASHES, "quay.io/alone/tool:v1": QUAY})
+    assert eventually(
+        lambda: command.client.request("GET", "/v2/alone/tool/tags/list").status == 404
+    )
+    _, stderr = command.stop()
+    for line in (
+        "other/tool is in ghcr.io and quay.io; a request that names no registry gets 404",
+        "team/app is in docker.io and quay.io; a request that names no registry gets that of",
+        "alone/tool is in ghcr.io and quay.io; a request that names no registry gets 404",
+    ):
+        assert stderr.count(line) - stderr.count(f"not served: {line}") == 1
+
+
+def test_the_catalog_names_every_repository_of_a_clash(tmp_path: Path, serve: Serve) -> None:
+    client = serve(write_layout(tmp_path / "layout", CLASHES))
+    listed = json.loads(client.request("GET", "/v2/_catalog").body)["repositories"]
+    assert listed == [
+        "alone/tool",
+        "ghcr.io/other/tool",
+        "quay.io/other/tool",
+        "quay.io/team/app",
+        "team/app",
+    ]
+    assert all(client.tags(name) for name in listed)
+
+
+def test_only_and_prefer_say_whose_a_path_is(
+    tmp_path: Path, serve_command: Callable[..., Command]
+) -> None:
+    layout = write_layout(tmp_path / "layout", CLASHES)
+    preferring = serve_command(layout, "--prefer", "quay.io")
+    assert preferring.client.get_manifest("team/app", "v1") == QUAY.raw
+    assert preferring.client.get_manifest("other/tool", "v1") == QUAY.raw
+    only = serve_command(layout, "--only", "docker.io")
+    assert only.document["clashes"] == []
+    assert only.client.get_manifest("team/app", "v2") == HUB.raw
+    for name in ("other/tool", "alone/tool", "quay.io/team/app"):
+        assert only.client.request("GET", f"/v2/{name}/tags/list").status == 404
+    assert only.client.request("GET", "/v2/team/app/tags/list?ns=quay.io").status == 404
+    assert "is in" not in only.stop()[1]
+    done = ocimirror("serve", layout, "--only", "not a host")
+    assert (done.code, "Traceback" in done.stderr) == (2, False)
+
+
+def test_a_sparse_image_is_named(tmp_path: Path, serve_command: Callable[..., Command]) -> None:
+    """What is not there is 404, and ctr 2.3 gives up on that: the log says why."""
+    source = write_layout(tmp_path / "source", {"quay.io/team/app:v1": HUB})
+    layout = tmp_path / "layout"
+    done = ocimirror(
+        "copy", f"oci:{source}", f"oci:{layout}:quay.io/team/app:v1", "--platform", "linux/amd64"
+    )
+    assert done.code == 0, done.stderr
+    command = serve_command(layout)
+    assert command.document["sparse"] == {"quay.io/team/app:v1": ["linux/amd64"]}
+    _, stderr = command.stop()
+    assert stderr.count("quay.io/team/app:v1 is sparse: only linux/amd64 is here") == 1
 
 
 def test_the_first_layout_goes_first(
