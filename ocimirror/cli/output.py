@@ -82,6 +82,10 @@ def outcome_document(outcome: Outcome) -> dict[str, object]:
         "blobs": outcome.blobs,
         "bytes": {"total": outcome.bytes_total, "copied": outcome.bytes_copied},
         "referrers": outcome.referrers,
+        "left_out": [
+            {"digest": str(digest), "subject": str(subject), "reason": reason}
+            for digest, subject, reason in outcome.left_out
+        ],
         "sparse": outcome.sparse,
         "synthesised": root is not None and is_synthesised(root),
         "notes": outcome.notes,

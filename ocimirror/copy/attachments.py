@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ocimirror.copy.outcome import Request
+from ocimirror.copy.outcome import LeftOut, Request
 from ocimirror.copy.plan import Plan
 from ocimirror.errors import NotFound, PushRejected, blamed_on
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
+from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import Manifest
-from ocimirror.model.reference import Reference, attachment_tag, is_attachment_tag
+from ocimirror.model.reference import (
+    Reference,
+    attachment_tag,
+    is_attachment_tag,
+    subject_of_tag,
+)
 from ocimirror.stores.attached import may_be_referrers_list
 from ocimirror.stores.store import Referrer, Store
 
+_MAX_NOTES = 20
 Name = tuple[str, Manifest]
 """What a manifest is to be called; an empty text for one that its subject field finds."""
 
@@ -52,6 +59,16 @@ def attachment_name(new_name: str, tag: str) -> str:
     return tag
 
 
+def notes_on(left_out: Sequence[tuple[Digest, Digest, str]]) -> list[str]:
+    """Return a note for each attachment that was left out; of many, the first and how many."""
+    notes = [
+        f"attachment {digest} of {subject} was left out: {reason}"
+        for digest, subject, reason in left_out[:_MAX_NOTES]
+    ]
+    more = len(left_out) - len(notes)
+    return [*notes, f"{more} more attachments were left out"] if more else notes
+
+
 def tag_of(name: str) -> str:
     """Return the tag of a name: the name itself at a registry, a part of it in a layout."""
     return name.rpartition(":")[2]
@@ -79,7 +96,7 @@ def listed_in(plan: Plan, tag: str) -> list[Manifest]:
 
 def keeping_signatures(
     destination: Store, names: Sequence[Name], root: Manifest, *, replace: bool
-) -> tuple[list[Name], list[str]]:
+) -> tuple[list[Name], list[LeftOut]]:
     """Leave out cosign tags whose manifest at the destination has layers that ours lacks.
 
     Somebody may have signed the mirrored image there; moving the tag would lose that signature.
@@ -91,12 +108,12 @@ def keeping_signatures(
         replace: overwrite them; but never a list of referrers.
 
     Returns:
-        The names to move, and a note for each that was left out.
+        The names to move, and what was left out.
 
     Raises:
         PushRejected: the root's own name would be left out.
     """
-    moving, notes = list[Name](), list[str]()
+    moving, left_out = list[Name](), list[LeftOut]()
     for name, manifest in names:
         with blamed_on("destination"):
             lost, what = _lost(destination, name, manifest)
@@ -107,8 +124,9 @@ def keeping_signatures(
         text = f"{name} was not overwritten: it has {lost} {what} that the source lacks"
         if manifest.digest == root.digest:
             raise PushRejected(f"{destination.location}: {text}", advice=advice, side="destination")
-        notes.append(f"{text} ({advice})" if advice else text)
-    return moving, notes
+        subject = subject_of_tag(tag_of(name)) or root.digest
+        left_out.append(LeftOut(manifest.digest, subject, f"{text} ({advice})"))
+    return moving, left_out
 
 
 def _lost(destination: Store, name: str, manifest: Manifest) -> tuple[int, str]:

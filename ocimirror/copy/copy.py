@@ -20,10 +20,9 @@ from ocimirror.copy.attachments import (
     Name,
     find_attachments,
     keeping_signatures,
-    tag_of,
 )
 from ocimirror.copy.image import BlobKey, Image, SharedBlob, key_of
-from ocimirror.copy.outcome import Options, Outcome, Reporter, Request, Silent, Status
+from ocimirror.copy.outcome import LeftOut, Options, Outcome, Reporter, Request, Silent, Status
 from ocimirror.copy.plan import Plan
 from ocimirror.copy.ready import Ready
 from ocimirror.copy.sparse import instead_of_sparse, refuse_or_warn_of_sparse
@@ -130,10 +129,10 @@ class _Run:
     def _read(self, image: Image, manifests: Sequence[Descriptor]) -> None:
         image.waiting += len(manifests)
         for descriptor in manifests:
-            self._submit(
-                image,
+            self._tasks.submit(
                 partial(self._carrier.read_manifest, image.request, descriptor),
                 partial(self._walked, image),
+                partial(self._not_read, image, descriptor),
             )
 
     def _walked(self, image: Image, manifest: Manifest) -> None:
@@ -152,6 +151,12 @@ class _Run:
                 partial(find_attachments, image.request, manifest),
                 partial(self._found, image, manifest),
             )
+        self._walk_on(image)
+
+    def _not_read(self, image: Image, descriptor: Descriptor, error: OciMirrorError) -> None:
+        if image.done or image.walk is None or not image.walk.leave_out(descriptor, error):
+            self._fail(image, error)
+            return
         self._walk_on(image)
 
     def _found(self, image: Image, subject: Manifest, referrers: Sequence[Referrer]) -> None:
@@ -184,23 +189,7 @@ class _Run:
         self._planned(image, plan)
 
     def _planned(self, image: Image, plan: Plan) -> None:
-        image.walk, image.plan = None, plan
-        outcome = image.outcome
-        outcome.bytes_total = plan.size_bytes
-        outcome.sparse = bool(plan.absent)
-        outcome.referrers = len(plan.attachments)
-        outcome.attachments = tuple(found.digest for _, found in plan.attachments)
-        outcome.blobs["skipped"] = len(plan.foreign)
-        outcome.notes += [f"foreign layer not carried: {layer.digest}" for layer in plan.foreign]
-        outcome.notes += [
-            f"{m.digest} is carried alone: what a {m.media_type} refers to is not known"
-            for m in plan.opaque
-        ]
-        if image.is_list:
-            outcome.notes.append(
-                f"{tag_of(image.request.new_name)} is a list of referrers: what it lists joins the"
-                " list of the destination; it is not an image of its own"
-            )
+        image.take_in(plan)
         self._reporter.planned(image.request, plan)
         image.waiting = len(plan.blobs)
         for blob in plan.blobs:
@@ -310,9 +299,11 @@ class _Run:
         else:
             self._end(image, "copied")
 
-    def _signatures_are_safe(self, image: Image, kept: tuple[list[Name], list[str]]) -> None:
-        image.moving, notes = kept
-        image.outcome.notes += notes
+    def _signatures_are_safe(self, image: Image, kept: tuple[list[Name], list[LeftOut]]) -> None:
+        image.moving, left_out = kept
+        image.outcome.referrers -= len(left_out)
+        image.outcome.left_out += left_out
+        image.outcome.notes += [each.reason for each in left_out]
         self._can_be_named(image)
 
     def _manifest_is_in(self, image: Image, manifest: Manifest, stored: Stored) -> None:
@@ -373,6 +364,8 @@ class _Run:
         self._open -= 1
         image.outcome.status = status
         image.outcome.seconds = time.monotonic() - image.started
+        if self._options.referrers and status != "failed":
+            image.outcome.notes += image.request.source.notes_on_referrers()
         self._reporter.finished(image.outcome)
 
     def _fail(self, image: Image, error: OciMirrorError) -> None:

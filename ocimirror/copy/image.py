@@ -10,9 +10,10 @@ from ocimirror.copy.attachments import (
     attachment_name,
     is_referrers_list,
     listed_in,
+    notes_on,
     tag_of,
 )
-from ocimirror.copy.outcome import Outcome, Request
+from ocimirror.copy.outcome import LeftOut, Outcome, Request
 from ocimirror.copy.plan import Plan
 from ocimirror.copy.walk import Walk
 from ocimirror.model.descriptor import Descriptor
@@ -42,6 +43,28 @@ class Image:
         """The plan, in the steps that have one."""
         assert self.plan is not None  # noqa: S101 - a programming error, not input
         return self.plan
+
+    def take_in(self, plan: Plan) -> None:
+        """Take in the plan, and what the outcome says of it."""
+        self.walk, self.plan = None, plan
+        outcome = self.outcome
+        outcome.bytes_total = plan.size_bytes
+        outcome.sparse = bool(plan.absent)
+        outcome.referrers = len(plan.attachments)
+        outcome.attachments = tuple(found.digest for _, found in plan.attachments)
+        outcome.blobs["skipped"] = len(plan.foreign)
+        outcome.notes += [f"foreign layer not carried: {layer.digest}" for layer in plan.foreign]
+        outcome.left_out += [LeftOut(*each) for each in plan.left_out]
+        outcome.notes += notes_on(plan.left_out)
+        outcome.notes += [
+            f"{m.digest} is carried alone: what a {m.media_type} refers to is not known"
+            for m in plan.opaque
+        ]
+        if self.is_list:
+            outcome.notes.append(
+                f"{tag_of(self.request.new_name)} is a list of referrers: what it lists joins the"
+                " list of the destination; it is not an image of its own"
+            )
 
     @property
     def has_cosign_tags(self) -> bool:

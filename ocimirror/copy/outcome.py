@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from ocimirror.copy.plan import Plan
 from ocimirror.errors import OciMirrorError, SourceMoved
@@ -53,6 +53,14 @@ class Request:
         return root
 
 
+class LeftOut(NamedTuple):
+    """An attachment that did not come along, and why."""
+
+    digest: Digest
+    subject: Digest
+    reason: str
+
+
 @dataclass(slots=True)
 class Outcome:
     """What came of one request; counts say how content came to be at the destination.
@@ -60,7 +68,8 @@ class Outcome:
     `copied` went through our hash in this run, and so did `linked`, which is a file of another
     layout; `present` and `mounted` did not and are never called verified; `skipped` are foreign
     layers. In a dry run, `copied` is what would be, each blob once. `attachments` are the
-    manifests that refer to the image, where they were looked at.
+    manifests that refer to the image, where they were looked at; `left_out` are those that did
+    not come along, each of which is a note too.
     """
 
     request: Request
@@ -77,6 +86,7 @@ class Outcome:
     seconds: float = 0.0
     referrers: int = 0
     attachments: tuple[Digest, ...] = ()
+    left_out: list[LeftOut] = field(default_factory=list)
     sparse: bool = False
     notes: list[str] = field(default_factory=list)
     error: OciMirrorError | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ocimirror.model.descriptor import Descriptor
+from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import Manifest
 
 
@@ -20,6 +21,8 @@ class Plan:
         opaque: manifests of unknown type, carried alone: what they refer to cannot be known.
         attachments: (tag, manifest) of what refers to a manifest of the image; the tag is
             cosign's, empty where a subject field says it. They are among the levels.
+        left_out: (digest, subject, reason) of what is said to refer to a manifest of the image
+            and is not carried.
         absent: children of indexes that are for other platforms than those asked for; where there
             are any, the copy is sparse.
     """
@@ -29,6 +32,7 @@ class Plan:
     foreign: tuple[Descriptor, ...] = ()
     opaque: tuple[Manifest, ...] = ()
     attachments: tuple[tuple[str, Manifest], ...] = ()
+    left_out: tuple[tuple[Digest, Digest, str], ...] = ()
     absent: tuple[Descriptor, ...] = ()
 
     @property

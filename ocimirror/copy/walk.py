@@ -10,7 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ocimirror.copy.plan import Plan
-from ocimirror.errors import ForeignLayer, MalformedManifest, NotFound
+from ocimirror.errors import (
+    ForeignLayer,
+    MalformedManifest,
+    MissingContent,
+    NotFound,
+    OciMirrorError,
+    Unsupported,
+)
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
@@ -21,6 +28,7 @@ from ocimirror.stores.store import Referrer, Source
 MAX_GENERATIONS = 4
 MAX_MANIFESTS = 100_000
 MAX_MANIFEST_BYTES = 256 * 1024 * 1024  # of one image, since a plan keeps them in memory
+_ABSENT = (NotFound, MissingContent, MalformedManifest, Unsupported)
 
 
 class Walk:
@@ -38,6 +46,9 @@ class Walk:
         self._absent: dict[Digest, Descriptor] = {}
         self._attached: dict[tuple[str, Digest], None] = {}
         self._generation: dict[Digest, int] = {}
+        self._about: dict[Digest, Digest] = {}
+        self._left_out: dict[Digest, str] = {}
+        self._children: set[Digest] = {root.digest}
         self._subjects: dict[Digest, set[Digest]] = {}
         self._depth: dict[Digest, int] = {root.digest: 1}
         self._named_as: dict[Digest, Descriptor] = {root.digest: root}
@@ -54,6 +65,10 @@ class Walk:
             MalformedManifest: too deep, too many, or one digest named as two different things.
         """
         if self._falsely_attached(manifest):
+            reason = "its subject is another manifest"
+            if manifest.opaque:
+                reason = f"it is a {manifest.media_type}, which says no subject"
+            self._leave_out(manifest.digest, reason)
             return []
         self._manifests[manifest.digest] = manifest
         self._size_bytes += manifest.descriptor.size
@@ -64,6 +79,8 @@ class Walk:
             kept = {child.digest for child in wanted}
             self._absent |= {c.digest: c for c in manifest.manifests if c.digest not in kept}
         for child in wanted:
+            self._children.add(child.digest)
+            self._look_again(child.digest)  # (no attachment, but a part)
             known = self._named_as.get(child.digest)
             if known is None:
                 new.append(child)
@@ -83,26 +100,47 @@ class Walk:
     def attach(self, subject: Manifest, referrer: Referrer) -> list[Descriptor]:
         """Take in what is said to refer to a manifest of this walk; return what is to be read.
 
-        Raises:
-            MalformedManifest: attachments of attachments, deeper than four.
+        Attachments of attachments, deeper than four, are left out.
         """
         descriptor = referrer.descriptor
         self._attached[referrer.tag, descriptor.digest] = None
         if not referrer.tag:
             self._subjects.setdefault(descriptor.digest, set()).add(subject.digest)
+        self._look_again(descriptor.digest)
         if descriptor.digest in self._named_as:
             return []
         generation = self._generation.get(subject.digest, 0) + 1
+        self._about[descriptor.digest] = subject.digest
         if generation > MAX_GENERATIONS:
-            raise MalformedManifest(
-                f"image {self._root.digest}: attachments of attachments, deeper than"
-                f" {MAX_GENERATIONS}"
-            )
+            reason = f"attachments of attachments are carried {MAX_GENERATIONS} deep"
+            self._leave_out(descriptor.digest, reason)
+            return []
         self._generation[descriptor.digest] = generation
         self._named_as[descriptor.digest] = descriptor
         self._depth[descriptor.digest] = 1
         self._refuse_bombs(0)
         return [descriptor]
+
+    def leave_out(self, descriptor: Descriptor, error: OciMirrorError) -> bool:
+        """Go on without an attachment that cannot be read; False if it is no such attachment.
+
+        Content that fails its check is another matter: that is no absence.
+        """
+        digest = descriptor.digest
+        alone = digest in self._about and digest not in self._children
+        if not alone or not isinstance(error, _ABSENT):
+            return False
+        self._leave_out(digest, error.message)
+        return True
+
+    def _leave_out(self, digest: Digest, reason: str) -> None:
+        self._left_out[digest] = reason
+        self._refuse_bombs(0)
+
+    def _look_again(self, digest: Digest) -> None:
+        """Forget that something was left out: it was found once more, in another place."""
+        if self._left_out.pop(digest, None) is not None:
+            self._named_as.pop(digest, None)
 
     def holds(self, manifest: Manifest) -> bool:
         """Whether a manifest that was added is part of the image."""
@@ -112,6 +150,8 @@ class Walk:
         subjects = self._subjects.get(manifest.digest)
         if subjects is None or manifest.digest not in self._generation:
             return False
+        if manifest.digest in self._children:
+            return False
         if manifest.subject is not None and manifest.subject.digest in subjects:
             return False
         return not any(tag and digest == manifest.digest for tag, digest in self._attached)
@@ -120,7 +160,7 @@ class Walk:
         what = f"image {self._root.digest}"
         if depth > MAX_DEPTH:
             raise MalformedManifest(f"{what}: indexes nested deeper than {MAX_DEPTH}")
-        if len(self._named_as) > MAX_MANIFESTS:
+        if len(self._named_as) + len(self._left_out) > MAX_MANIFESTS:
             raise MalformedManifest(f"{what}: more than {MAX_MANIFESTS} manifests")
         if self._size_bytes > MAX_MANIFEST_BYTES:
             raise MalformedManifest(f"{what}: more than {MAX_MANIFEST_BYTES} bytes of manifests")
@@ -147,6 +187,9 @@ class Walk:
                 (tag, self._manifests[digest])
                 for tag, digest in self._attached
                 if digest in self._manifests and digest != self._root.digest
+            ),
+            left_out=tuple(
+                (digest, self._about[digest], reason) for digest, reason in self._left_out.items()
             ),
             absent=tuple(d for d in self._absent.values() if d.digest not in self._manifests),
         )

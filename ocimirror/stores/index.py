@@ -307,6 +307,11 @@ class LayoutSource(Source):
     def _referrers(self, descriptor: Descriptor) -> Iterator[Referrer]:
         return self.attached().of(descriptor.digest)
 
+    def notes_on_referrers(self) -> list[str]:
+        """Return a sentence about each entry that may be an attachment and cannot be read."""
+        unread = self.attached().unread
+        return [f"{self.location}: {d} cannot be read; it may be an attachment" for d in unread]
+
     def attached(self) -> Attached:
         """Return what refers to what here; read once for each version of index.json."""
         index = self.index()

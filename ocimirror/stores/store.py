@@ -107,6 +107,10 @@ class Source(ABC):
         found = {(r.tag, r.descriptor.digest): r for r in self._referrers(descriptor)}
         return [found[key] for key in sorted(found, key=lambda key: (key[1], key[0]))]
 
+    def notes_on_referrers(self) -> list[str]:
+        """Return what made the answers of `referrers` uncertain so far, a sentence each."""
+        return []
+
     @final
     def __enter__(self) -> Self:
         return self

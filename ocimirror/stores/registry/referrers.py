@@ -25,7 +25,7 @@ from ocimirror.errors import (
 from ocimirror.model import mediatype, strictjson
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import MAX_SIZE_BYTES, Manifest
+from ocimirror.model.manifest import MAX_SIZE_BYTES, Manifest, sniff_media_type
 from ocimirror.model.reference import COSIGN_SUFFIXES, attachment_tag
 from ocimirror.stores.registry import answers
 from ocimirror.stores.registry.pages import PagedList, read_pages
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 MAX_REFERRERS = 10_000  # of one subject; an endless list is CVE-2023-33958
 MAX_REFERRERS_BYTES = 64 * 1024 * 1024
 MAX_ROUNDS = 5
+_NO_API = (400, 401, 403, 404, 405, 406, 501)
+_GENERIC = ("", "application/json", "text/plain", mediatype.OCTET_STREAM)
 
 
 class Referrers:
@@ -49,6 +51,7 @@ class Referrers:
         self._tags: frozenset[str] | None = None
         self._tags_known = False
         self._has_api: bool | None = None
+        self.notes: list[str] = []
 
     @property
     def has_api(self) -> bool:
@@ -84,26 +87,24 @@ class Referrers:
             # Harbor 2.7 answers 401 without a challenge (harbor #18305); this repository was
             # readable a moment ago.
             response = None
-        if response is None or not _is_index(response):
-            if response is not None:
-                response.drain()
+        first = None if response is None else _index_in(response)
+        if response is None or first is None:
             if self._has_api:
                 raise RegistryUnavailable(f"{path}: the referrers API gave no index")
-            self._has_api = False
-            # (Only this says it of the whole registry; a 403 is about one repository.)
-            if response is not None and response.status in (404, 405, 501):
-                host.has_referrers_api = False
+            self._without_api(response)
             return None
         self._has_api = True
         left = MAX_REFERRERS_BYTES
 
-        def read(response: Response) -> dict[str, Descriptor]:
+        def read(page: Response) -> dict[str, Descriptor]:
             nonlocal left
-            if not _is_index(response):
-                raise RegistryUnavailable(f"{response}: a page of referrers is not an index")
-            raw = response.read_all(min(MAX_SIZE_BYTES, left))
+            raw = first if page is response else _index_in(page)
+            if raw is None:
+                raise RegistryUnavailable(f"{page}: a page of referrers is not an index")
             left -= len(raw)
-            return {str(listed.digest): listed for listed in _entries(raw, f"{response}")}
+            if left < 0:
+                raise RegistryUnavailable(f"{page}: more than {MAX_REFERRERS_BYTES} bytes")
+            return {str(listed.digest): listed for listed in _entries(raw, f"{page}")}
 
         pages = PagedList(
             path=path,
@@ -116,6 +117,26 @@ class Referrers:
         )
         return list(read_pages(pages, response).values())
 
+    def _without_api(self, response: Response | None) -> None:
+        """Take in that the registry has no API; raise where its answer does not say so.
+
+        Raises:
+            RegistryRefused: any answer that says something else.
+        """
+        status = 401 if response is None else response.status
+        if response is not None and status not in (200, *_NO_API):
+            raise response.failure()
+        self._has_api = False
+        # (Only these say it of the whole registry; a 403 is about one repository.)
+        if status in (404, 405, 501):
+            self._repository.host.has_referrers_api = False
+        if status not in (404, 501):
+            what = "something else than an index" if status == 200 else str(status)
+            self.notes.append(
+                f"{self._repository.location}: the referrers API answered {what}; attachments were"
+                " looked for by their tags, others may exist"
+            )
+
     # --- tags ----------------------------------------------------------------------------------
 
     def _from_fallback_tag(self, subject: Descriptor) -> list[Descriptor]:
@@ -123,12 +144,11 @@ class Referrers:
         if not self._may_exist(tag):
             return []
         response = self._repository.send("GET", f"manifests/{tag}", accept=mediatype.OCI_INDEX)
-        if not _is_index(response):
+        raw = _index_in(response)
+        if raw is None:
             if response.status not in (200, 404):
                 raise response.failure()
-            response.drain()
             return []
-        raw = response.read_all(MAX_SIZE_BYTES)
         if Digest.of(raw, subject.digest.algorithm) == subject.digest:
             return []  # GitLab reads the tag as the digest, and answers with the image (oras #2148)
         found = _entries(raw, f"{response}")
@@ -199,23 +219,35 @@ class Referrers:
             return {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": []}
         if response.status != 200:
             raise response.failure()
-        if not _is_index(response):
-            response.drain()
+        raw = _index_in(response)
+        if raw is None:
             raise PushRejected(f"{response}: the referrers tag is taken by something else")
         what = f"{response}"
-        raw = response.read_all(MAX_SIZE_BYTES)
         _entries(raw, what)
         document = cast("dict[str, Any]", strictjson.loads(raw, what))
         document["manifests"] = document.get("manifests") or []
         return document
 
 
-def _is_index(response: Response) -> bool:
-    return (
-        response.status == 200
-        and answers.content_type(response.headers) == mediatype.OCI_INDEX
-        and not answers.encoded(response.headers)
-    )
+def _index_in(response: Response) -> bytes | None:
+    """Read the index that an answer holds; None, drained, if it is another one.
+
+    Harbor up to 2.9 sends it as application/json.
+    """
+    media_type = answers.content_type(response.headers).lower()
+    right = response.status == 200 and not answers.encoded(response.headers)
+    if not right or media_type not in (mediatype.OCI_INDEX, *_GENERIC):
+        response.drain()
+        return None
+    raw = response.read_all(MAX_SIZE_BYTES)
+    return raw if media_type == mediatype.OCI_INDEX or _states_an_index(raw) else None
+
+
+def _states_an_index(raw: bytes) -> bool:
+    try:
+        return sniff_media_type(raw, "the answer") == mediatype.OCI_INDEX
+    except MalformedManifest:
+        return False
 
 
 def _entries(raw: bytes, what: str) -> list[Descriptor]:

@@ -247,6 +247,10 @@ class RegistryRepository(Store):
     def _referrers(self, descriptor: Descriptor) -> list[Referrer]:
         return self._referring.of(descriptor)
 
+    def notes_on_referrers(self) -> list[str]:
+        """Return what made the answers of `referrers` uncertain."""
+        return list(self._referring.notes)
+
     def send(self, method: str, target: str, *, accept: str = "") -> Response:
         """Send a request without a body to a path below the repository; any status is an answer."""
         return self._send(method, target, headers={"Accept": accept} if accept else None)
