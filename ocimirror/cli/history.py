@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     "--state",
     "path",
     metavar="FILE",
-    default="ocimirror.state",
+    default="sync.state",
     show_default=True,
-    help="What sync keeps.",
+    help="What sync keeps beside its CONFIG.",
 )
 @shared
 def history_command(reference: str, path: str, **options: Any) -> int:

@@ -62,7 +62,7 @@ def verify_command(
       ocimirror verify oci:./layout:docker.io/library/alpine:3.19
       ocimirror verify docker://registry.example.com/alpine:3.19 --deep
       ocimirror verify ./layout --in cri --require index
-      ocimirror verify --lock ocimirror.lock docker://registry.example.com
+      ocimirror verify --lock sync.lock docker://registry.example.com
     """
     from ocimirror.workflows.places import parse_location
     from ocimirror.workflows.verify import verify

@@ -64,9 +64,15 @@ def _shard(_: click.Context, __: click.Parameter, text: str) -> tuple[int, int]:
     help="End cleanly after 5h, 90m; what is left, of the lowest priority, is deferred.",
 )
 @option(
-    "--state", metavar="FILE", help="What is remembered (default: ocimirror.state beside CONFIG)."
+    "--state",
+    metavar="FILE",
+    help="What is remembered (default: beside CONFIG, sync.state for sync.yaml).",
 )
-@option("--lock", metavar="FILE", help="The lock file (default: ocimirror.lock beside CONFIG).")
+@option(
+    "--lock",
+    metavar="FILE",
+    help="The lock file (default: beside CONFIG, sync.lock for sync.yaml).",
+)
 @option("--locked", is_flag=True, help="Mirror what the lock file says; a moved tag fails.")
 @option(
     "--every",
@@ -112,7 +118,7 @@ def sync_command(
       ocimirror sync sync.yaml --quiet --deadline 5h --report-html report.html
       ocimirror sync sync.yaml --locked
       ocimirror sync sync.yaml --shard 1/4 --lock shard-1.lock --state shard-1.state
-      ocimirror sync merge shard-?.lock --output ocimirror.lock
+      ocimirror sync merge --of 4 shard-*.lock --output sync.lock
     """
     from ocimirror.copy.outcome import Options
 
@@ -125,8 +131,7 @@ def sync_command(
     planned, whole = options.pop("dry_run"), options.pop("deep")
     settings = settings_from(options, writes=True)
     first = load(config, os.environ)
-    state_file = state or str(config.parent / "ocimirror.state")
-    lock_file = lock or str(config.parent / "ocimirror.lock")
+    state_file, lock_file = state or _beside_it(config, "state"), lock or _beside_it(config, "lock")
     for path in (lock_file, report_html, metrics_file):
         if path:
             refuse_irregular_file(path)
@@ -146,7 +151,7 @@ def sync_command(
         )
         how = SyncOptions(copying, Chosen(only, shard), deadline, previous if locked else None)
         with ExitStack() as stack:
-            memory = _state(stack, state_file, dry_run=planned)
+            memory = _state(stack, state_file, wanted, dry_run=planned)
             places = stack.enter_context(_places(settings, wanted))
             progress = stack.enter_context(_progress(settings))
             done = sync(wanted, places, memory, previous, how, progress, str(config))
@@ -217,28 +222,54 @@ def sync_merge_command(
     return told.exit_code if told else 0
 
 
+def _beside_it(config: Path, suffix: str) -> str:
+    return str(config.parent / f"{config.stem}.{suffix}")
+
+
+def _old(path: str, suffix: str) -> str:
+    """Return what all configurations of a directory had once, if it is there instead of a file."""
+    old = str(Path(path).with_name(f"ocimirror.{suffix}"))
+    return old if os.path.lexists(old) and not os.path.lexists(path) else ""
+
+
 def _lock(path: str, *, needed: bool) -> LockFile:
+    """Read the lock file; of an old one that is there instead, what is not ours is left out."""
     from ocimirror.sync.lock import LockFile
 
+    if old := _old(path, "lock"):
+        return LockFile.read(old)
     return LockFile.read(path) if needed or os.path.lexists(path) else LockFile.of()
 
 
-def _state(stack: ExitStack, path: str, *, dry_run: bool) -> State:
-    """Open the state; a dry run looks at it, or goes without."""
+def _state(stack: ExitStack, path: str, wanted: Config, *, dry_run: bool) -> State:
+    """Open the state of a configuration; a dry run looks at it, or goes without.
+
+    An old one, which was that of all configurations of a directory, gives what it knows of the
+    sources of this one to a new one.
+    """
     from ocimirror.sync.state import State
 
+    old, new = _old(path, "state"), not os.path.lexists(path)
     if not dry_run:
         try:
-            return stack.enter_context(State(path))
+            state = stack.enter_context(State(path))
         except Locked as error:
             advice = "Another sync has this state: leave the work to it, or to the next run."
             raise Locked(error.message, advice=advice) from error
-    if Path(path).exists():
-        return stack.enter_context(State(path, read_only=True))
-    import tempfile
+    elif not new:
+        state = stack.enter_context(State(path, read_only=True))
+    else:
+        import tempfile
 
-    empty = stack.enter_context(tempfile.TemporaryDirectory(prefix="ocimirror-"))
-    return stack.enter_context(State(str(Path(empty) / "state")))
+        empty = stack.enter_context(tempfile.TemporaryDirectory(prefix="ocimirror-"))
+        state = stack.enter_context(State(str(Path(empty) / "state")))
+    state.belongs_to(wanted.name)
+    if old:
+        with State(old, read_only=True) as before:
+            if before.configuration() is None:
+                state.take_over(before, wanted.mirrors_from)
+                state.commit()
+    return state
 
 
 def _places(settings: Settings, config: Config) -> Places:

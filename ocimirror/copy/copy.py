@@ -27,7 +27,7 @@ from ocimirror.copy.plan import Plan
 from ocimirror.copy.ready import Ready
 from ocimirror.copy.sparse import instead_of_sparse, refuse_or_warn_of_sparse
 from ocimirror.copy.tasks import Tasks
-from ocimirror.copy.there import is_there
+from ocimirror.copy.there import is_there, previous
 from ocimirror.copy.transfer import Carried, Carrier, move_names, push_manifest
 from ocimirror.copy.walk import Walk, refuse_foreign
 from ocimirror.errors import (
@@ -37,6 +37,7 @@ from ocimirror.errors import (
     blamed_on,
 )
 from ocimirror.model.descriptor import Descriptor
+from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import Manifest
 from ocimirror.stores.store import Referrer, Stored
 
@@ -110,16 +111,18 @@ class _Run:
     def _resolve(self, image: Image) -> None:
         request = image.request
 
-        def work() -> tuple[Descriptor, bool]:
+        def work() -> tuple[Descriptor, bool, Digest | None]:
             with blamed_on("source"):
                 root = request.resolve()
             with blamed_on("destination"):
-                return root, not self._options.deep and is_there(request, root, self._options)
+                if not self._options.deep and is_there(request, root, self._options):
+                    return root, True, root.digest
+                return root, False, previous(request) if self._options.previous else None
 
         self._submit(image, work, lambda result: self._resolved(image, *result))
 
-    def _resolved(self, image: Image, root: Descriptor, complete: bool) -> None:
-        image.outcome.root = root
+    def _resolved(self, image: Image, root: Descriptor, complete: bool, old: Digest | None) -> None:
+        image.outcome.root, image.outcome.previous = root, old
         if complete:
             self._end(image, "unchanged")
             return

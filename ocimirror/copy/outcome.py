@@ -69,12 +69,14 @@ class Outcome:
     layout; `present` and `mounted` did not and are never called verified; `skipped` are foreign
     layers. In a dry run, `copied` is what would be, each blob once. `attachments` are the
     manifests that refer to the image, where they were looked at; `left_out` are those that did
-    not come along, each of which is a note too.
+    not come along, each of which is a note too. `previous` is what the name stood for at the
+    destination before, None where it did not exist or was not looked at.
     """
 
     request: Request
     status: Status = "failed"
     root: Descriptor | None = None
+    previous: Digest | None = None
     manifests: dict[str, int] = field(default_factory=lambda: {"copied": 0, "present": 0})
     blobs: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(
@@ -106,6 +108,7 @@ class Options:
         allow_foreign: copy images without their foreign layers, and count those as skipped.
         sparse: what to do where a registry refuses an index with absent children.
         dry_run: plan, ask what is missing, change nothing.
+        previous: look at what each name stands for at the destination before it is moved.
         stop: set to end the run; what is under way is given up, what is named stays.
     """
 
@@ -117,6 +120,7 @@ class Options:
     allow_foreign: bool = False
     sparse: Sparse = "fail"
     dry_run: bool = False
+    previous: bool = False
     stop: threading.Event = field(default_factory=threading.Event)
 
 

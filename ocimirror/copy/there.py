@@ -7,6 +7,7 @@ from ocimirror.copy.outcome import Options, Request
 from ocimirror.copy.walk import walk
 from ocimirror.errors import IntegrityError, NotFound
 from ocimirror.model.descriptor import Descriptor
+from ocimirror.model.digest import Digest
 from ocimirror.stores.index import sparse
 
 
@@ -24,3 +25,13 @@ def is_there(request: Request, root: Descriptor, options: Options) -> bool:
         if not all(destination.exists(blob) for blob in plan.blobs):
             return False
     return not options.referrers or not has_new_attachments(request, root)
+
+
+def previous(request: Request) -> Digest | None:
+    """Return what the new name stands for at the destination now, None if it does not exist."""
+    if not request.new_name:
+        return None
+    try:
+        return request.destination.resolve(request.new_name).digest
+    except NotFound:
+        return None

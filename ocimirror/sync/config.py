@@ -72,7 +72,8 @@ def parse(text: str, name: str, environment: Mapping[str, str]) -> Config:
     reader = _Reader(environment)
     reader.read(name, text, Fields(Mark(name)))
     reader.findings.complete(name)
-    return Config(tuple(reader.mirrors), reader.registries, tuple(reader.files))
+    own_name = reader.name or Path(name).stem
+    return Config(tuple(reader.mirrors), reader.registries, tuple(reader.files), own_name)
 
 
 def schema() -> dict[str, object]:
@@ -96,6 +97,7 @@ class _Reader:
     mirrors: list[Mirror] = field(default_factory=list)
     registries: dict[str, RegistrySettings] = field(default_factory=dict)
     real: set[str] = field(default_factory=set)
+    name: str = ""
 
     def read(self, name: str, text: str, defaults: Fields, depth: int = 0) -> None:
         """Read one file: first what it includes, then its entries."""
@@ -109,6 +111,8 @@ class _Reader:
             said = vocabulary.FILE.read(node, Reading(self.findings, directory))
         except Refused:
             return
+        if depth == 0:  # (what is included may be a configuration of its own)
+            self.name = said[vocabulary.NAME]
         own = said.over(defaults)
         for included in said[vocabulary.FILES]:
             self._include(included, said.place(vocabulary.FILES), directory, own, depth)

@@ -19,7 +19,7 @@ from ocimirror.errors import LocalStorageError, Locked, NoSpace, UsageError, sto
 logger = logging.getLogger(__name__)
 
 _APPLICATION_ID = 0x6F63_696D  # "ocim"
-VERSION = 1
+VERSION = 2
 _BUSY_S = 10.0
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
@@ -29,25 +29,26 @@ class _Damaged(Exception):
     """The file is no database, or one that SQLite cannot read through."""
 
 
-def open_to_write(path: str, schema: str) -> sqlite3.Connection:
+def open_to_write(path: str, schema: str, newer: str) -> sqlite3.Connection:
     """Open the database, or make one; a damaged one is moved aside, with a warning.
 
     The caller holds the lock that keeps other writers away.
 
     Args:
         path: of the file.
-        schema: the statements that make version 1 of it.
+        schema: the statements that make the present version of it.
+        newer: the statements that turn version 1 into it.
 
     Raises:
         UsageError: another program's database, or a newer ocimirror's.
         LocalStorageError: it cannot be opened or written.
     """
     try:
-        return _opened_to_write(path, schema)
+        return _opened_to_write(path, schema, newer)
     except _Damaged as damage:
         _move_aside(path, str(damage))
     try:
-        return _opened_to_write(path, schema)
+        return _opened_to_write(path, schema, newer)
     except _Damaged as damage:
         raise LocalStorageError(f"cannot make {path}: {damage}") from damage
 
@@ -62,7 +63,8 @@ def open_to_read(path: str) -> sqlite3.Connection:
     if not os.path.lexists(path):
         raise UsageError(
             f"there is no state {path}",
-            advice="sync keeps it as ocimirror.state beside its CONFIG; --state FILE says where.",
+            advice="sync keeps it beside its CONFIG, as sync.state for sync.yaml; --state FILE says"
+            " where.",
         )
     try:
         # ("rw", because what a killed writer left in the journal is undone by the next reader.)
@@ -116,7 +118,7 @@ def in_use(path: str) -> Iterator[None]:
         ) from damage
 
 
-def _opened_to_write(path: str, schema: str) -> sqlite3.Connection:
+def _opened_to_write(path: str, schema: str, newer: str) -> sqlite3.Connection:
     connection = _connected(path, "rwc")
     try:
         with translated(path):
@@ -130,8 +132,8 @@ def _opened_to_write(path: str, schema: str) -> sqlite3.Connection:
             # (Readers wait only for the moment of a commit.)
             connection.execute("PRAGMA cache_spill = OFF")
             connection.execute("BEGIN IMMEDIATE")
-            if found is None:
-                for statement in schema.split(";"):
+            if found != VERSION:
+                for statement in (schema if found is None else newer).split(";"):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
                 connection.execute(f"PRAGMA user_version = {VERSION}")
@@ -166,7 +168,7 @@ def _version(connection: sqlite3.Connection, path: str) -> int | None:
         return None
     if application != _APPLICATION_ID:
         raise UsageError(f"{path} is a database of another program")
-    if version != VERSION:
+    if not 1 <= version <= VERSION:
         raise UsageError(
             f"{path} has version {version} of the state, and this ocimirror knows {VERSION}",
             advice="Use the ocimirror that wrote it, or another --state: a new one costs one"

@@ -12,12 +12,14 @@ from ocimirror.model.digest import Digest
 from ocimirror.sync.inputs import content_of
 from ocimirror.sync.record import parse_time, time_text
 from ocimirror.sync.report import (
+    PRUNE_ACTIONS,
     STATUSES,
     Dropped,
     Entry,
     Failure,
     Gone,
     ImageResult,
+    Pruning,
     Report,
     Totals,
     status_of,
@@ -55,6 +57,19 @@ def document(report: Report) -> dict[str, object]:
         "gone": [
             {"entry": gone.entry, "source": gone.source, "digest": str(gone.digest)}
             for gone in report.gone
+        ],
+        "pruning": [
+            {
+                "entry": item.entry,
+                "source": item.source,
+                "destination": item.target,
+                "digest": str(item.digest),
+                "gone_since": time_text(item.gone_since),
+                "due": time_text(item.due),
+                "action": item.action,
+                "reason": item.reason,
+            }
+            for item in report.pruning
         ],
         "attrition": [
             {
@@ -128,6 +143,9 @@ def merge(reports: Iterable[Report]) -> Report:
     merged.attrition = sorted(
         (dropped for shard in shards for dropped in shard.attrition),
         key=lambda dropped: order.get(dropped.entry, 0),
+    )
+    merged.pruning = sorted(
+        (item for shard in shards for item in shard.pruning), key=lambda p: order.get(p.entry, 0)
     )
     merged.gone = sorted(
         (gone for shard in shards for gone in shard.gone), key=lambda g: order.get(g.entry, 0)
@@ -237,6 +255,9 @@ class _Fields:
     def items(self, key: str) -> list[_Fields]:
         return [_Fields(item, f"{key}[{i}]") for i, item in enumerate(self.of(key, list))]
 
+    def items_if_any(self, key: str) -> list[_Fields]:
+        return self.items(key) if key in self._value else []  # (older reports lack it)
+
     def object(self, key: str) -> _Fields:
         return _Fields(self.of(key, dict), f"{self._what}.{key}")
 
@@ -287,7 +308,24 @@ def _parsed(value: dict[str, object]) -> Report:
         Gone(gone.of("entry", str), gone.of("source", str), Digest.parse(gone.of("digest", str)))
         for gone in fields.items("gone")
     ]
+    report.pruning = [_parsed_pruning(item) for item in fields.items_if_any("pruning")]
     return report
+
+
+def _parsed_pruning(fields: _Fields) -> Pruning:
+    action = fields.of("action", str)
+    if action not in PRUNE_ACTIONS:
+        raise InvalidReference(f"action is {action[:100]!r}")
+    return Pruning(
+        fields.of("entry", str),
+        fields.of("source", str),
+        fields.of("destination", str),
+        Digest.parse(fields.of("digest", str)),
+        parse_time(fields.of("gone_since", str)),
+        parse_time(fields.of("due", str)),
+        action,
+        fields.of("reason", str),
+    )
 
 
 def _parsed_entry(fields: _Fields) -> Entry:

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 from ocimirror.model.digest import Digest
 from ocimirror.model.platform import Platform
+from ocimirror.model.reference import Reference
 from ocimirror.sync.patterns import SourcePattern, Target
 
 Order = Literal["semver", "created"]
@@ -140,8 +141,19 @@ class Config:
         mirrors: the entries in the order of the files, those of an included file first.
         registries: settings by canonical host, `docker.io` or `host:port`.
         files: paths of all files that were read, the first one first.
+        name: what its state and lock file belong to.
     """
 
     mirrors: tuple[Mirror, ...]
     registries: Mapping[str, RegistrySettings]
     files: tuple[str, ...]
+    name: str = ""
+
+    def mirrors_from(self, source: str) -> bool:
+        """Whether a source, `docker://HOST/REPOSITORY…`, is one that an entry may read."""
+        reference = Reference.parse(source.removeprefix("docker://"))
+        return any(
+            mirror.source.registry == reference.registry
+            and mirror.source.matches(reference.repository)
+            for mirror in self.mirrors
+        )

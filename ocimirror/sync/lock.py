@@ -27,7 +27,7 @@ from ocimirror.stores.atomic import replace_file
 from ocimirror.sync.inputs import content_of
 from ocimirror.sync.record import ImageRecord, parse_time, time_text
 
-DEFAULT_NAME = "ocimirror.lock"
+DEFAULT_NAME = "the lock file"
 SCHEMA = "ocimirror.lock/v1"
 MAX_SIZE_BYTES = 256 * 1024 * 1024
 _MAX_NUMBER = 2**63 - 1

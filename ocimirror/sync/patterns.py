@@ -150,6 +150,34 @@ class Target:
         """The fields in it; without `repository` images of all repositories go to one place."""
         return frozenset(_FIELD.findall(self.template + self.tag_template))
 
+    def origin(self, place: Reference, source: SourcePattern) -> str | None:
+        """Return the repository of a source whose image would go to a place in a registry.
+
+        Returns:
+            The repository, None if no image of the source goes there.
+        """
+        if self.registry != place.registry:
+            return None
+        known = {"registry": re.escape(source.registry.replace(":", "_"))}
+        if not source.wildcard:
+            known["repository"] = re.escape(source.repository)
+        pattern = ""
+        for number, part in enumerate(_FIELD.split(f"{self.template}:{self.tag_template}")):
+            if number % 2 == 0:
+                pattern += re.escape(part)
+            elif part in known:
+                pattern += known[part]
+            else:
+                pattern += f"(?P<{part}>.+)"
+                known[part] = f"(?P={part})"
+        match = re.fullmatch(pattern, f"{place.repository}:{place.tag}")
+        if match is None:
+            return None
+        repository = source.repository
+        if source.wildcard:
+            repository = match.groupdict().get("repository", "")
+        return repository if source.matches(repository) else None
+
     def resolve(
         self, registry: str, repository: str, tag: str, digest: Digest | None = None
     ) -> Location:

@@ -111,6 +111,34 @@ class Gone:
     digest: Digest
 
 
+PruneAction = Literal["waits", "delete", "keep", "refused", "deleted", "failed"]
+PRUNE_ACTIONS: tuple[PruneAction, ...] = get_args(PruneAction)
+
+
+@dataclass(frozen=True, slots=True)
+class Pruning:
+    """A target of this mirror that is no longer wanted, and what prune does about it.
+
+    Attributes:
+        entry: the name of the configuration's entry.
+        source, target: full locations.
+        digest: what this mirror named the target for.
+        gone_since: when a complete run first found its source gone or filtered out.
+        due: from when it may be deleted.
+        action: `waits` for `due`; `delete`, in a dry run: the real run would; `deleted`; `keep`,
+            `refused`, `failed`: not deleted, and `reason` says why.
+    """
+
+    entry: str
+    source: str
+    target: str
+    digest: Digest
+    gone_since: datetime
+    due: datetime
+    action: PruneAction
+    reason: str = ""
+
+
 @dataclass(slots=True)
 class Entry:
     """One entry of the configuration.
@@ -174,6 +202,7 @@ class Report:
     images: list[ImageResult] = field(default_factory=list)
     attrition: list[Dropped] = field(default_factory=list)
     gone: list[Gone] = field(default_factory=list)
+    pruning: list[Pruning] = field(default_factory=list)
 
     def begin_entry(
         self,

@@ -12,20 +12,21 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
 
-from ocimirror.errors import InvalidReference
+from ocimirror.errors import InvalidReference, UsageError
 from ocimirror.model.digest import Digest
 from ocimirror.stores.atomic import FileLock
 from ocimirror.sync.database import in_use, open_to_read, open_to_write
+from ocimirror.sync.remembered import Complete, Created, Run, Span
+
+__all__ = ["Complete", "Created", "Run", "Span", "State"]
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_NAME = "ocimirror.state"
 _BATCH = 2000
 _BATCH_S = 5.0
 _LAST_S = 253_402_300_799  # (the year 9999)
@@ -41,75 +42,20 @@ CREATE TABLE history (
 );
 CREATE INDEX history_of ON history (source);
 CREATE TABLE created (
-    target TEXT PRIMARY KEY, source TEXT NOT NULL, digest TEXT NOT NULL, time INTEGER NOT NULL
+    target TEXT PRIMARY KEY, source TEXT NOT NULL, digest TEXT NOT NULL, time INTEGER NOT NULL,
+    gone_since INTEGER
 ) WITHOUT ROWID;
+CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE success (entry TEXT PRIMARY KEY, time INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE run (
     number INTEGER PRIMARY KEY, started INTEGER NOT NULL, ended INTEGER, exit_code INTEGER,
     copied INTEGER, unchanged INTEGER, failed INTEGER, bytes INTEGER
 )
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Complete:
-    """An image that was copied to a target whole.
-
-    Attributes:
-        source, target: where from and where to.
-        digest: what the target was named for.
-        platforms: what was asked for; empty for everything.
-        referrers: with its attachments.
-        time: since when.
-    """
-
-    source: str
-    target: str
-    digest: Digest
-    platforms: tuple[str, ...]
-    referrers: bool
-    time: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A time in which a source was seen to stand for one digest: first and last seen."""
-
-    source: str
-    digest: Digest
-    since: datetime
-    until: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Created:
-    """A target that this mirror made, and that was not there before.
-
-    Attributes:
-        digest: what it was named for when this mirror last moved it.
-        time: when it was made.
-        last_seen: when its source was last seen to stand for anything.
-    """
-
-    target: str
-    source: str
-    digest: Digest
-    time: datetime
-    last_seen: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One run; `ended` and `exit_code` are None where it was killed, or is at work."""
-
-    number: int
-    started: datetime
-    ended: datetime | None
-    exit_code: int | None
-    copied: int
-    unchanged: int
-    failed: int
-    bytes_copied: int
+_NEWER = """
+ALTER TABLE created ADD COLUMN gone_since INTEGER;
+CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID
+"""
 
 
 class State:
@@ -141,11 +87,14 @@ class State:
         self._closed = False
         if read_only:
             self._connection = open_to_read(path)
+            ((version,),) = self._rows("PRAGMA user_version", ())
+            self._new = version > 1  # (a dry run, and history, read old ones as they are)
             return
+        self._new = True
         self._lock = FileLock(f"{path}.lock")
         try:
             self._lock.acquire("exclusive", wait=wait)
-            self._connection = open_to_write(path, _SCHEMA)
+            self._connection = open_to_write(path, _SCHEMA, _NEWER)
         except BaseException:
             self._lock.release()
             raise
@@ -254,8 +203,9 @@ class State:
         `own_targets` knows; not for what somebody else made.
         """
         self._write(
-            "INSERT INTO created VALUES (?, ?, ?, ?) ON CONFLICT (target)"
-            " DO UPDATE SET source = excluded.source, digest = excluded.digest",
+            "INSERT INTO created (target, source, digest, time) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (target) DO UPDATE SET source = excluded.source,"
+            " digest = excluded.digest, gone_since = NULL",
             target,
             source,
             str(digest),
@@ -269,16 +219,63 @@ class State:
     def own(self, begin: str = "") -> list[Created]:
         """Return the targets that this mirror made and whose names begin so, sorted."""
         rows = self._rows(
-            "SELECT target, source, digest, time,"
-            " (SELECT max(until) FROM history WHERE history.source = created.source)"
+            f"SELECT target, source, digest, time, {'gone_since' if self._new else 'NULL'}"  # noqa: S608
             " FROM created WHERE target >= ? AND target < ? ORDER BY target",
             (begin, begin + "\U0010ffff"),
         )
         return [
-            Created(target, source, digest, _time(time), None if seen is None else _time(seen))
-            for target, source, text, time, seen in rows
+            Created(target, source, digest, _time(time), None if gone is None else _time(gone))
+            for target, source, text, time, gone in rows
             if (digest := _digest(text)) is not None
         ]
+
+    def mark_gone(self, target: str, since: datetime | None) -> None:
+        """Remember since when the source of an own target is gone; None: it is wanted again."""
+        seconds = None if since is None else _seconds(since)
+        self._write("UPDATE created SET gone_since = ? WHERE target = ?", seconds, target)
+
+    # --- whose it is -----------------------------------------------------------------------------
+
+    def configuration(self) -> str | None:
+        """Return the name of the configuration that this state belongs to; None before it has."""
+        if not self._new:
+            return None
+        rows = self._rows("SELECT value FROM about WHERE key = 'configuration'", ())
+        return rows[0][0] if rows else None
+
+    def belongs_to(self, name: str) -> None:
+        """Make sure that this is the state of one configuration; a state of none becomes its own.
+
+        Raises:
+            UsageError: it is another configuration's.
+        """
+        known = self.configuration()
+        if known is not None and known != name:
+            raise UsageError(
+                f"{self.path} is the state of the configuration {known!r}, not of {name!r}",
+                advice="Give each configuration a --state of its own; if it was only renamed, write"
+                f" `name: {known}` into it.",
+            )
+        if known is None and self._lock is not None:
+            self._write("INSERT INTO about VALUES ('configuration', ?)", name)
+
+    def take_over(self, old: State, wanted: Callable[[str], bool]) -> None:
+        """Copy what another state knows of the sources that are wanted; the runs stay there.
+
+        Args:
+            old: the other state, for reading.
+            wanted: whether a source is one of this configuration's.
+        """
+        columns = {
+            "complete": "target, source, digest, platforms, referrers, time",
+            "history": "id, source, digest, since, until",
+            "created": "target, source, digest, time",
+        }
+        for table, names in columns.items():
+            marks = ", ".join("?" * (names.count(",") + 1))
+            for row in old._rows(f"SELECT {names} FROM {table}", ()):  # noqa: S608
+                if wanted(row[names.split(", ").index("source")]):
+                    self._write(f"INSERT INTO {table} ({names}) VALUES ({marks})", *row)  # noqa: S608
 
     # --- runs ------------------------------------------------------------------------------------
 

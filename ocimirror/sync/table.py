@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from ocimirror.errors import printable
 from ocimirror.model.digest import Digest
 from ocimirror.model.readable import duration, size
-from ocimirror.sync.report import STATUSES, Failure, Report, status_of
+from ocimirror.sync.record import time_text
+from ocimirror.sync.report import STATUSES, Failure, Pruning, Report, status_of
 
 MAX_LINES = 40
 _FAILURE_LINES, _REASON_LINES, _MOVES = 20, 2, 4
@@ -49,12 +50,22 @@ def attrition_lines(report: Report) -> list[str]:
 
 def pruned_lines(report: Report) -> list[str]:
     """Return a line for everything that was pruned, or in a dry run would be."""
-    word = "TO BE PRUNED" if report.dry_run else "PRUNED"
+    if report.dry_run:
+        return [_planned_pruning(item) for item in report.pruning]
     return [
-        printable(f"{word}  {image.target}  {_short(image.digest or image.previous)}")
+        printable(f"PRUNED  {image.target}  {_short(image.digest or image.previous)}")
         for image in report.images
         if image.goes
     ]
+
+
+def _planned_pruning(item: Pruning) -> str:
+    """Return what a real run would do now, or from when on."""
+    words = {"waits": f"TO BE PRUNED FROM {time_text(item.due)}", "delete": "TO BE PRUNED NOW"}
+    told = f"gone since {time_text(item.gone_since)}"
+    reason = f"; {item.reason}" if item.reason else ""
+    word = words.get(item.action, "NOT PRUNED")
+    return printable(f"{word}  {item.target}  {_short(item.digest)}  {told}{reason}")
 
 
 def _place(name: str) -> int:

@@ -62,6 +62,12 @@ def _file(text: str, _: str) -> str:
     return text
 
 
+def _name(text: str, _: str) -> str:
+    if not text.isprintable() or text != text.strip():
+        raise UsageError("a name is printable text without spaces around it")
+    return text
+
+
 def _as_is(text: str, _: str) -> str:
     return text
 
@@ -326,6 +332,12 @@ _REGISTRY = Record(
 # --- the file -----------------------------------------------------------------------------------
 
 _INCLUDED = Text("a file", _file, longest=4096)
+NAME: Key[str] = Key(
+    "name",
+    Text("a name", _name, longest=255),
+    "",
+    "What its state and lock file belong to; without: the file's name without its ending.",
+)
 FILES: Key[tuple[str, ...]] = Key(
     "include",
     Either(
@@ -346,7 +358,7 @@ MIRRORS = Key("mirrors", ListOf(ENTRY), (), "What is mirrored, and where to.")
 
 FILE = Record(
     "a configuration",
-    _keys(FILES, REGISTRIES, MIRRORS, *_ENTRY_KEYS),
+    _keys(NAME, FILES, REGISTRIES, MIRRORS, *_ENTRY_KEYS),
     lambda fields: fields,
     lenient=True,
     elsewhere={

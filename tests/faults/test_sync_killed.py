@@ -161,7 +161,7 @@ def test_a_night_that_is_killed_at_any_moment_is_made_up_for(mirror) -> None:
 def look_and_go_on(one: Mirror) -> None:
     """Whatever a killed night left is whole, and the next one brings it to its end."""
     assert locked(one.file) in (roots(FIRST), roots(SECOND))
-    state = one.directory / "ocimirror.state"
+    state = one.directory / "sync.state"
     told = ocimirror("history", f"{one.front.host}/{one.repository}:1.0", "--state", state)
     assert (told.code, told.stderr) == (0, "")
     with contextlib.closing(sqlite3.connect(state)) as connection:

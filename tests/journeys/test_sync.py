@@ -55,7 +55,7 @@ def statuses(result: Result) -> dict[str, str]:
 
 def locked(file: Path) -> dict[str, str]:
     """Return the digests of the lock file, by tag."""
-    document = json.loads(file.with_name("ocimirror.lock").read_text())
+    document = json.loads(file.with_name("sync.lock").read_text())
     return {image["source"].rpartition(":")[2]: image["digest"] for image in document["images"]}
 
 
@@ -82,11 +82,11 @@ def test_three_nights(docker_registry, registry, proxy, configure, repository) -
     )
     assert first.document["entries"][1]["error"]["code"] == "not_found"
     assert locked(file) == {"1.0": SINGLE.root, "1.1": MULTI.root, "1.2": SCHEMA2.root}
-    lock = file.with_name("ocimirror.lock").read_bytes()
+    lock = file.with_name("sync.lock").read_bytes()
 
     second = sync(file)
     assert set(statuses(second).values()) == {"unchanged"}
-    assert file.with_name("ocimirror.lock").read_bytes() == lock
+    assert file.with_name("sync.lock").read_bytes() == lock
 
     registry.put_manifest(repository, "1.0", SCHEMA2.raw, SCHEMA2.root_media_type)
     offer(registry, repository, "2.0", images.docker_list())
@@ -98,7 +98,7 @@ def test_three_nights(docker_registry, registry, proxy, configure, repository) -
     time.sleep(1.0)
     process.kill()
     process.wait()
-    assert file.with_name("ocimirror.lock").read_bytes() == lock
+    assert file.with_name("sync.lock").read_bytes() == lock
 
     front.rules.clear()
     front.rules.append(Rule("HEAD", "/manifests/", Respond(429, {"Retry-After": "0"}), range(1, 4)))
@@ -111,7 +111,7 @@ def test_three_nights(docker_registry, registry, proxy, configure, repository) -
     }
     assert docker_registry.get_manifest(f"mirror/{repository}", "1.0") == SCHEMA2.raw
     assert docker_registry.get_manifest(f"mirror/{repository}", "1.2") == SCHEMA2.raw
-    state = ["--state", str(file.with_name("ocimirror.state")), "--json"]
+    state = ["--state", str(file.with_name("sync.state")), "--json"]
     history = ocimirror("history", f"{front.host}/{repository}:1.0", *state)
     assert history.code == 0, history.stderr
     assert SINGLE.root in history.stdout
@@ -294,7 +294,7 @@ def test_shards_together_do_what_one_run_would(registry, configure, repository, 
     assert merged.code == 0
     assert merged.document["report"]["totals"]["copied"] == 6
     assert sync(file).code == 0
-    one = json.loads(file.with_name("ocimirror.lock").read_text())["images"]
+    one = json.loads(file.with_name("sync.lock").read_text())["images"]
     assert [i["digest"] for i in json.loads(joined.read_text())["images"]] == [
         i["digest"] for i in one
     ]
@@ -409,7 +409,7 @@ def test_a_locked_sync_asks_once_a_tag_and_leaves_the_lock_file(
         f"referrers: false\nmirrors:\n  - from: {front.host}/{repository}\n    to: oci:one\n"
     )
     assert sync(file).code == 0
-    lock = file.with_name("ocimirror.lock")
+    lock = file.with_name("sync.lock")
     before = lock.read_bytes(), lock.stat().st_ino
     offer(registry, repository, "2.0", SINGLE)
     front.requests.clear()
@@ -547,7 +547,7 @@ def test_a_tag_that_moved_is_told_without_a_state_too(registry, configure, repos
     offer(registry, repository, "1.0", SINGLE)
     file = configure(f"mirrors:\n  - from: {registry.host}/{repository}\n    to: oci:one\n")
     sync(file)
-    file.with_name("ocimirror.state").unlink()
+    file.with_name("sync.state").unlink()
     offer(registry, repository, "1.0", SCHEMA2)
     for option in (["--dry-run"], []):
         (move,) = sync(file, *option).document["moves"]

@@ -100,7 +100,7 @@ def test_without_its_lock_file_a_night_asks_a_busy_destination_and_goes_on(
 """
     )
     assert sync(file).code == 0
-    file.with_name("ocimirror.lock").unlink()
+    file.with_name("sync.lock").unlink()
     back.rules.append(Rule("GET", "/manifests/", Respond(503)))
     result = sync(file, "--retries", "0")
     assert by_repository(result) == {"bad": "unchanged", "good": "unchanged"}
@@ -203,7 +203,7 @@ def test_an_included_file_that_is_repaired_later_is_read_before_the_next_night(
     time.sleep(1.5)
     (tmp_path / "more.yaml").write_text(text + "two\n")
     wait_for((tmp_path / "two" / "index.json").exists)
-    with State(str(tmp_path / "ocimirror.state"), wait=True):
+    with State(str(tmp_path / "sync.state"), wait=True):
         time.sleep(2.5)
     process.send_signal(signal.SIGTERM)
     told, said = process.communicate(timeout=10)
@@ -263,7 +263,7 @@ def test_repositories_of_a_pattern_fail_one_by_one(
     assert result.document["entries"][0]["last_success"] is None
     (tmp_path / "report.json").write_bytes(result.raw)
     merged = ocimirror(
-        *("sync-merge", file.with_name("ocimirror.lock"), "--output", tmp_path / "joined"),
+        *("sync-merge", file.with_name("sync.lock"), "--output", tmp_path / "joined"),
         *("--report", tmp_path / "report.json", "--json"),
     )
     assert merged.code == 3
@@ -280,7 +280,7 @@ def test_a_part_of_a_pattern_is_no_success_of_it(
     )
 
     def successes() -> int:
-        with State(str(tmp_path / "ocimirror.state"), read_only=True) as state:
+        with State(str(tmp_path / "sync.state"), read_only=True) as state:
             return len(state.last_successes())
 
     assert sync(file, "--only", "*/a").code == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 
 from tests.journeys.test_sync import MULTI, SCHEMA2, SINGLE, offer, statuses, sync
 from tests.support import images
-from tests.support.command import ocimirror
+from tests.support.command import Result, ocimirror
+from tests.support.faults import Respond, Rule
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -128,3 +130,133 @@ def test_what_somebody_moved_is_told_once_and_is_theirs(
     assert first.code == 4
     assert first.document["images"][1]["error"]["code"] == "prune_refused"
     assert sync(file).code == 0
+
+
+def actions(result: Result) -> dict[str, str]:
+    """Return what prune does about each tag that is not wanted any more."""
+    return {
+        item["destination"].rpartition(":")[2]: item["action"]
+        for item in result.document["pruning"]
+    }
+
+
+def test_the_grace_begins_with_the_first_complete_run_that_found_it_gone(
+    registry, docker_registry, proxy, pruned, repository
+) -> None:
+    for tag, graph in {"1.0": SINGLE, "1.1": SCHEMA2}.items():
+        offer(registry, repository, tag, graph)
+    front = proxy(registry)
+    file = pruned(f"{front.host}/{repository}", f"{docker_registry.host}/{repository}")
+    file.write_text(file.read_text().replace("grace: 0s", "grace: 5s"))
+    assert sync(file).code == 0
+    time.sleep(6)  # (nobody ran: that is no time in which the tag was seen to be gone)
+    registry.delete_manifest(repository, "1.1")
+    front.rules.append(Rule("GET", "/tags/list", Respond(503)))
+    assert sync(file, "--retries", "0").code == 3
+    front.rules.clear()
+    dry = sync(file, "--dry-run")
+    assert actions(dry) == {"1.1": "waits"}
+    first = sync(file)
+    assert actions(first) == {"1.1": "waits"}
+    assert docker_registry.get_manifest(repository, "1.1") == SCHEMA2.raw
+    (item,) = first.document["pruning"]
+    shown = ocimirror("sync", file, "--dry-run").stdout
+    assert f"TO BE PRUNED FROM {item['due']}" in shown
+    assert item["gone_since"] in shown
+    time.sleep(6)
+    assert actions(sync(file, "--dry-run")) == {"1.1": "delete"}
+    assert actions(sync(file)) == {"1.1": "deleted"}
+
+
+def test_what_came_back_has_its_whole_grace_again(
+    registry, docker_registry, pruned, repository
+) -> None:
+    for tag, graph in {"1.0": SINGLE, "1.1": SCHEMA2}.items():
+        offer(registry, repository, tag, graph)
+    file = pruned(f"{registry.host}/{repository}", f"{docker_registry.host}/{repository}")
+    file.write_text(file.read_text().replace("grace: 0s", "grace: 4s"))
+    assert sync(file).code == 0
+    registry.delete_manifest(repository, "1.1")
+    assert actions(sync(file)) == {"1.1": "waits"}
+    offer(registry, repository, "1.1", SCHEMA2)
+    assert actions(sync(file)) == {}
+    time.sleep(5)
+    registry.delete_manifest(repository, "1.1")
+    assert actions(sync(file)) == {"1.1": "waits"}
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_tag_that_was_there_before_is_never_this_mirrors_own(
+    same, registry, docker_registry, pruned, repository
+) -> None:
+    for tag, graph in {"1.0": SINGLE, "1.1": SCHEMA2}.items():
+        offer(registry, repository, tag, graph)
+    offer(docker_registry, repository, "1.1", SCHEMA2 if same else MULTI)
+    file = pruned(f"{registry.host}/{repository}", f"{docker_registry.host}/{repository}")
+    assert sync(file).code == 0
+    registry.delete_manifest(repository, "1.1")
+    for _ in range(2):
+        night = sync(file)
+        assert (night.code, actions(night)) == (0, {})
+    assert docker_registry.get_manifest(repository, "1.1") == SCHEMA2.raw
+
+
+def test_nothing_goes_while_another_entry_that_may_fill_the_target_was_not_listed(
+    registry, docker_registry, proxy, pruned, repository
+) -> None:
+    for name, tag in (("old", "0.9"), ("old", "1.0"), ("new", "0.8")):
+        offer(registry, f"{repository}/{name}", tag, SINGLE)
+    front = proxy(registry)
+    target = f"{docker_registry.host}/{repository}"
+    old, new = f"{registry.host}/{repository}/old", f"{front.host}/{repository}/new"
+    file = pruned(old, target, new)
+    assert sync(file).code == 0
+    registry.delete_manifest(f"{repository}/old", "1.0")
+    offer(registry, f"{repository}/new", "1.0", SINGLE)
+    front.rules.append(Rule("GET", "/tags/list", Respond(503)))
+    failed = sync(file, "--retries", "0")
+    assert (failed.code, actions(failed)) == (3, {"1.0": "keep"})
+    assert "was not listed" in failed.document["pruning"][0]["reason"]
+    part = sync(file, "--only", old)
+    assert (part.code, actions(part)) == (0, {"1.0": "keep"})
+    assert docker_registry.get_manifest(repository, "1.0") == SINGLE.raw
+
+
+def test_nothing_goes_when_one_of_two_listings_of_a_repository_fails_or_chooses_nothing(
+    registry, proxy, repository, tmp_path
+) -> None:
+    for tag in ("1.0", "1.1", "2.0"):
+        offer(registry, repository, tag, SINGLE)
+    front = proxy(registry)
+    file = tmp_path / "sync.yaml"
+    entries = "".join(
+        f"  - from: {front.host}/{repository}\n    tags: {{include: ['{glob}']}}\n"
+        for glob in ("1.*", "2.*")
+    )
+    file.write_text(f"to: oci:one\nprune: {{grace: 0s}}\nmirrors:\n{entries}")
+    assert sync(file).code == 0
+    registry.delete_manifest(repository, "1.1")
+    front.rules.append(Rule("GET", "/tags/list", Respond(503), 1))
+    assert actions(sync(file, "--retries", "0")) == {}
+    front.rules.clear()
+    good = file.read_text()
+    file.write_text(good.replace("2.*", "v2.*"))
+    assert actions(sync(file)) == {}
+    assert len(ocimirror("list", tmp_path / "one").stdout.splitlines()) == 3
+    file.write_text(good)
+    assert actions(sync(file)) == {"1.1": "deleted"}
+
+
+def test_a_dry_run_says_what_keeps_an_image_where_only_digests_are_deleted(
+    registry, docker_registry, pruned, repository
+) -> None:
+    for tag in ("1.2", "1.2.3"):
+        offer(registry, repository, tag, SINGLE)
+    file = pruned(f"{registry.host}/{repository}", f"{docker_registry.host}/{repository}")
+    assert sync(file).code == 0
+    registry.delete_manifest(repository, "1.2.3")
+    (item,) = sync(file, "--dry-run").document["pruning"]
+    assert item["reason"] == "kept if the registry deletes by digest only: 1.2 needs it"
+    offer(docker_registry, repository, "1.2.3", SCHEMA2)
+    (item,) = sync(file, "--dry-run").document["pruning"]
+    assert item["action"] == "refused"

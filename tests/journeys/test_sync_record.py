@@ -59,7 +59,7 @@ def test_the_record_is_an_artifact_with_the_very_bytes(
     manifest, files = record_of(docker_registry, f"{repository}/record", "night")
     assert manifest["artifactType"] == ARTIFACT_TYPE
     assert manifest["config"]["mediaType"] == "application/vnd.oci.empty.v1+json"
-    assert files["ocimirror.lock"] == (tmp_path / "ocimirror.lock").read_bytes()
+    assert files["ocimirror.lock"] == (tmp_path / "sync.lock").read_bytes()
     report = json.loads(files["report.json"])
     assert report == {k: v for k, v in result.document.items() if k != "published"}
     raw = docker_registry.get_manifest(f"{repository}/record", "night")
@@ -89,7 +89,7 @@ def test_pull_and_skopeo_read_the_record(docker_registry, configure, repository,
     assert sync(configure, where).code == 0
     pulled = ocimirror("pull", where, tmp_path / "pulled", "--json")
     assert pulled.code == 0, pulled.stderr
-    lock = (tmp_path / "ocimirror.lock").read_bytes()
+    lock = (tmp_path / "sync.lock").read_bytes()
     assert (
         tmp_path / "pulled/blobs/sha256" / hashlib.sha256(lock).hexdigest()
     ).read_bytes() == lock
@@ -172,7 +172,7 @@ def test_a_record_that_was_not_published_undoes_nothing(
     assert result.document["published"]["error"]["code"] == error
     assert result.document["images"][0]["status"] == "copied"
     assert "was not published" in result.stderr
-    assert SINGLE.root in (tmp_path / "ocimirror.lock").read_text()
+    assert SINGLE.root in (tmp_path / "sync.lock").read_text()
     front.rules.clear()
     again = sync(configure, where)
     assert again.code == 0

@@ -309,7 +309,7 @@ def test_what_a_sync_wrote_is_verified_and_told(mirror: Mirror, tmp_path: Path) 
         "history",
         f"{mirror.host}/mirror/one/app:v1",
         "--state",
-        tmp_path / "ocimirror.state",
+        tmp_path / "sync.state",
         "--json",
     )
     (image,) = told.document["images"]

@@ -6,6 +6,7 @@ import html.parser
 import json
 import re
 import subprocess
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from ocimirror.model.digest import Digest
 from ocimirror.stores.atomic import replace_file
 from ocimirror.sync.document import document, merge, parse, read
 from ocimirror.sync.metrics import metrics
-from ocimirror.sync.report import Failure, ImageResult, Report, Status
+from ocimirror.sync.record import time_text
+from ocimirror.sync.report import Failure, ImageResult, Pruning, Report, Status
 from ocimirror.sync.table import MAX_LINES, attrition_lines, lines, pruned_lines
 from ocimirror.workflows.report_page import page
 from tests.support.programs import require_program
@@ -200,7 +202,14 @@ def test_what_would_be_pruned_is_no_move_and_is_not_to_be_copied() -> None:
     report.add(ImageResult("alpine", "docker://quay.io/a:v1", "oci:x:v1", "planned", previous=A))
     report.add(ImageResult("alpine", "docker://quay.io/a:v2", "oci:x:v2", "planned", A, B))
     assert [move.target for move in report.moves] == ["oci:x:v2"]
-    assert pruned_lines(report) == [f"TO BE PRUNED  oci:x:v1  {str(A)[:19]}"]
+    due = NIGHT + timedelta(days=7)
+    gone = Pruning("alpine", "docker://quay.io/a:v1", "oci:x:v1", A, NIGHT, due, "waits")
+    report.pruning += [gone, replace(gone, action="delete", reason="because")]
+    since = f"oci:x:v1  {str(A)[:19]}  gone since {time_text(NIGHT)}"
+    assert pruned_lines(report) == [
+        f"TO BE PRUNED FROM {time_text(due)}  {since}",
+        f"TO BE PRUNED NOW  {since}; because",
+    ]
     text = Tags(page(report)).text
     assert text.index("oci:x:v2") < text.index("To be pruned") < text.rindex("oci:x:v1")
     assert text.count("oci:x:v1") == 1

@@ -94,8 +94,9 @@ def test_only_what_this_mirror_made_is_its_own(state: State) -> None:
     state.mark_created("docker://registry.example.com/other:v1", "docker://quay.io/o:v1", A, NIGHT)
     (own,) = state.own("docker://registry.example.com/library/alpine:")
     assert (own.target, own.source, own.digest, own.time) == (TARGET, SOURCE, B, NIGHT)
-    assert own.last_seen == NIGHT
-    assert [own.last_seen for own in state.own()] == [NIGHT, None]
+    assert own.gone_since is None
+    state.mark_gone(TARGET, NIGHT + DAY)
+    assert [own.gone_since for own in state.own()] == [NIGHT + DAY, None]
     assert state.own_targets() == {TARGET, "docker://registry.example.com/other:v1"}
 
 

@@ -53,15 +53,10 @@ def delete_tag(
         PushRejected: the registry deletes nothing.
         RemoteError: it did not answer.
     """
-    try:
-        root = repository.resolve(tag)
-    except NotFound:
+    root = own_tag(repository, tag, digest)
+    if root is None:
         return []
-    if root.digest != digest:
-        raise PruneRefused(
-            f"{repository.location}:{tag} is {root.digest} now, and was {digest}: not deleted"
-        )
-    others = sorted(needed.get(digest, set()) - {tag})
+    others = other_tags(tag, digest, needed)
     attachments = [] if others else _attachments(repository, root)
     response = repository.send("DELETE", f"manifests/{tag}")
     if response.status in _UNSUPPORTED:
@@ -78,6 +73,28 @@ def delete_tag(
         if not needed.get(name):  # (of no use any more, and no harm)
             repository.send("DELETE", f"manifests/{name}").drain()
     return []
+
+
+def own_tag(repository: RegistryRepository, tag: str, digest: Digest) -> Descriptor | None:
+    """Return what a tag stands for, None if it does not exist.
+
+    Raises:
+        PruneRefused: it stands for something else than this digest now.
+    """
+    try:
+        root = repository.resolve(tag)
+    except NotFound:
+        return None
+    if root.digest != digest:
+        raise PruneRefused(
+            f"{repository.location}:{tag} is {root.digest} now, and was {digest}: not deleted"
+        )
+    return root
+
+
+def other_tags(tag: str, digest: Digest, needed: Needed) -> list[str]:
+    """Return the other tags that need a manifest, sorted."""
+    return sorted(needed.get(digest, set()) - {tag})
 
 
 def needed(repository: RegistryRepository) -> Needed:

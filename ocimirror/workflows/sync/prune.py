@@ -1,15 +1,16 @@
 """Takes from the destinations what the sources have no more: opt-in, late, few at a time.
 
 Nothing goes but what this mirror made itself and nobody moved since; nothing after a listing that
-failed or was empty; nothing before its time of grace is over; and where more would go than is
-allowed, none does.
+failed or chose nothing, be it of another mirror that fills the same place; nothing before its time
+of grace is over, which begins with the first complete run that found it gone; and where more would
+go than is allowed, none does.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 
@@ -22,75 +23,126 @@ from ocimirror.errors import (
     UsageError,
 )
 from ocimirror.model.reference import Location, Reference
-from ocimirror.stores.registry.deletion import Needed, delete_tag, needed
+from ocimirror.stores.registry.deletion import Needed, delete_tag, needed, other_tags, own_tag
 from ocimirror.sync.config import Mirror, Target
-from ocimirror.sync.report import Failure, ImageResult, Status
+from ocimirror.sync.report import Failure, ImageResult, PruneAction, Pruning, Status
 from ocimirror.sync.state import Created, State
 from ocimirror.workflows.names import remove
 from ocimirror.workflows.places import Places
-from ocimirror.workflows.sync.plan import Listing
+from ocimirror.workflows.sync.plan import Chosen, Listing, SyncPlan
 
 
 @dataclass(frozen=True, slots=True)
-class Pruning:
-    """What pruning has to know of one repository of an entry.
+class Prunable:
+    """One repository of an entry whose gone images may be pruned.
 
     Attributes:
         entry: its name in the report.
         mirror: the entry, which wants to be pruned.
         repository: registry and repository at the source.
-        wanted: the sources of the images that are wanted there tonight, never empty.
     """
 
     entry: str
     mirror: Mirror
     repository: str
-    wanted: Collection[str]
 
 
 def after(
-    listings: Sequence[Listing], mirrors: Sequence[Mirror], names: Sequence[str], locked: set[str]
-) -> Iterator[Pruning]:
-    """Yield what may be pruned after these listings: no listing failed, something is wanted.
+    listings: Sequence[Listing], mirrors: Sequence[Mirror], names: Sequence[str]
+) -> list[Prunable]:
+    """Return what may be pruned after these listings.
+
+    Of a repository that several entries list, every listing must have worked, and must have chosen
+    something: a filter that matches nothing is rather a mistake than an order to delete.
 
     Args:
         listings: all of the run; several entries may have listed one repository.
         mirrors: the entries, by number.
         names: of the entries.
-        locked: sources that stay whatever was listed.
     """
-    wanted: dict[str, set[str]] = {}
-    failed = {listing.repository for listing in listings if listing.error is not None}
-    for listing in listings:
-        tags = listing.selection.kept if listing.selection else ()
-        sources = (f"docker://{listing.repository}:{tag}" for tag in tags)
-        wanted.setdefault(listing.repository, set()).update(sources)
-    for listing in listings:
-        entry, kept = listing.entry, wanted[listing.repository]
-        if listing.repository not in failed and kept:
-            yield Pruning(names[entry], mirrors[entry], listing.repository, kept | locked)
+    unsure = {
+        listing.repository
+        for listing in listings
+        if listing.selection is None or not listing.selection.kept
+    }
+    return [
+        Prunable(names[listing.entry], mirrors[listing.entry], listing.repository)
+        for listing in listings
+        if listing.repository not in unsure and mirrors[listing.entry].prune is not None
+    ]
+
+
+class Wanted:
+    """Tells what a run wants, and what it cannot know because it was not listed.
+
+    Args:
+        found: the plan of the run.
+        mirrors: the entries of the configuration, by number.
+        chosen: the part of it that was listed.
+        locked: sources that are wanted whatever was listed.
+    """
+
+    def __init__(
+        self, found: SyncPlan, mirrors: Sequence[Mirror], chosen: Chosen, locked: set[str]
+    ) -> None:
+        self._mirrors = mirrors
+        self._chosen = chosen
+        self._filled = {str(target) for image in found.images for target in image.targets}
+        self._failed = {item.repository for item in found.listings if item.selection is None}
+        self._sources = set(locked)
+        for item in found.listings:
+            tags = item.selection.kept if item.selection else ()
+            self._sources.update(f"docker://{item.repository}:{tag}" for tag in tags)
+
+    def wants(self, made: Created) -> bool:
+        """Whether an own target is wanted: its source was chosen, or another entry fills it."""
+        return made.source in self._sources or made.target in self._filled
+
+    def doubt(self, made: Created) -> str:
+        """Return the source of an entry that may fill a target and was not listed, or nothing."""
+        place = Location.parse(made.target).reference
+        if place is None:
+            return ""  # (An image in a layout has its source's name: no other can be meant.)
+        for mirror in self._mirrors:
+            source = mirror.source
+            for target in mirror.targets:
+                repository = target.origin(place, source) if target.scheme == "docker" else None
+                if repository is None:
+                    continue
+                name = f"{source.registry}/{repository}"
+                unlisted = not self._chosen.takes(source.registry, repository)
+                if unlisted or name in self._failed or str(source) in self._failed:
+                    return name
+        return ""
+
+
+Pruned = ImageResult | Pruning | tuple[str, OciMirrorError]
 
 
 def prune(
-    work: Sequence[Pruning],
-    filled: Collection[str],
+    work: Sequence[Prunable],
+    wanted: Wanted,
     places: Places,
     state: State,
     now: datetime,
     *,
     dry_run: bool,
     stop: threading.Event,
-) -> Iterator[ImageResult | tuple[str, OciMirrorError]]:
-    """Prune, and yield what came of each image; (entry, error) where an entry is left alone.
+) -> Iterator[Pruned]:
+    """Prune, and yield what came of each image, and what each one waits for.
 
     Args:
-        work: repositories whose listing was complete and not empty.
-        filled: the targets that any entry fills tonight; they stay.
+        work: repositories whose listing was complete.
+        wanted: tells what the run wants.
         places: opens the destinations.
-        state: knows what this mirror made, and when its source was last there.
+        state: knows what this mirror made, and since when its source is gone.
         now: the time of the run.
         dry_run: say what would go.
         stop: once set, nothing more is deleted.
+
+    Yields:
+        An image that was deleted, kept or refused; what prune knows of a target that is not wanted
+        any more; (entry, error) where an entry is left alone.
 
     Raises:
         Interrupted: `stop` was set.
@@ -99,37 +151,63 @@ def prune(
     for made in state.own() if work else ():
         name = Reference.parse(made.source.removeprefix("docker://")).name
         made_of.setdefault(name, []).append(made)
-    going: dict[str, list[Created]] = {}
+    due: dict[str, list[Pruning]] = {}
     limits: dict[str, int] = {}
     for item in work:
         rules = item.mirror.prune
         if rules is None:
             continue
         limits[item.entry] = rules.max_delete
-        found = going.setdefault(item.entry, [])
+        found = due.setdefault(item.entry, [])
         for made in _made_for(item, made_of.get(item.repository, ())):
-            if (
-                made.source not in item.wanted
-                and made.target not in filled
-                and now - (made.last_seen or made.time) >= rules.grace
-            ):
-                found.append(made)
-    tags: dict[str, Needed] = {}
-    for entry, found in going.items():
-        if len(found) > limits[entry]:
-            yield (
-                entry,
-                PruneRefused(
-                    f"{len(found)} images are gone at the source, and at most {limits[entry]} may"
-                    " be deleted in a run: none was",
-                ),
+            if wanted.wants(made):
+                if made.gone_since is not None and not dry_run:
+                    state.mark_gone(made.target, None)
+                continue
+            # (A clock that was wrong, and is right again, does not count.)
+            since = made.gone_since
+            if since is None or since > now:
+                since = now.replace(microsecond=0)
+                if not dry_run:
+                    state.mark_gone(made.target, since)
+            going = Pruning(
+                item.entry,
+                made.source,
+                made.target,
+                made.digest,
+                since,
+                since + rules.grace,
+                "waits",
             )
+            doubt = wanted.doubt(made)
+            if doubt:
+                reason = f"{doubt} may fill it too, and was not listed in this run"
+                yield _with(going, "keep", reason)
+            elif now < going.due:
+                yield going
+            elif not any(
+                other.target == going.target for others in due.values() for other in others
+            ):
+                found.append(going)
+    tags: dict[str, Needed] = {}
+    for entry, found in due.items():
+        if len(found) > limits[entry]:
+            told = (
+                f"{len(found)} images are gone at the source, and at most {limits[entry]} may"
+                " be deleted in a run: none was"
+            )
+            yield from (_with(going, "refused", told) for going in found)
+            yield entry, PruneRefused(told)
             continue
-        for made in found:
-            yield _pruned(entry, made, places, tags, state, dry_run=dry_run, stop=stop)
+        for going in found:
+            yield from _pruned(going, places, tags, state, dry_run=dry_run, stop=stop)
 
 
-def _made_for(item: Pruning, made_there: Sequence[Created]) -> Iterator[Created]:
+def _with(going: Pruning, action: PruneAction, reason: str = "") -> Pruning:
+    return replace(going, action=action, reason=reason)
+
+
+def _made_for(item: Prunable, made_there: Sequence[Created]) -> Iterator[Created]:
     """Yield what this mirror made of a repository at the targets of its entry."""
     for made in made_there:
         reference = Reference.parse(made.source.removeprefix("docker://"))
@@ -148,62 +226,77 @@ def _goes(reference: Reference, target: Target, place: str) -> bool:
 
 
 def _pruned(
-    entry: str,
-    made: Created,
+    going: Pruning,
     places: Places,
     tags: dict[str, Needed],
     state: State,
     *,
     dry_run: bool,
     stop: threading.Event,
-) -> ImageResult:
+) -> Iterator[ImageResult | Pruning]:
     failure: Failure | None = None
     status: Status = "planned" if dry_run else "pruned"
-    notes: tuple[str, ...] = ()
-    if not dry_run:
-        try:
-            keep = patiently(partial(_delete, made, places, tags), stop)
-            if keep:
-                status, shown = "unchanged", ", ".join(keep[:5])
-                notes = (f"kept: the registry deletes by digest only, and {shown} needs it",)
+    action: PruneAction = "delete" if dry_run else "deleted"
+    reason = ""
+    try:
+        keep = patiently(partial(_delete, going, places, tags, dry_run=dry_run), stop)
+        if keep:
+            shown = ", ".join(keep[:5]) + (f" and {len(keep) - 5} more" if len(keep) > 5 else "")
+            need = "needs" if len(keep) == 1 else "need"
+            if dry_run:
+                reason = f"kept if the registry deletes by digest only: {shown} {need} it"
             else:
-                state.forget(made.target)
-        except Interrupted:
-            raise
-        except OciMirrorError as error:
-            if isinstance(error, PruneRefused):  # (it is somebody else's now, and stays so)
-                state.forget(made.target)
-            error.at("destination")
-            status, failure = "failed", Failure.of(error)
-    return ImageResult(
-        entry,
-        made.source,
-        made.target,
+                status, action = "unchanged", "keep"
+                reason = f"kept: the registry deletes by digest only, and {shown} {need} it"
+        elif not dry_run:
+            state.forget(going.target)
+    except Interrupted:
+        raise
+    except OciMirrorError as error:
+        if isinstance(error, PruneRefused) and not dry_run:
+            state.forget(going.target)  # (it is somebody else's now, and stays so)
+        error.at("destination")
+        action = "refused" if isinstance(error, PruneRefused) else "failed"
+        status, failure, reason = "failed", Failure.of(error), error.message
+    yield ImageResult(
+        going.entry,
+        going.source,
+        going.target,
         status,
-        previous=made.digest,
+        previous=going.digest,
         error=failure,
-        notes=notes,
+        notes=(reason,) if reason and failure is None else (),
     )
+    yield _with(going, action, reason)
 
 
-def _delete(made: Created, places: Places, tags: dict[str, Needed]) -> list[str]:
+def _delete(going: Pruning, places: Places, tags: dict[str, Needed], *, dry_run: bool) -> list[str]:
     """Delete what was made, where it is still there; return the names that keep it.
 
     `tags` are what is known of repositories, each looked at once a run.
     """
-    target = Location.parse(made.target)
+    target = Location.parse(going.target)
     if target.reference is not None:
         repository = places.repository(target.reference)
         if repository.location not in tags:
             tags[repository.location] = needed(repository)
-        known = tags[repository.location]
-        return delete_tag(repository, target.reference.tag, made.digest, known)
+        known, tag = tags[repository.location], target.reference.tag
+        if not dry_run:
+            return delete_tag(repository, tag, going.digest, known)
+        if own_tag(repository, tag, going.digest) is None:
+            return []
+        others = other_tags(tag, going.digest, known)
+        if not others:
+            for names in known.values():
+                names.discard(tag)
+        return others
     index = places.present_layout(target.path).index()
     try:
         held = index.find(target.name).descriptor.digest
     except NotFound:
         return []
-    if held != made.digest:
-        raise PruneRefused(f"{target} is {held} now, and was {made.digest}: not deleted")
-    remove(target.path, target.name, places)
+    if held != going.digest:
+        raise PruneRefused(f"{target} is {held} now, and was {going.digest}: not deleted")
+    if not dry_run:
+        remove(target.path, target.name, places)
     return []

@@ -94,16 +94,9 @@ class Records:
         for record in self._previous:
             reference = Reference.parse(record.source.removeprefix("docker://"))
             looked_at = reference.name in listed and record.source not in self._expected
-            if not looked_at and _names(config, reference):
+            if not looked_at and config.mirrors_from(record.source):
                 records.setdefault(record.source, record)
         return tuple(records.values())
-
-
-def _names(config: Config, reference: Reference) -> bool:
-    return any(
-        mirror.source.registry == reference.registry and mirror.source.matches(reference.repository)
-        for mirror in config.mirrors
-    )
 
 
 def _look(outcome: Outcome, root: Descriptor) -> tuple[int, tuple[Digest, ...]]:

@@ -22,13 +22,13 @@ from ocimirror.stores.store import Source
 from ocimirror.sync.config import Config
 from ocimirror.sync.lock import LockFile
 from ocimirror.sync.record import ImageRecord
-from ocimirror.sync.report import ImageResult, Report
+from ocimirror.sync.report import ImageResult, Pruning, Report
 from ocimirror.sync.state import Complete, State
 from ocimirror.workflows.places import Places
 from ocimirror.workflows.sync.carry import Destinations, Work, carry, shown_source
 from ocimirror.workflows.sync.own import Own
 from ocimirror.workflows.sync.plan import Chosen, Planned, SyncPlan, plan, source_in
-from ocimirror.workflows.sync.prune import after, prune
+from ocimirror.workflows.sync.prune import Wanted, after, prune
 from ocimirror.workflows.sync.records import Records
 from ocimirror.workflows.sync.telling import Telling
 
@@ -169,7 +169,7 @@ class _Run:
             self._images,
             self._source,
             self._destinations,
-            self._options.copy,
+            replace(self._options.copy, previous=True),
             self._reporter,
             self._done,
             self._options.locked,
@@ -181,8 +181,8 @@ class _Run:
     def _prune(self, found: SyncPlan) -> None:
         locked = {record.source for record in self._options.locked or ()}
         pruning = prune(
-            list(after(found.listings, self._config.mirrors, self._telling.names, locked)),
-            {str(target) for image in found.images for target in image.targets},
+            after(found.listings, self._config.mirrors, self._telling.names),
+            Wanted(found, self._config.mirrors, self._options.chosen, locked),
             self._places,
             self._state,
             self._now,
@@ -192,6 +192,8 @@ class _Run:
         for result in pruning:
             if isinstance(result, ImageResult):
                 self._report.add(result)
+            elif isinstance(result, Pruning):
+                self._report.pruning.append(result)
             else:
                 self._report.fail_entry(*result)
 
@@ -265,10 +267,10 @@ class _Run:
     def _done(self, work: Work, outcome: Outcome) -> None:
         source, target = shown_source(work.image), str(work.target)
         before = self._state.find_complete(source, target)
-        previous = before.digest if before is not None else None
-        if self._forgot:
-            previous = previous or self._records.before(source)
-        self._telling.done(work, outcome, previous)
+        known = before.digest if before is not None else None
+        if known is None and self._forgot:
+            known = self._records.before(source)
+        self._telling.done(work, outcome, known)
         digest = outcome.root.digest if outcome.root is not None else None
         if self._dry_run:
             return

@@ -102,9 +102,21 @@ class Telling:
                         ImageResult(self.names[image.entry], source, place, "deferred")
                     )
 
-    def done(self, work: Work, outcome: Outcome, previous: Digest | None) -> None:
-        """Tell what came of an image at a target, and what the target stood for before."""
-        root = outcome.root
+    def done(self, work: Work, outcome: Outcome, known: Digest | None) -> None:
+        """Tell what came of an image at a target, and what the target stood for before.
+
+        Args:
+            work: the image, and the target.
+            outcome: what came of it, and what the target stood for.
+            known: what this mirror had put there.
+        """
+        root, previous = outcome.root, outcome.previous
+        notes = tuple(outcome.notes)
+        foreign = root is not None and previous not in (None, known, root.digest)
+        if foreign and outcome.status in ("copied", "planned"):
+            word = "would replace" if outcome.status == "planned" else "replaced"
+            what = f"; this mirror had put {known} there" if known else ""
+            notes += (f"{word} {previous}, which was not put there by this mirror{what}",)
         self._report.add(
             ImageResult(
                 entry=self.names[work.image.entry],
@@ -122,7 +134,7 @@ class Telling:
                 manifests=outcome.manifests,
                 blobs=outcome.blobs,
                 sparse=outcome.sparse,
-                notes=tuple(outcome.notes),
+                notes=notes,
             )
         )
 
