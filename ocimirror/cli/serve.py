@@ -143,7 +143,8 @@ def serve_command(layouts: tuple[str, ...], listen: tuple[str, int], **options: 
             if ca:
                 output.line(f"  clients have to trust {ca}", aside=True)
 
-    return 128 + server.run(started)
+    server.run(started)
+    return 0
 
 
 def _is_loopback(host: str) -> bool:

@@ -6,6 +6,6 @@ refuses every write, and sends no byte of content that was not hashed.
 
 Start with `shelf`, what is on offer, and `registry`, what clients are answered. `names` says which
 repository they mean, `content` reads and hashes beside the event loop with the help of `files` and
-`relations`, `page` and `image` are for people. `access` asks who it is, `watch` sees what changes,
-`wire` alone speaks HTTP, and `server` puts all of it together.
+`relations`, `page` and `image` are for people. `access` asks who it is, and `turns` in which order;
+`watch` sees what changes, `wire` alone speaks HTTP, and `server` puts all of it together.
 """

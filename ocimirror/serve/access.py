@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 from collections import OrderedDict
+from collections.abc import Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -21,12 +22,13 @@ import bcrypt
 
 from ocimirror.errors import UsageError
 from ocimirror.serve.answers import Refused, Request
+from ocimirror.serve.turns import Turns
 from ocimirror.serve.watch import Reloaded
 from ocimirror.stores.files import open_regular
 
 _MAX_FILE_BYTES = 4 * 1024 * 1024
 _MOST_REMEMBERED = 1000
-_BCRYPT = re.compile(r"\$2[aby]\$[0-9]{2}\$[./A-Za-z0-9]{53}", re.ASCII)
+_BCRYPT = re.compile(r"\$2[aby]\$(?:0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{53}", re.ASCII)
 _TOKEN = re.compile(r"[!-~]{16,4096}", re.ASCII)
 _BCRYPT_BYTES = 72  # what it looks at; the library refuses more, htpasswd cuts
 _CHALLENGE = {"WWW-Authenticate": 'Basic realm="ocimirror", charset="UTF-8"'}
@@ -58,8 +60,7 @@ class Access:
         self._tokens = Reloaded((tokens,), lambda: _tokens(tokens)) if tokens else None
         self._secret = secrets.token_bytes(32)
         self._remembered: OrderedDict[bytes, bytes] = OrderedDict()
-        self._nobody = bcrypt.hashpw(secrets.token_bytes(16), bcrypt.gensalt(10))
-        self._one_at_a_time = asyncio.Semaphore()
+        self._turns = Turns()
 
     def refresh(self, force: bool = False) -> bool:
         """Read the files again where they changed; a bad one leaves the old in force."""
@@ -71,10 +72,11 @@ class Access:
         """Return where the request may be answered.
 
         Args:
-            executor: where a password is hashed; that takes a tenth of a second.
+            executor: where passwords are hashed, and nothing else is done; that takes a tenth of
+                a second each.
 
         Raises:
-            Refused: 401.
+            Refused: 401; 429, this client has too many log-ins waiting.
         """
         if self._users is None and self._tokens is None:
             return
@@ -83,7 +85,9 @@ class Access:
             return
         if scheme.lower() == "basic":
             name, password = _basic(given.strip())
-            if self._is_token(password) or await self._is_user(name, password, executor):
+            if self._is_token(password) or await self._is_user(
+                request.client, name, password, executor
+            ):
                 return
         raise Refused(401, "UNAUTHORIZED", "authentication required", _CHALLENGE)
 
@@ -92,17 +96,17 @@ class Access:
         # (All are compared, so that the time says nothing of which.)
         return sum(hmac.compare_digest(given, token) for token in tokens) > 0
 
-    async def _is_user(self, name: str, password: bytes, executor: Executor) -> bool:
+    async def _is_user(self, client: str, name: str, password: bytes, executor: Executor) -> bool:
         if self._users is None:
             return False
-        known = self._users.value.get(name)
+        users = self._users.value
+        known = users.get(name)
         key = hmac.digest(self._secret, name.encode() + b"\0" + password, hashlib.sha256)
         if known is not None and self._remembered.get(key) == known:
             return True
-        async with self._one_at_a_time:  # (content has the other threads, whoever guesses here)
+        async with self._turns.turn(client, name):
             loop = asyncio.get_running_loop()
-            wanted = known or self._nobody
-            right = await loop.run_in_executor(executor, _matches, password, wanted)
+            right = await loop.run_in_executor(executor, _matches, password, known, users.values())
         if known is None or not right:
             return False
         self._remembered[key] = known
@@ -111,11 +115,36 @@ class Access:
         return True
 
 
-def _matches(password: bytes, wanted: bytes) -> bool:
+def _cost(stated: bytes) -> int:
+    return int(stated[4:6])
+
+
+def _matches(password: bytes, known: bytes | None, users: Iterable[bytes]) -> bool:
+    """Whether a password is right; what is wrong takes as long for every name, known or not.
+
+    A hash of cost c takes 2**c rounds. One of the highest cost stands for an unknown user, and
+    those of the costs in between make up for a user whose cost is lower.
+    """
+    highest = max(map(_cost, users))
+    if known is None:
+        _compare(password, _nobody(highest))
+        return False
+    if _compare(password, known):
+        return True
+    for cost in range(_cost(known), highest):
+        _compare(password, _nobody(cost))
+    return False
+
+
+def _compare(password: bytes, stated: bytes) -> bool:
     try:
-        return bcrypt.checkpw(password[:_BCRYPT_BYTES], wanted)
+        return bcrypt.checkpw(password[:_BCRYPT_BYTES], stated)
     except ValueError:
         return False
+
+
+def _nobody(cost: int) -> bytes:
+    return b"$2b$%02d$%s" % (cost, b"." * 53)
 
 
 def _basic(given: str) -> tuple[str, bytes]:

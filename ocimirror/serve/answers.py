@@ -16,6 +16,7 @@ class Request:
 
     Attributes:
         headers: by their names in any case.
+        client: the address that it came from.
         query: the first value of each parameter.
     """
 
@@ -23,6 +24,7 @@ class Request:
     path: str
     query: Mapping[str, str]
     headers: Mapping[str, str]
+    client: str = ""
 
 
 @dataclass(slots=True)

@@ -25,6 +25,7 @@ from ocimirror.serve.names import Scope, warnings_of
 from ocimirror.serve.page import Pages
 from ocimirror.serve.registry import Registry
 from ocimirror.serve.shelf import Shelf, warn_of_new
+from ocimirror.serve.turns import WORKERS
 from ocimirror.serve.watch import Watch
 from ocimirror.serve.wire import Wire
 
@@ -87,8 +88,8 @@ class Server:
         """Scheme and address, without a slash at the end."""
         return f"{'https' if self._certificate else 'http'}://{self.address}"
 
-    def run(self, started: Callable[[], None]) -> int:
-        """Serve from this, the main, thread until SIGINT or SIGTERM; return the signal's number.
+    def run(self, started: Callable[[], None]) -> None:
+        """Serve from this, the main, thread until SIGINT or SIGTERM.
 
         SIGHUP looks at all files again at once. A second signal to stop ends the process.
 
@@ -121,7 +122,6 @@ class Server:
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         asyncio.run(self._serve(listen_to_signals))
-        return received[0]
 
     def __enter__(self) -> Server:
         ready = threading.Event()
@@ -176,10 +176,11 @@ class Server:
         with (
             ThreadPoolExecutor(_READERS, "ocimirror-serve-read") as reading,
             ThreadPoolExecutor(os.cpu_count() or 1, "ocimirror-serve-hash") as hashing,
+            ThreadPoolExecutor(WORKERS, "ocimirror-serve-login") as logins,
         ):
             watch = Watch(refreshes, reading)
             content = Content(reading, hashing)
-            wire = Wire(self._answering(content, watch, reading))
+            wire = Wire(self._answering(content, watch, logins))
             try:
                 await self._until_stopped(wire, watch, started)
             finally:

@@ -98,7 +98,8 @@ class Wire:
         except ValueError:
             return Refused(400, "UNSUPPORTED", "too many parameters").answer
         first = dict(reversed(parameters))
-        request = Request(received.method, unquote(path), first, received.headers)
+        client = received.remote or ""
+        request = Request(received.method, unquote(path), first, received.headers, client)
         try:
             return await self._respond(request)
         except Refused as refused:

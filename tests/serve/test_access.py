@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import datetime
+import http.client
 import json
+import os
 import shutil
 import ssl
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,12 +37,12 @@ def layout(tmp_path: Path) -> Path:
     return write_layout(tmp_path / "layout", {"registry.example.com/app:v1": GRAPH})
 
 
-def write_users(path: Path, **passwords: str) -> Path:
+def write_users(path: Path, cost: int = 5, **passwords: str) -> Path:
     """Write an htpasswd file as Apache's program does."""
     program = require_program("htpasswd", "apache2-utils")
     lines = [
         subprocess.run(
-            [program, "-Bbn", "-C", "5", user, password], check=True, capture_output=True
+            [program, "-Bbn", "-C", str(cost), user, password], check=True, capture_output=True
         ).stdout.strip()
         for user, password in passwords.items()
     ]
@@ -74,6 +78,77 @@ def test_only_users_of_the_htpasswd_file_may_read(
         assert status(as_user(client, "nobody", "second")) == 401
     for odd in ("Basic", "Basic !", "Basic eA==", "Bearer x", "Digest x", "Basic " + "A" * 4000):
         assert status(client, Authorization=odd) == 401
+
+
+def cpu_s(pid: int | None) -> float:
+    """Return the processor time that a process has taken."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_wrong_password_costs_as_much_for_an_unknown_user(
+    tmp_path: Path, layout: Path, serve_command: Callable[..., Command]
+) -> None:
+    """Of the lowest cost, the highest, and of nobody: time does not tell who exists."""
+    low = write_users(tmp_path / "low", cost=5, ada="first").read_bytes()
+    users = write_users(tmp_path / "users", cost=11, bob="second")
+    users.write_bytes(low + users.read_bytes())
+    client = serve_command(layout, "--htpasswd", users).client
+    took = {}
+    for name in ("ada", "bob", "nobody", "ada"):
+        began_s = cpu_s(client.pid)
+        for number in range(8):
+            assert status(as_user(client, name, f"wrong{number}")) == 401
+        took[name] = cpu_s(client.pid) - began_s
+    assert min(took.values()) > 0.2
+    assert max(took.values()) < 1.7 * min(took.values())
+
+
+def guess(client: Registry, source: str, name: str, password: str) -> tuple[int, str | None]:
+    """Ask from an address of its own; return the status and how long to wait."""
+    host, _, port = client.host.partition(":")
+    connection = http.client.HTTPConnection(host, int(port), 60, source_address=(source, 0))
+    basic = base64.b64encode(f"{name}:{password}".encode()).decode()
+    connection.request("GET", "/v2/app/manifests/v1", headers={"Authorization": f"Basic {basic}"})
+    answer = connection.getresponse()
+    answer.read()
+    connection.close()
+    return answer.status, answer.headers["Retry-After"]
+
+
+@pytest.mark.parametrize(
+    ("source", "guessed"), [("127.0.0.3", "ada"), ("127.0.0.2", "nobody")], ids=["client", "name"]
+)
+def test_wrong_guesses_delay_nobody_else(
+    tmp_path: Path, layout: Path, serve_command: Callable[..., Command], source: str, guessed: str
+) -> None:
+    users = write_users(tmp_path / "users", cost=11, ada="first")
+    client = serve_command(layout, "--htpasswd", users).client
+    with ThreadPoolExecutor(16) as pool:
+        guesses = [
+            pool.submit(guess, client, "127.0.0.2", guessed, f"wrong{number}")
+            for number in range(16)
+        ]
+        assert eventually(lambda: any(done.done() for done in guesses))
+        assert guess(client, source, "ada", "first") == (200, None)
+        assert sum(not done.done() for done in guesses) >= 6
+        assert {done.result() for done in guesses} == {(401, None)}
+
+
+def test_guesses_that_wait_are_bounded(
+    tmp_path: Path, layout: Path, serve_command: Callable[..., Command]
+) -> None:
+    users = write_users(tmp_path / "users", cost=9, ada="first")
+    client = serve_command(layout, "--htpasswd", users).client
+    assert guess(client, "127.0.0.2", "ada", "first") == (200, None)
+    with ThreadPoolExecutor(64) as pool:
+        guesses = [
+            pool.submit(guess, client, "127.0.0.2", "ada", f"wrong{number}") for number in range(64)
+        ]
+        assert guess(client, "127.0.0.2", "ada", "first") == (200, None)  # (known already)
+        answers = [done.result() for done in guesses]
+    assert set(answers) == {(401, None), (429, "1")}
+    assert answers.count((401, None)) >= 32
 
 
 def test_only_who_has_a_token_may_read(tmp_path: Path, layout: Path, serve: Serve) -> None:
