@@ -10,6 +10,7 @@ Start with `repository`, and `uploads` and `resume` beside it. Below them `regis
 endpoint and answers challenges, `http` sends and receives `messages`, `limits` says when, `url`
 judges every URL that came from outside, `answers` reads header fields and error documents, `tls`
 says whom we trust, `notices` passes on what registries want people to know.
+`connections` ends each exchange in time, `failures` says what went wrong below HTTP.
 `auth`, which imports oras, and `credentials` are loaded when a registry first asks who we are;
 `credential_store` writes what `credentials` reads.
 `artifact`, which imports oras too, pushes small documents of our own.

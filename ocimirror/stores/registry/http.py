@@ -7,15 +7,12 @@ URLs again. Its transport adapter is used directly; urllib3's pool below it is t
 from __future__ import annotations
 
 import functools
-import http.client
 import io
 import logging
 import math
 import random
-import socket
 import ssl
 import time
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -23,23 +20,25 @@ from requests import PreparedRequest, RequestException
 from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 from urllib3 import BaseHTTPResponse
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, IncompleteRead, ProxyError
+from urllib3.exceptions import HTTPError
 
 from ocimirror import __version__
 from ocimirror.errors import (
+    Interrupted,
     RateLimited,
     RegistryUnavailable,
     RemoteError,
-    UntrustedCertificate,
     UrlRefused,
     UsageError,
 )
+from ocimirror.stores.registry.connections import POOLS, limited
+from ocimirror.stores.registry.failures import root_cause, translated
 from ocimirror.stores.registry.limits import Limits
 from ocimirror.stores.registry.messages import RETRIED, Request, Response
 from ocimirror.stores.registry.notices import Notices
 from ocimirror.stores.registry.options import NetworkOptions
 from ocimirror.stores.registry.pulse import Pulse
-from ocimirror.stores.registry.tls import NOT_TLS, client_context
+from ocimirror.stores.registry.tls import client_context
 from ocimirror.stores.registry.url import Origin, UrlPolicy, bypasses_proxy, redact
 from ocimirror.stores.stream import CHUNK_BYTES, VerifiedStream
 
@@ -49,6 +48,8 @@ MAX_REDIRECTS = 5
 MAX_RETRY_AFTER_S = 600.0
 MAX_BACKOFF_S = 30.0
 MIN_RATE_BYTES_S = 1024
+# A registry hashes the whole blob, or moves it in its storage, before it answers.
+CLOSING_S = 600.0
 
 _HEADERS = {"Accept-Encoding": "identity", "User-Agent": f"ocimirror/{__version__}"}
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -57,6 +58,7 @@ _jitter = random.SystemRandom().uniform
 # A TLS record holds 16 KiB, and one read returns one record: a larger buffer is made for nothing.
 _TLS_PIECE_BYTES = 64 * 1024
 _GATHER_S = 0.05
+_DRIP_BYTES = 1024
 
 logger = logging.getLogger(__name__)
 # urllib3's debug lines hold whole URLs, and so the signatures of redirect targets.
@@ -120,11 +122,12 @@ class Transport:
         """
         host = self._limits.of(Origin.of(url))
         backoff = _jitter(0.0, min(MAX_BACKOFF_S, 0.5 * 2.0**attempt))
-        asked = failure.retry_after_s
+        asked, told = failure.retry_after_s, False
         if asked is not None or isinstance(failure, RateLimited):
             backoff += min(asked or 0.0, MAX_RETRY_AFTER_S)
-            host.hold(backoff)
-        logger.info("%s; trying again in %.1f s", failure, backoff)
+            told = host.hold(backoff)
+        level = logging.WARNING if told and isinstance(failure, RateLimited) else logging.INFO
+        logger.log(level, "%s; trying again in %.1f s", failure, backoff)
         host.wait(backoff)
 
     def close(self) -> None:
@@ -188,20 +191,22 @@ class Transport:
         if authorization is not None and authorization.origin == origin:
             prepared.headers["Authorization"] = authorization.value
         silence_s = min(self.options.timeout_s, BRIEF_S if request.brief else math.inf)
+        answer_s = max(silence_s, CLOSING_S) if request.closes_upload else silence_s
         # (urllib3 sends a body under the timeout for connecting.)
         connect_s = silence_s if request.body else min(CONNECT_TIMEOUT_S, silence_s)
         with self._limits.of(origin).turn() as turn:
             began = time.monotonic()
             try:
-                raw = self._adapter.send(
-                    prepared,
-                    stream=True,
-                    timeout=(connect_s, silence_s),
-                    proxies=self._proxies(origin),
-                ).raw
+                with limited(math.inf, self.options.stop):
+                    raw = self._adapter.send(
+                        prepared,
+                        stream=True,
+                        timeout=(connect_s, answer_s),
+                        proxies=self._proxies(origin),
+                    ).raw
             except (RequestException, HTTPError, OSError) as error:
                 logger.debug("%s %s failed", request.method, redact(url))
-                raise _translated(error, request) from _root(error)
+                raise translated(error, request) from root_cause(error)
             turn.status = raw.status
         if logger.isEnabledFor(logging.DEBUG):
             milliseconds = (time.monotonic() - began) * 1000
@@ -267,6 +272,8 @@ class _Body:
         # Only the time spent in here counts: a slow destination is not a slow source.
         self._waited_s += time.monotonic() - began
         received = sum(map(len, pieces))
+        if received < _DRIP_BYTES and self._limits.stop.is_set():
+            raise Interrupted("stopped")
         self._received += received
         if self._waited_s >= self._window_s:
             if self._received < MIN_RATE_BYTES_S * self._waited_s:
@@ -288,10 +295,11 @@ class _Body:
         while amount and (not pieces or time.monotonic() < until):
             try:
                 # (Not `read`: it would wait for a trickle to fill the whole amount.)
-                piece = self._raw.read1(min(amount, self._piece_bytes))
+                with limited(self._window_s, self._limits.stop):
+                    piece = self._raw.read1(min(amount, self._piece_bytes))
             except (HTTPError, OSError) as error:
-                self._failure = _translated(error, self._request)
-                self._failure.__cause__ = _root(error)
+                self._failure = translated(error, self._request)
+                self._failure.__cause__ = root_cause(error)
                 if not pieces:
                     raise self._failure from self._failure.__cause__
                 break
@@ -325,12 +333,15 @@ class _Adapter(HTTPAdapter):
     ) -> None:
         """Send bodies in pieces of 256 KiB: a fifth of the CPU time of requests' own 16 KiB."""
         super().init_poolmanager(connections, maxsize, block, blocksize=CHUNK_BYTES, **pool)
+        self.poolmanager.pool_classes_by_scheme = POOLS
 
     def proxy_manager_for(self, proxy: str, **pool: Any) -> Any:
         """Return the manager of a proxy, under the same TLS policy."""
         if proxy.startswith("https:"):
             pool["proxy_ssl_context"] = self._context
-        return super().proxy_manager_for(proxy, blocksize=CHUNK_BYTES, **pool)
+        manager = super().proxy_manager_for(proxy, blocksize=CHUNK_BYTES, **pool)
+        manager.pool_classes_by_scheme = POOLS
+        return manager
 
     def build_connection_pool_key_attributes(
         self, request: PreparedRequest, verify: Any, cert: Any = None
@@ -345,47 +356,3 @@ class _Adapter(HTTPAdapter):
 
     def cert_verify(self, *_: Any) -> None:
         """Leave the connection alone: its context verifies."""
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        wrapped = (each for each in error.args if isinstance(each, BaseException))
-        error = error.__cause__ or error.__context__ or next(wrapped, None)
-
-
-def _root(error: BaseException) -> BaseException:
-    """Return the innermost cause; what urllib3 wraps around it has the URL, query and all."""
-    return list(_chain(error))[-1]
-
-
-def _translated(error: Exception, request: Request) -> RemoteError:
-    root = _root(error)
-    if isinstance(root, ssl.SSLCertVerificationError):
-        return UntrustedCertificate(f"{request}: {root.verify_message}")
-    if isinstance(root, ssl.SSLError) and root.reason in NOT_TLS:
-        return UntrustedCertificate(f"{request}: it does not speak TLS")
-    through = "the proxy: " if any(isinstance(link, ProxyError) for link in _chain(error)) else ""
-    connecting = any(isinstance(link, ConnectTimeoutError) for link in _chain(error))
-    unavailable = RegistryUnavailable(f"{request}: {through}{_reason(root, connecting)}")
-    # Trying again within seconds is a waste where there is no host of that name.
-    unavailable.exhausted = isinstance(root, socket.gaierror) and root.errno == socket.EAI_NONAME
-    return unavailable
-
-
-def _reason(root: BaseException, connecting: bool) -> str:
-    match root:
-        case socket.gaierror():
-            return "the host name does not resolve"
-        case TimeoutError():
-            return "no connection in time" if connecting else "silent for too long"
-        case IncompleteRead() | http.client.IncompleteRead():
-            return "the connection ended before the body did"
-        case http.client.RemoteDisconnected():
-            return "the connection was closed without an answer"
-        case ssl.SSLError():
-            return f"TLS failed: {root.reason or 'unexpected end'}"
-        case OSError():
-            return root.strerror or str(root)
-        case _:
-            return f"no HTTP answer ({type(root).__name__})"

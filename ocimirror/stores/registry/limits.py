@@ -116,9 +116,17 @@ class HostLimits:
         finally:
             self._leave(turn)
 
-    def hold(self, seconds: float) -> None:
-        """Let no request of any thread begin for so long; what is under way goes on."""
-        self._resume_at = max(self._resume_at, time.monotonic() + seconds)
+    def hold(self, seconds: float) -> bool:
+        """Let no request of any thread begin for so long; what is under way goes on.
+
+        Returns:
+            Whether the wait begins now: for one of the threads that were told to wait.
+        """
+        with self._changed:
+            now = time.monotonic()
+            begins = self._resume_at <= now
+            self._resume_at = max(self._resume_at, now + seconds)
+        return begins
 
     def wait(self, seconds: float) -> None:
         """Wait; Interrupted once the run is stopped, even where there is nothing to wait for."""
@@ -168,11 +176,13 @@ class Limits:
         options: of the run; its `jobs`, `requests_per_second`, `bytes_per_second` and `stop`.
 
     Attributes:
+        stop: of the options.
         piece_bytes: the most that may be read from a body before `moved` is told of it.
     """
 
     def __init__(self, options: NetworkOptions) -> None:
         self._options = options
+        self.stop = options.stop
         self._hosts: dict[Origin, HostLimits] = {}
         self._nesting = _Nesting()
         rate = options.bytes_per_second

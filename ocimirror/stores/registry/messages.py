@@ -69,6 +69,7 @@ class Request:
         authorization: attached wherever its origin is asked, and nowhere else.
         use: what a redirect of this request is to the policy.
         brief: a courtesy: sent once, and waited for a few seconds only.
+        closes_upload: the answer may take ten minutes: the registry has all bytes, and looks.
     """
 
     method: str
@@ -79,6 +80,7 @@ class Request:
     authorization: Authorization | None = None
     use: Use = "redirect"
     brief: bool = False
+    closes_upload: bool = False
 
     @property
     def repeatable(self) -> bool:
@@ -186,6 +188,7 @@ class Send(Protocol):
         body: bytes | VerifiedStream | None = None,
         mount_from: str = "",
         brief: bool = False,
+        closes_upload: bool = False,
     ) -> Response:
         """Return the answer, whatever its status; see `RegistryHost.send`."""
         ...

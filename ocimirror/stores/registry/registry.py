@@ -98,6 +98,7 @@ class RegistryHost:
         headers: Mapping[str, str] | None = None,
         body: bytes | VerifiedStream | None = None,
         brief: bool = False,
+        closes_upload: bool = False,
     ) -> Response:
         """Send a request as whom the registry knows us; a 401 is answered once, then believed.
 
@@ -108,6 +109,7 @@ class RegistryHost:
             headers: besides our own.
             body: a stream is sent once.
             brief: a courtesy: sent once, and waited for a few seconds only.
+            closes_upload: the answer may take ten minutes.
 
         Raises:
             AuthenticationFailed: credentials are missing, wrong, or do not suffice.
@@ -122,6 +124,7 @@ class RegistryHost:
             body=body,
             authorization=self._authorizer.authorization(access) if self._authorizer else None,
             brief=brief,
+            closes_upload=closes_upload,
         )
         response = self.transport.send(request)
         # (A courtesy is not worth a token: cancelling an upload may take rights that we lack.)

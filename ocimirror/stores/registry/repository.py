@@ -349,11 +349,20 @@ class RegistryRepository(Store):
         body: bytes | VerifiedStream | None = None,
         mount_from: str = "",
         brief: bool = False,
+        closes_upload: bool = False,
     ) -> Response:
         """Send to a path below the repository, or to a URL that the policy let through."""
         url = target if "://" in target.partition("?")[0] else f"/v2/{self.name}/{target}"
         access = Access(self.name, self._pushes, mount_from if mount_from != self.name else "")
-        return self.host.send(method, url, access, headers=headers, body=body, brief=brief)
+        return self.host.send(
+            method,
+            url,
+            access,
+            headers=headers,
+            body=body,
+            brief=brief,
+            closes_upload=closes_upload,
+        )
 
 
 def _checked(name: str) -> Digest | None:

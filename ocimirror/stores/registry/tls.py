@@ -7,6 +7,7 @@ import ssl
 from pathlib import Path
 
 from ocimirror.errors import UsageError
+from ocimirror.stores.registry.connections import TlsSocket
 from ocimirror.stores.registry.options import NetworkOptions
 from ocimirror.stores.registry.url import Origin
 
@@ -22,6 +23,7 @@ def client_context(options: NetworkOptions) -> ssl.SSLContext:
         UsageError: a certificate file cannot be read.
     """
     context = ssl.create_default_context()
+    context.sslsocket_class = TlsSocket
     if not _system_has_cas():
         import certifi
 

@@ -247,6 +247,7 @@ def _put(send: Send, location: str, stream: VerifiedStream, habits: Habits) -> N
         f"{location}{separator}digest={descriptor.digest}",
         headers={"Content-Type": mediatype.OCTET_STREAM},
         body=b"" if stream.verified else stream,
+        closes_upload=True,
     )
     if response.status == 413 and not in_chunks and len(stream) > CHUNK_BYTES:
         habits.chunked = True
