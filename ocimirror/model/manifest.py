@@ -76,6 +76,10 @@ class Manifest:
             if child.digest in chosen or child.annotations.get(ATTESTATION_OF) in about
         )
 
+    @property
+    def _has_config(self) -> bool:
+        return bool(self.blobs) and mediatype.is_image_manifest(self.media_type)
+
     def as_referrer(self) -> dict[str, object]:
         """Return how a list of referrers names this manifest: with its type and all annotations.
 

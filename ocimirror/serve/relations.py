@@ -18,6 +18,7 @@ from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import MAX_SIZE_BYTES, Manifest
 from ocimirror.serve.files import Proofs, open_blob
 from ocimirror.serve.shelf import ServedLayout
+from ocimirror.stores.attached import may_be_referrers_list
 
 _MOST_KNOWN = 200_000
 
@@ -71,6 +72,11 @@ class Relations:
     def _read(self, layout: ServedLayout) -> _Related:
         related = _Related()
         seen: set[Digest] = set()
+        lists = {
+            e.descriptor.digest
+            for e in layout.entries
+            if may_be_referrers_list(e.tag, e.descriptor)
+        }
         unread = [(e.descriptor.digest, e.descriptor.media_type) for e in layout.entries]
         while unread:
             digest, media_type = unread.pop()
@@ -82,7 +88,7 @@ class Relations:
                 related.referrers.setdefault(said.subject, {})[digest] = said.document
             for child, child_type, _ in said.children:
                 related.types.setdefault(child, child_type)
-                if mediatype.is_index(child_type):
+                if mediatype.is_index(child_type) or digest in lists:
                     unread.append((child, child_type))
         return related
 

@@ -29,6 +29,7 @@ from ocimirror.model.reference import (
     is_tag,
 )
 from ocimirror.serve.files import Identity, identity_of
+from ocimirror.stores.attached import may_be_referrers_list
 from ocimirror.stores.files import open_regular
 from ocimirror.stores.index import MAX_SIZE_BYTES, Entry, LayoutIndex
 from ocimirror.stores.layoutfile import LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES, check_layout_file
@@ -125,6 +126,9 @@ class Snapshot:
     def _add(
         self, found: dict[tuple[str, str], Repository], layout: ServedLayout, entry: Entry
     ) -> None:
+        listing = may_be_referrers_list(entry.tag, entry.descriptor)
+        if listing and entry.reference() is None:
+            return  # (a list of referrers, which the API has, is no image)
         reference = entry.reference() or _by_directory(layout, entry.tag)
         if reference is None:
             if entry.name:

@@ -23,6 +23,7 @@ import secrets
 import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Literal, TypeVar
 
 from ocimirror.errors import (
@@ -55,6 +56,7 @@ from ocimirror.stores.layoutfile import (
     MAX_LAYOUT_FILE_BYTES,
     check_layout_file,
 )
+from ocimirror.stores.referrerslist import lists_with
 from ocimirror.stores.store import Store, Stored, verified
 from ocimirror.stores.stream import CHUNK_BYTES, Reader, VerifiedStream
 from ocimirror.stores.writable import PRIVATE, is_layout_to_write
@@ -311,7 +313,17 @@ class Layout(LayoutSource, Store):
             self._sync_directory(self._path("blobs", algorithm))
         self._sync_directory(self._path("blobs"))
         moved = [(name, manifest.descriptor) for name, manifest in names]
-        self.edit_index(lambda current: (current.with_names(moved), None))
+        lists = partial(lists_with, self, [manifest for _, manifest in names])
+        # (The lists as they are under the lock.)
+        self.edit_index(lambda now: (now.with_names(moved + self.store_lists(lists())), None))
+
+    def store_lists(self, lists: Sequence[tuple[str, Manifest]]) -> list[tuple[str, Descriptor]]:
+        """Store lists of referrers that index.json is to name, and sync them."""
+        for _, manifest in lists:
+            self._ingest(manifest.descriptor, verified(manifest), replace=False)
+        if lists:
+            self._sync_directory(self._path("blobs", "sha256"))
+        return [(name, manifest.descriptor) for name, manifest in lists]
 
     def edit_index(self, edit: Callable[[LayoutIndex], tuple[bytes | None, T]]) -> T:
         """Replace index.json under its lock, atomically; the old one stays as index.json.prev.

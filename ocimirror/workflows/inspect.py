@@ -81,7 +81,8 @@ def list_images(location: Location, places: Places) -> list[Listed] | list[str]:
     source = places.source(location)
     if not isinstance(source, LayoutSource):
         return source.names()
-    return [_listed(source, entry) for entry in source.entries()]
+    attached = source.attached()
+    return [_listed(source, e) for e in source.entries() if not attached.is_list(e)]
 
 
 def _inspect(

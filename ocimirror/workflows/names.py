@@ -12,6 +12,7 @@ from ocimirror.model.manifest import Manifest
 from ocimirror.model.reference import Reference, is_attachment_tag, is_tag
 from ocimirror.stores.index import Entry, LayoutIndex
 from ocimirror.stores.layout import Layout
+from ocimirror.stores.referrerslist import lists_without
 from ocimirror.workflows.places import Places, name_in_a_layout
 from ocimirror.workflows.reach import Seen, ignore, reach
 
@@ -97,14 +98,34 @@ def remove(path: str, name: str, places: Places) -> Removed:
         entry = going[0]
         same = [e for e in index.entries if e.descriptor.digest == entry.descriptor.digest]
         others = tuple(dict.fromkeys(e.name for e in same if e.name and e not in going))
-        attachments = () if others else _attachments(layout, index, going)
-        return index.without([*going, *attachments]), Removed(entry, others, attachments)
+        attachments, lost = ((), set[Digest]()) if others else _attachments(layout, index, going)
+        removed = Removed(entry, others, attachments)
+        return _without(layout, index, [*going, *attachments], lost), removed
 
     return layout.edit_index(edit)
 
 
-def _attachments(layout: Layout, index: LayoutIndex, going: list[Entry]) -> tuple[Entry, ...]:
-    """Return the entries of what refers to an image that goes, and to nothing that stays."""
+def _without(
+    layout: Layout, index: LayoutIndex, going: list[Entry], lost: set[Digest]
+) -> bytes | None:
+    """Return index.json without entries, and its lists of referrers without what is gone."""
+    staying = {entry.descriptor.digest for entry in index.entries if entry not in going}
+    gone = {entry.descriptor.digest for entry in going} - staying | lost
+    lists, empty = lists_without(layout, gone)
+    raw = index.without([*going, *empty])
+    changed = [(name, m) for name, m in lists if name not in {entry.name for entry in going}]
+    if not changed:
+        return raw
+    return LayoutIndex.parse(raw, layout.path).with_names(layout.store_lists(changed)) or raw
+
+
+def _attachments(
+    layout: Layout, index: LayoutIndex, going: list[Entry]
+) -> tuple[tuple[Entry, ...], set[Digest]]:
+    """Return the entries of what refers to an image that goes, and to nothing that stays.
+
+    And the digests of all that does: some of it may have no entry, but in a list of referrers.
+    """
     image = list(_manifests(layout, going))
     candidates = _referring(layout, image)
     staying = (
@@ -114,13 +135,15 @@ def _attachments(layout: Layout, index: LayoutIndex, going: list[Entry]) -> tupl
     )
     held = {manifest.digest for manifest in _manifests(layout, staying)}
     lost = _referring(layout, [m for m in image if m.digest not in held])
-    return tuple(
+    entries = tuple(
         entry
         for entry in index.entries
         if entry not in going
         and entry.descriptor.digest in lost
         and (not entry.name or is_attachment_tag(entry.tag))
     )
+    named = {e.descriptor.digest for e in index.entries if e not in (*going, *entries)}
+    return entries, lost - named
 
 
 def _manifests(layout: Layout, entries: Iterable[Entry]) -> Iterable[Manifest]:

@@ -41,6 +41,7 @@ CALLED_ONLY_IN = {
         "stores/dockerarchive/document.py",
         "stores/dockerarchive/synthesis.py",
         "stores/profiles.py",
+        "stores/referrerslist.py",
         "stores/registry/artifact.py",
         "stores/registry/credential_store.py",
         "stores/registry/referrers.py",
