@@ -320,6 +320,12 @@ class NoSpace(LocalStorageError):
     default_advice = "Free space and run the same command again; finished blobs are kept."
 
 
+class OutOfResources(LocalStorageError):
+    """This machine has no memory, no threads or no open files left for the run."""
+
+    default_advice = "Raise the limit (ulimit, cgroup), or ask for less at once: --jobs 1."
+
+
 class DigestNotPreserved(OciMirrorError):
     """The destination stored something under another digest."""
 
@@ -367,6 +373,15 @@ def storage_errors(what: object) -> Iterator[None]:
         yield
     except OSError as error:
         raise storage_error(error, what) from error
+
+
+def unexpected(error: Exception) -> OciMirrorError:
+    """Translate what nobody expected: the machine lacks something, or it is a bug of ours."""
+    lacks = isinstance(error, OSError) and error.errno in (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+    # (CPython has no class of its own for a thread that cannot be started.)
+    if lacks or isinstance(error, MemoryError) or "can't start new thread" in str(error):
+        return OutOfResources(f"out of resources: {str(error) or 'no memory left'}")
+    return OciMirrorError(f"a bug in ocimirror: {type(error).__name__}: {error}")
 
 
 def storage_error(cause: OSError, what: object) -> LocalStorageError:

@@ -5,7 +5,8 @@ cost nothing: `transfer` holds pull, push and copy, `look` verify, inspect and l
 remove, repair and gc, `engines` load and save, `login` login and logout; `sync`, `history`,
 `serve`, `hosts` and `docker_refs` what they are called after, `sync_config` config, `lock` verify's
 --lock. `options` are those that all of them share, `output` is every line and document that is
-printed, `receipts` those of engines, `progress` the bars.
+printed, `receipts` those of engines, `progress` the bars,
+`streams` where it all goes.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from ocimirror import __version__
+from ocimirror.cli import streams
 
 _COMMANDS = {
     "pull": "ocimirror.cli.transfer",
@@ -101,9 +103,8 @@ def main(arguments: list[str] | None = None) -> None:
     # Looking for garbage is a twentieth of starting up, and finds none.
     gc.set_threshold(50_000)
     argv = sys.argv[1:] if arguments is None else arguments
-    code = _run(argv)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    streams.prepare()
+    code = streams.finish(_run(argv))
     # A thread may hang in a read of a silent peer; a stopped run does not wait for it.
     os._exit(code)
 
@@ -113,9 +114,6 @@ def _run(argv: list[str]) -> int:
         result = commands.main(argv, prog_name="ocimirror", standalone_mode=False)
     except click.exceptions.Exit as error:
         return error.exit_code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as error:  # noqa: BLE001 - the edge of the program
         from ocimirror.cli.output import report_failure
 

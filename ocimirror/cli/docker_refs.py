@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ocimirror.cli import output
-from ocimirror.cli.options import Settings, dry_run, option, settings_from, shared, waiting
+from ocimirror.cli.options import Seconds, Settings, dry_run, option, settings_from, shared, waiting
 from ocimirror.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def _shown_lines(image: ShownImage) -> None:
 @option("--start-command", metavar="COMMAND", default="", help="How to start it; it must return.")
 @option(
     "--docker-timeout",
-    type=click.FloatRange(1, 3600),
+    type=Seconds(1, 3600),
     default=60,
     show_default=True,
     metavar="SECONDS",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import logging
+import math
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 import click
 
@@ -64,8 +66,8 @@ class Settings:
         from ocimirror.stores.registry import NetworkOptions
 
         for path in (self.ca_file, self.client_cert, self.client_key):
-            if path and not os.access(path, os.R_OK):
-                raise UsageError(f"cannot read {path}")
+            if path and not (Path(path).is_file() and os.access(path, os.R_OK)):
+                raise UsageError(f"{path} is not a file that can be read")
         environment = os.environ
         proxy = self.proxy or _first(environment, "HTTPS_PROXY", "HTTP_PROXY")
         return NetworkOptions(
@@ -73,7 +75,7 @@ class Settings:
             ca_file=_path(self.ca_file),
             client_cert=_path(self.client_cert),
             client_key=_path(self.client_key),
-            proxy=proxy,
+            proxy=_proxy(proxy),
             no_proxy=_first(environment, "NO_PROXY"),
             retries=self.retries,
             timeout_s=self.timeout,
@@ -108,16 +110,46 @@ class Settings:
             self.signal = number
             Interrupted.exit_code = 128 + number  # (who raises it does not know which signal came)
             # (Not from here, nor by a Thread: this thread may hold the lock of either just now.)
-            _thread.start_new_thread(self.stop.set, ())
+            try:
+                _thread.start_new_thread(self.stop.set, ())
+            except RuntimeError:  # (no thread to be had; what is written survives an end like this)
+                os._exit(128 + number)
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:  # (nohup stays in force)
                 signal.signal(number, handler)
 
 
+class Seconds(click.FloatRange):
+    """A number of seconds in a range; "nan", which every comparison lets through, is in none."""
+
+    name = "seconds"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number, or end with a usage error."""
+        seconds = float(super().convert(value, param, ctx))
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
+        return seconds
+
+
 def _first(environment: os._Environ[str], *names: str) -> str:
     values = (environment.get(n) or environment.get(n.lower()) or "" for n in names)
     return next((value for value in values if value), "")
+
+
+def _proxy(text: str) -> str:
+    """Return the URL of a proxy, or nothing; it may hold a password, so it is not shown."""
+    try:
+        parts = urlsplit(text if "://" in text else f"http://{text}")
+        good = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if text and not good:
+        raise UsageError("--proxy, or HTTPS_PROXY in the environment, is not a URL of a proxy")
+    return text
 
 
 def _path(text: str | None) -> Path | None:
@@ -242,7 +274,7 @@ _SHARED = (
     ),
     option(
         "--timeout",
-        type=click.FloatRange(0.1, 86400),
+        type=Seconds(0.1, 86400),
         default=60,
         show_default=True,
         metavar="SECONDS",

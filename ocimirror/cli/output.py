@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
 import logging
 import os
@@ -15,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ocimirror.errors import OciMirrorError, printable, storage_error
+from ocimirror.errors import OciMirrorError, printable, unexpected
 from ocimirror.errors import exit_code_of as exit_code_of  # (for the commands)
 from ocimirror.model.readable import size as size
 
@@ -28,8 +26,7 @@ _STATES = ("copied", "unchanged", "planned", "failed")
 
 def line(text: str, *, aside: bool = False) -> None:
     """Print one result line, escaped; `aside`, on stderr, where stdout carries something else."""
-    with contextlib.suppress(BrokenPipeError):  # (whoever read along is gone; the work goes on)
-        print(printable(text), file=sys.stderr if aside else sys.stdout, flush=True)
+    print(printable(text), file=sys.stderr if aside else sys.stdout, flush=True)
 
 
 def complain(error: OciMirrorError, what: str = "") -> None:
@@ -145,11 +142,9 @@ def report_failure(error: Exception, argv: Sequence[str]) -> int:
         known, code, message = None, 130, "aborted"
     elif isinstance(error, OciMirrorError):
         known, code, message = error, error.exit_code, error.message
-    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO):
-        known = storage_error(error, "cannot write the output")
-        code, message = known.exit_code, known.message
     else:
-        known, code, message = None, 1, f"a bug in ocimirror: {type(error).__name__}: {error}"
+        known = unexpected(error)
+        code, message = known.exit_code, known.message
         if any(word.startswith("-v") or word == "--verbose" for word in argv):
             traceback.print_exception(error)
     if isinstance(error, click.exceptions.NoArgsIsHelpError):

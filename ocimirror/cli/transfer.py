@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from ocimirror.model.platform import Platform
     from ocimirror.stores.profiles import Profile
     from ocimirror.workflows.places import Places
+
+_MAX_IMAGES_FILE_BYTES = 64 * 1024 * 1024
 
 
 @click.command("pull", no_args_is_help=True)
@@ -243,9 +246,17 @@ def _run(
 
 
 def _lines(path: str) -> list[str]:
+    from ocimirror.stores.files import read_input
+
+    if path == "-":
+        raw = sys.stdin.buffer.read(_MAX_IMAGES_FILE_BYTES + 1)
+    else:
+        raw = read_input(path, "--images-file", _MAX_IMAGES_FILE_BYTES)
+    if len(raw) > _MAX_IMAGES_FILE_BYTES:
+        raise click.UsageError(f"--images-file is larger than {_MAX_IMAGES_FILE_BYTES} bytes")
     try:
-        with click.open_file(path, encoding="utf-8") as file:
-            lines = [line.partition("#")[0].strip() for line in file]
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.UsageError(f"cannot read --images-file {path}: {error}") from error
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"--images-file {path} is not UTF-8: {error}") from error
+    lines = [line.partition("#")[0].strip() for line in text.splitlines()]
     return [line for line in lines if line]

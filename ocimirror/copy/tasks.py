@@ -9,7 +9,7 @@ from functools import partial
 from queue import Empty, Queue
 from typing import TypeVar
 
-from ocimirror.errors import Interrupted, OciMirrorError
+from ocimirror.errors import Interrupted, OciMirrorError, OutOfResources, unexpected
 
 _SLICE_S = 0.2
 _STOP_WAIT_S = 3.0
@@ -32,6 +32,7 @@ class Tasks:
         self._stop = stop
         # (No SimpleQueue: its `get` forgets the timeout when a signal comes as the time is over.)
         self._finished: Queue[Callable[[], None]] = Queue()
+        self._started = False
         self.outstanding = 0
 
     def submit(
@@ -41,8 +42,14 @@ class Tasks:
         failed: Callable[[OciMirrorError], None],
     ) -> None:
         """Run `work` in the pool, later `then(result)` or `failed(error)` in `step`."""
+        try:
+            self._pool.submit(self._run, work, then, failed)
+        except RuntimeError as error:
+            # (No thread to be had. The work is in the queue of those that there are, if any.)
+            if not self._started:
+                raise OutOfResources(f"out of resources: {error}") from error
+        self._started = True
         self.outstanding += 1
-        self._pool.submit(self._run, work, then, failed)
 
     def _run(
         self,
@@ -57,9 +64,9 @@ class Tasks:
         except OciMirrorError as error:
             self._finished.put(lambda error=error: failed(error))  # type: ignore[misc]
         except Exception as error:  # noqa: BLE001 - the pool edge: a bug fails one image
-            bug = OciMirrorError(f"{type(error).__name__}: {error}")
-            bug.__cause__ = error
-            self._finished.put(lambda: failed(bug))
+            translated = unexpected(error)
+            translated.__cause__ = error
+            self._finished.put(lambda: failed(translated))
         else:
             self._finished.put(lambda: then(result))
 

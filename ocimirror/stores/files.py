@@ -5,8 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 
-from ocimirror.errors import storage_error
+from ocimirror.errors import UsageError, storage_error
+
+_SILENCE_S = 60.0
+_NO_WRITER_S = 2.0
 
 
 def open_regular(path: str, directory: int | None = None) -> int:
@@ -17,6 +21,66 @@ def open_regular(path: str, directory: int | None = None) -> int:
         os.close(fd)
         raise OSError(errno.EINVAL, "not a regular file")
     return fd
+
+
+def read_input(path: str, what: str, limit: int, *, pipes: bool = True) -> bytes:
+    """Return the whole content of a file that a person names; links are followed.
+
+    Args:
+        path: of the file.
+        what: names it in errors: "lock file".
+        limit: in bytes.
+        pipes: take a pipe too, as `<(command)` is one; it may be silent for a minute,
+            and without a writer for two seconds.
+
+    Raises:
+        UsageError: it does not exist, is larger, a directory or a device, or a silent pipe.
+        LocalStorageError: it cannot be read.
+    """
+    try:
+        # (Without O_NONBLOCK, a FIFO that nobody writes to would block and heed no signal.)
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError(f"the {what} {path} does not exist") from error
+    except ValueError as error:
+        raise UsageError(f"the {what} {path}: {error}") from error
+    except OSError as error:
+        raise storage_error(error, f"cannot read {path}") from error
+    try:
+        mode = os.fstat(fd).st_mode
+        if not stat.S_ISREG(mode) and not (pipes and stat.S_ISFIFO(mode)):
+            raise UsageError(f"{path} is not a regular file")
+        raw = bytearray()
+        while chunk := _read_waiting(fd, limit + 1 - len(raw), began=bool(raw), mode=mode):
+            raw += chunk
+    except TimeoutError as error:
+        raise UsageError(f"the {what} {path} is a pipe that nothing is written to") from error
+    except OSError as error:
+        raise storage_error(error, f"cannot read {path}") from error
+    finally:
+        os.close(fd)
+    if len(raw) > limit:
+        raise UsageError(f"{path} is larger than {limit} bytes")
+    return bytes(raw)
+
+
+def _read_waiting(fd: int, amount: int, *, began: bool, mode: int) -> bytes:
+    """Read what is there, or wait for it; a pipe without a writer looks like one at its end."""
+    until = time.monotonic() + _SILENCE_S
+    writer_until = time.monotonic() + _NO_WRITER_S
+    while True:
+        try:
+            chunk = os.read(fd, amount)
+        except BlockingIOError:
+            began = True  # (there is a writer, which has not written yet)
+            if time.monotonic() > until:
+                raise TimeoutError from None
+        else:
+            if chunk or began or stat.S_ISREG(mode) or not amount:
+                return chunk
+            if time.monotonic() > writer_until:
+                raise TimeoutError
+        time.sleep(0.02)
 
 
 class FileReader:

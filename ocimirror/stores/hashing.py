@@ -20,7 +20,10 @@ def beside(hasher: Hasher, size: int) -> Hasher:
     do not, so only one hash thread exists at any moment.
     """
     if size >= WORTH_A_THREAD_BYTES and _lone.acquire(blocking=False):
-        return HashThread(hasher)
+        try:
+            return HashThread(hasher)
+        except RuntimeError:  # (no thread to be had: slower, and no reason to fail)
+            _lone.release()
     return hasher
 
 

@@ -9,7 +9,7 @@ from typing import TypeVar, cast
 from ocimirror.errors import InvalidReference, MalformedManifest, UsageError
 from ocimirror.model import strictjson
 from ocimirror.model.digest import Digest
-from ocimirror.sync.inputs import content_of
+from ocimirror.stores.files import read_input
 from ocimirror.sync.record import parse_time, time_text
 from ocimirror.sync.report import (
     PRUNE_ACTIONS,
@@ -110,7 +110,7 @@ def read(path: str) -> Report:
         UsageError: there is none, or it is no report of a sync.
         LocalStorageError: it cannot be read.
     """
-    return parse(content_of(path, "report", MAX_SIZE_BYTES), path)
+    return parse(read_input(path, "report", MAX_SIZE_BYTES, pipes=False), path)
 
 
 def merge(reports: Iterable[Report]) -> Report:

@@ -24,7 +24,7 @@ from ocimirror.model.digest import Digest
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location
 from ocimirror.stores.atomic import replace_file
-from ocimirror.sync.inputs import content_of
+from ocimirror.stores.files import read_input
 from ocimirror.sync.record import ImageRecord, parse_time, time_text
 
 DEFAULT_NAME = "the lock file"
@@ -90,7 +90,7 @@ class LockFile:
             DamagedLockFile: it is no lock file.
             LocalStorageError: it cannot be read.
         """
-        return cls.parse(content_of(path, "lock file", MAX_SIZE_BYTES), path)
+        return cls.parse(read_input(path, "lock file", MAX_SIZE_BYTES, pipes=False), path)
 
     def write(self, path: str, *, durable: bool = True) -> None:
         """Replace the file, atomically.

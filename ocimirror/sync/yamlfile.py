@@ -14,6 +14,7 @@ from pathlib import Path
 import yaml
 
 from ocimirror.errors import Finding, InvalidConfiguration, UsageError
+from ocimirror.stores.files import read_input
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
 MAX_DEPTH = 16
@@ -96,13 +97,7 @@ def read(path: Path) -> str:
     Raises:
         UsageError: it cannot be read, is too large, or is not UTF-8.
     """
-    try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
-    if len(raw) > MAX_FILE_BYTES:
-        raise UsageError(f"{path} has more than {MAX_FILE_BYTES} bytes")
+    raw = read_input(str(path), "configuration file", MAX_FILE_BYTES)
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:

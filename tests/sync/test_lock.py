@@ -187,7 +187,7 @@ def test_a_source_that_is_there_twice_is_refused() -> None:
 
 
 def test_a_file_that_is_none_is_refused_at_once(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no lock file"):
+    with pytest.raises(UsageError, match="does not exist"):
         LockFile.read(str(tmp_path / "absent"))
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(UsageError, match="not a regular file"):

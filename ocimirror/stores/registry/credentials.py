@@ -14,8 +14,9 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ocimirror.errors import UsageError
+from ocimirror.errors import LocalStorageError, UsageError
 from ocimirror.model.reference import DOCKER_HUB, check_registry
+from ocimirror.stores.files import read_input
 from ocimirror.stores.registry.options import AuthFile
 
 HELPER_TIMEOUT_S = 30.0
@@ -115,16 +116,17 @@ def load(file: AuthFile) -> dict[str, object]:
         UsageError: it cannot be read, or is not a JSON object.
     """
     try:
-        with file.path.open("rb") as stream:
-            raw = stream.read(MAX_FILE_BYTES + 1)
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except OSError as error:
-        raise UsageError(f"credential file {file.path}: {error.strerror}") from error
+        raw = read_input(str(file.path), "credential file", MAX_FILE_BYTES)
+    except UsageError as error:
+        if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+            return {}
+        raise
+    except LocalStorageError as error:
+        raise UsageError(error.message) from error
     if not raw.strip():
         return {}
     try:
-        document = json.loads(raw) if len(raw) <= MAX_FILE_BYTES else None
+        document = json.loads(raw)
     except (ValueError, RecursionError):
         document = None  # (the reason is not shown: it may quote what the file holds)
     if not isinstance(document, dict):

@@ -119,7 +119,10 @@ class ParallelBody:
         self._begin = self._asked = self._position
         self._pool = ThreadPoolExecutor(self._connections, thread_name_prefix="ocimirror-part")
         logger.info("reading over %d connections from byte %d", self._connections, self._position)
-        self._ask_ahead(self._pool)
+        try:
+            self._ask_ahead(self._pool)
+        except RuntimeError:  # (no thread to be had)
+            self._narrow()
 
     def _narrow(self) -> None:
         """Go back to one connection; parts that brought something may come again."""
