@@ -265,14 +265,17 @@ class RegistryRepository(Store):
     def _named(self, name: str, descriptor: Descriptor) -> bool:
         self._pushes = True
         _checked(name)
+        algorithm = descriptor.digest.algorithm
         head = self._head(f"manifests/{name}", _ACCEPT)
-        if head.status != 200:
-            return False
-        digest = answers.content_digest(head.headers)
-        if digest is None or digest.algorithm != descriptor.digest.algorithm:
-            raw = self._get(f"manifests/{name}", _ACCEPT).read_all(MAX_SIZE_BYTES)
-            digest = Digest.of(raw, descriptor.digest.algorithm)
-        return digest == descriptor.digest
+        digest = answers.content_digest(head.headers) if head.status == 200 else None
+        if digest is None or digest.algorithm != algorithm:
+            try:
+                raw = self._get(f"manifests/{name}", _ACCEPT).read_all(MAX_SIZE_BYTES)
+            except (RegistryRefused, SizeMismatch):
+                return False  # (The push will tell.)
+            digest = Digest.of(raw, algorithm)
+        # (A tag's content proves no digest but the registry's own.)
+        return digest == descriptor.digest and (algorithm == "sha256" or self._exists(descriptor))
 
     def _ingest(self, descriptor: Descriptor, stream: VerifiedStream, replace: bool) -> Stored:
         self._pushes = True
@@ -303,11 +306,27 @@ class RegistryRepository(Store):
 
         A registry that does not answer a subject with OCI-Subject leaves it to the client to keep
         the fallback tag (distribution-spec, pushing manifests with subject).
+
+        Raises:
+            DigestNotPreserved: what it keeps under this name or digest is something else, or
+                nothing; or it does not take digests of this algorithm.
         """
+        foreign = descriptor.digest.algorithm != "sha256"
+        if foreign and ":" not in name and not self._exists(descriptor):
+            # A tag alone would be found by the registry's own digest, and not by this one.
+            self.put_manifest(str(descriptor.digest), raw, descriptor, keeps_referrers=False)
+            self._saw(descriptor, True)
         headers = {"Content-Type": descriptor.media_type}
         response = self._send("PUT", f"manifests/{name}", headers=headers, body=raw)
         if response.status not in STORED:
-            raise rejection(response)
+            refusal = rejection(response)
+            if foreign and ":" in name and _is_about_digests(response, refusal, descriptor):
+                raise DigestNotPreserved(
+                    f"{self.location} does not keep {descriptor.digest}: {refusal.message}",
+                    advice=f"It takes no {descriptor.digest.algorithm} digests; sha256 ones are"
+                    " taken by every registry.",
+                ) from refusal
+            raise refusal
         response.drain()
         self._put.add(descriptor.digest)
         if keeps_referrers and b'"subject"' in raw and "OCI-Subject" not in response.headers:
@@ -317,12 +336,30 @@ class RegistryRepository(Store):
         stated = answers.content_digest(response.headers)
         if stated and stated.verifiable:
             check_stored(response, Digest.of(raw, stated.algorithm))
-        if ":" in name and stated != descriptor.digest:
-            # It does not say that it keeps this digest: look.
-            try:
-                self._resolve(name)
-            except NotFound as error:
-                raise DigestNotPreserved(f"{response}: it is not there afterwards") from error
+        if stated is None or not stated.verifiable or (":" in name and stated != descriptor.digest):
+            self._confirm(name, raw)
+
+    def _confirm(self, name: str, raw: bytes) -> None:
+        """Look whether a name stands for these bytes, since the answer to the push did not say.
+
+        HEAD tells if it states a digest, else GET, whose content is hashed.
+        """
+        head = self._head(f"manifests/{name}", _ACCEPT)
+        stated = answers.content_digest(head.headers) if head.status == 200 else None
+        if stated and stated.verifiable and stated == Digest.of(raw, stated.algorithm):
+            return
+        what = f"{self.location}{'@' if ':' in name else ':'}{name}"
+        try:
+            found = self._get(f"manifests/{name}", _ACCEPT).read_all(MAX_SIZE_BYTES)
+        except (NotFound, SizeMismatch) as error:
+            raise DigestNotPreserved(
+                f"{what}: the push was accepted, and is not there: {error.message}"
+            ) from error
+        if found != raw:
+            raise DigestNotPreserved(
+                f"{what}: the push was accepted, and it is {Digest.of(found)} now, sent"
+                f" {Digest.of(raw)}"
+            )
 
     def _tag(self, names: Sequence[tuple[str, Manifest]]) -> None:
         self._pushes = True
@@ -372,6 +409,15 @@ def _checked(name: str) -> Digest | None:
     digest = Digest.parse(name)
     digest.hasher()  # what cannot be verified is not asked for
     return digest
+
+
+def _is_about_digests(response: Response, refusal: Exception, descriptor: Descriptor) -> bool:
+    """Whether a manifest of a foreign digest algorithm was refused for its digest."""
+    return (
+        type(refusal) is PushRejected
+        and response.status in (400, 404, 405, 406, 415, 422, 501)
+        and not _may_be_a_blob(descriptor)
+    )
 
 
 def _may_be_a_blob(descriptor: Descriptor) -> bool:
