@@ -85,7 +85,7 @@ def verify_command(
         raise click.UsageError("--host, --namespace, --platform and --require go with --in")
     with settings.places() as places:
         report = verify(where, places, deep=deep, jobs=settings.jobs)
-    code = 5 if report.faults else 0
+    code = report.exit_code
     if settings.json:
         _verify_document(report, code)
     elif report.faults or not settings.quiet:
@@ -140,7 +140,10 @@ def _verify_lines(report: Report, location: str) -> None:
     checked = f"{report.manifests} manifests, {report.blobs} blobs, {how}"
     if report.faults:
         output.line(f"{len(report.faults)} faults in {location}: {checked}")
-        output.line("  `ocimirror repair` fetches what is damaged or missing again")
+        if any(fault.kind != "unreadable" for fault in report.faults):
+            output.line("  `ocimirror repair` fetches what is damaged or missing again")
+        else:
+            output.line("  what cannot be read may be whole: verify again once it can")
     else:
         output.line(f"ok  {location}: {checked}")
 

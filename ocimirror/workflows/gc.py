@@ -11,6 +11,7 @@ from ocimirror.errors import (
     DamagedLayout,
     IntegrityError,
     InvalidReference,
+    LocalStorageError,
     OciMirrorError,
     Unsupported,
 )
@@ -106,6 +107,8 @@ def _needed(layout: ExclusiveLayout) -> set[Digest]:
 
 
 def _refuse(error: OciMirrorError, _: Descriptor) -> None:
+    if isinstance(error, LocalStorageError):
+        raise error
     raise DamagedLayout(
         f"nothing was removed: {error.message}",
         advice="`ocimirror repair` fetches it again.",

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from ocimirror.errors import IntegrityError, NotFound, OciMirrorError, Unsupported
+from ocimirror.errors import (
+    IntegrityError,
+    LocalStorageError,
+    NotFound,
+    OciMirrorError,
+    RemoteError,
+    Unsupported,
+)
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import Manifest
@@ -31,7 +38,7 @@ def reach(
         source: the place.
         root: where it begins; an entry's annotation says which platforms were asked for.
         seen: not looked at again; what is looked at is added, also where it cannot be read.
-        failed: told of a manifest that is absent or damaged; it may raise.
+        failed: told of a manifest that is absent, damaged or cannot be read; it may raise.
     """
     platforms = platforms_of(root)
     unread = [root]
@@ -43,13 +50,28 @@ def reach(
         seen.add(key)
         try:
             manifest = source.read_manifest(descriptor)
-        except (IntegrityError, NotFound, Unsupported) as error:
+        except (IntegrityError, LocalStorageError, RemoteError) as error:
             failed(error, descriptor)
             continue
         yield manifest
         wanted = manifest.children_for(platforms)
         others = [child for child in manifest.manifests if child not in wanted]
-        unread += [*wanted, *(child for child in others if source.exists(child))]
+        unread += [*wanted, *_present(source, others, failed)]
+
+
+def _present(
+    source: Source,
+    children: Iterable[Descriptor],
+    failed: Callable[[OciMirrorError, Descriptor], None],
+) -> Iterator[Descriptor]:
+    for child in children:
+        try:
+            exists = source.exists(child)
+        except (LocalStorageError, RemoteError) as error:
+            failed(error, child)
+        else:
+            if exists:
+                yield child
 
 
 def whole_first(entries: Iterable[Entry]) -> list[Entry]:
@@ -60,5 +82,7 @@ def whole_first(entries: Iterable[Entry]) -> list[Entry]:
     return sorted(entries, key=lambda entry: bool(entry.platforms))
 
 
-def ignore(error: OciMirrorError, descriptor: Descriptor) -> None:
-    """Go on past what cannot be read; for `reach`."""
+def ignore(error: OciMirrorError, _: Descriptor) -> None:
+    """Go on past what is absent or damaged; for `reach`. What could not be read is raised."""
+    if not isinstance(error, (IntegrityError, NotFound, Unsupported)):
+        raise error

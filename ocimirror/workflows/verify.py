@@ -19,8 +19,10 @@ from ocimirror.errors import (
     MissingContent,
     NotFound,
     OciMirrorError,
+    RemoteError,
     SizeMismatch,
     Unsupported,
+    exit_code_of,
 )
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
@@ -35,18 +37,22 @@ from ocimirror.stores.stream import Watch
 from ocimirror.workflows.places import Places
 from ocimirror.workflows.reach import Seen, reach, whole_first
 
-Kind = Literal["corrupt", "missing", "wrong_size", "malformed", "stray"]
+Kind = Literal["corrupt", "missing", "wrong_size", "malformed", "stray", "unreadable"]
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is wrong. `path` is below the layout, `image` the first that needs it."""
+    """One thing that is wrong. `path` is below the layout, `image` the first that needs it.
+
+    `exit_code` is 5 for what is wrong, and the error's own for what could not be read.
+    """
 
     kind: Kind
     digest: str
     path: str
     image: str
     message: str
+    exit_code: int = 5
 
 
 @dataclass(slots=True)
@@ -58,6 +64,11 @@ class Report:
     bytes: int = 0
     hashed: bool = True
     faults: list[Fault] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """The code of the worst fault; 0 without one."""
+        return exit_code_of({fault.exit_code for fault in self.faults})
 
 
 def verify(
@@ -77,7 +88,7 @@ def verify(
 
     Raises:
         DamagedLayout: index.json itself cannot be read.
-        RemoteError: the registry does not answer.
+        RemoteError: the registry does not tell what the name stands for.
         Interrupted: `stop` was set while content was hashed.
     """
     source = places.source(location)
@@ -142,8 +153,9 @@ def _check_blob(
                 while stream.read():
                     pass
         elif not source.exists(blob):
-            raise NotFound(f"{source.location}: no {blob}")
-    except (IntegrityError, LocalStorageError, NotFound, Unsupported) as error:
+            with source.fetch(blob) as stream:  # (its error says how it is wrong)
+                stream.read(1)
+    except (IntegrityError, LocalStorageError, RemoteError) as error:
         return _fault(error, blob, image)
     return None
 
@@ -157,10 +169,13 @@ def _fault(error: OciMirrorError, descriptor: Descriptor, image: str) -> Fault:
         (MalformedManifest, "malformed"),
         (DamagedLayout, "malformed"),
         (Unsupported, "malformed"),
+        (RemoteError, "unreadable"),
+        (LocalStorageError, "unreadable"),
     )
     kind: Kind = next((kind for known, kind in kinds if isinstance(error, known)), "corrupt")
     path = f"blobs/{digest.algorithm}/{digest.encoded}"
-    return Fault(kind, str(digest), path, image, error.message)
+    code = error.exit_code if kind == "unreadable" else 5
+    return Fault(kind, str(digest), path, image, error.message, code)
 
 
 def _strays(files: Iterable[tuple[str, str]]) -> Iterable[Fault]:

@@ -80,7 +80,7 @@ class LockReport:
         codes = {image.error.exit_code for image in self.images if image.error is not None}
         if any(image.state in ("moved", "absent", "incomplete") for image in self.images):
             codes.add(differs)
-        return codes | ({5} if self.content.faults else set())
+        return codes | {fault.exit_code for fault in self.content.faults}
 
 
 class _Place(NamedTuple):

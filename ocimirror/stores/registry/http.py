@@ -88,7 +88,8 @@ class Transport:
     def send(self, request: Request) -> Response:
         """Send a request until it is answered by something else than 408, 429 and 5xx.
 
-        501 is an answer. What a streamed body raises comes out as it is.
+        501 is an answer, and so is 500 to HEAD: GET tells then. What a streamed body raises comes
+        out as it is.
 
         Raises:
             RegistryUnavailable: no answer, or 408, 429 (RateLimited) and 5xx to the last; or not
@@ -159,7 +160,7 @@ class Transport:
         try:
             with pulse.felt(request, last=last):
                 response = self._exchange(request, url)
-                if response.status in RETRIED:
+                if response.status in RETRIED and not _leaves_it_to_get(response, request):
                     raise response.failure()
         except RegistryUnavailable:
             if pulse.stops():
@@ -356,3 +357,8 @@ class _Adapter(HTTPAdapter):
 
     def cert_verify(self, *_: Any) -> None:
         """Leave the connection alone: its context verifies."""
+
+
+def _leaves_it_to_get(response: Response, request: Request) -> bool:
+    """Whether a registry cannot answer HEAD here; GET is asked then, and tried again."""
+    return request.method == "HEAD" and response.status == 500

@@ -224,15 +224,20 @@ class RegistryRepository(Store):
         if _may_be_a_blob(descriptor) and self._exists(replace(descriptor, kind="blob")):
             return True
         head = self._head(*_place(descriptor))
-        # (Where we push, a 403 may hide that the repository is not there yet: the push will tell.)
-        if head.status == 403 and not head.elsewhere and not self._pushes:
-            raise head.failure()
-        length = answers.content_length(head.headers)
-        # (The HEAD length of a manifest is not to be relied on; its digest is in the path.)
-        right = descriptor.kind == "manifest" or length in (None, descriptor.size)
-        exists = head.status == 200 and right
+        exists = head.status == 200 and _has_size(head, descriptor)
+        if not exists and not self._pushes:  # (where we push, the push will tell)
+            exists = self._gives(descriptor)
         self._saw(descriptor, exists)
         return exists
+
+    def _gives(self, descriptor: Descriptor) -> bool:
+        """Whether GET answers with it; of its content nothing is read. 404 alone means "absent"."""
+        try:
+            response = self._get(*_place(descriptor))
+        except NotFound:
+            return False
+        response.close()
+        return _has_size(response, descriptor)
 
     def _head(self, path: str, accept: str) -> Response:
         response = self._send("HEAD", path, headers={"Accept": accept})
@@ -427,6 +432,15 @@ def _may_be_a_blob(descriptor: Descriptor) -> bool:
     does not know there and is content with a blob, which is where containerd pushes them.
     """
     return descriptor.kind == "manifest" and descriptor.media_type not in _KNOWN
+
+
+def _has_size(response: Response, descriptor: Descriptor) -> bool:
+    """Whether an answer announces the size of a descriptor, or none.
+
+    A manifest has its digest in the path, and its length in a HEAD is not to be relied on.
+    """
+    length = answers.content_length(response.headers)
+    return descriptor.kind == "manifest" or length in (None, descriptor.size)
 
 
 def _place(descriptor: Descriptor) -> tuple[str, str]:
