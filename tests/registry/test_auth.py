@@ -13,6 +13,7 @@ import pytest
 from ocimirror.errors import (
     AuthenticationFailed,
     DigestMismatch,
+    DigestNotPreserved,
     RateLimited,
     RegistryUnavailable,
     TokenServiceUnavailable,
@@ -464,7 +465,8 @@ def test_an_upload_elsewhere_carries_no_authorization(
         auth_files=login(front.host, USER, PASSWORD),
         plain_http=frozenset({front.host, storage.host}),
     )
-    pushed(host.repository(repository))
+    with pytest.raises(DigestNotPreserved):  # (the canary keeps nothing)
+        pushed(host.repository(repository))
     assert storage.visits[0].body == CONTENT
     assert not storage.saw(PASSWORD)
 

@@ -56,7 +56,8 @@ def resolved(host, repository):
 def test_a_burst_of_faults_is_survived(action, filled, connect, proxy, repository, image) -> None:
     front = proxy(filled, Rule("HEAD", "/manifests/", action, nth={1, 2}))
     assert resolved(connect(front, retries=2), repository) == root_of(image)
-    assert front.count("HEAD") == 3
+    # (500 to HEAD is left to GET: some registries cannot answer HEAD.)
+    assert front.count("HEAD") == (1 if action == Respond(500) else 3)
 
 
 @pytest.mark.parametrize(("status", "expected"), [(503, RegistryUnavailable), (429, RateLimited)])

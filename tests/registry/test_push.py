@@ -65,7 +65,7 @@ def test_a_blob_known_to_be_absent_is_not_asked_for_again(registry, connect, rep
     put(store)
     assert store.exists(BLOB)
     assert put(store) is Stored.PRESENT
-    assert [method for method, _ in sent(registry)] == ["HEAD", "POST", "PUT"]
+    assert [method for method, _ in sent(registry)] == ["HEAD", "GET", "POST", "PUT"]
 
 
 def test_a_blob_that_is_there_is_not_sent(registry, connect, repository) -> None:

@@ -157,14 +157,18 @@ class Transport:
         """Send a request, unless its host is dead; find out if it is, where that seems so."""
         origin = Origin.of(url)
         pulse = self._pulses.get(origin) or self._pulses.setdefault(origin, Pulse())
+        answered: Response | None = None
         try:
             with pulse.felt(request, last=last):
                 response = self._exchange(request, url)
-                if response.status in RETRIED and not _leaves_it_to_get(response, request):
+                answered = response
+                if response.status in RETRIED:
                     raise response.failure()
         except RegistryUnavailable:
             if pulse.stops():
                 self._look_for_life(origin, pulse, request.policy)
+            if answered is not None and request.method == "HEAD" and answered.status == 500:
+                return answered  # (some cannot answer HEAD; GET is asked, and tried again)
             raise
         return response
 
@@ -357,8 +361,3 @@ class _Adapter(HTTPAdapter):
 
     def cert_verify(self, *_: Any) -> None:
         """Leave the connection alone: its context verifies."""
-
-
-def _leaves_it_to_get(response: Response, request: Request) -> bool:
-    """Whether a registry cannot answer HEAD here; GET is asked then, and tried again."""
-    return request.method == "HEAD" and response.status == 500

@@ -27,6 +27,7 @@ from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import MAX_SIZE_BYTES, Manifest, sniff_media_type
 from ocimirror.model.reference import is_tag
 from ocimirror.stores.registry import answers
+from ocimirror.stores.registry.claims import confirm_manifest, has_size, is_about_digest
 from ocimirror.stores.registry.listing import list_tags
 from ocimirror.stores.registry.messages import Access, Response
 from ocimirror.stores.registry.parallel import CONNECTIONS, WORTH_BYTES, ParallelBody
@@ -224,7 +225,7 @@ class RegistryRepository(Store):
         if _may_be_a_blob(descriptor) and self._exists(replace(descriptor, kind="blob")):
             return True
         head = self._head(*_place(descriptor))
-        exists = head.status == 200 and _has_size(head, descriptor)
+        exists = head.status == 200 and has_size(head, descriptor)
         if not exists and not self._pushes:  # (where we push, the push will tell)
             exists = self._gives(descriptor)
         self._saw(descriptor, exists)
@@ -237,7 +238,7 @@ class RegistryRepository(Store):
         except NotFound:
             return False
         response.close()
-        return _has_size(response, descriptor)
+        return has_size(response, descriptor)
 
     def _head(self, path: str, accept: str) -> Response:
         response = self._send("HEAD", path, headers={"Accept": accept})
@@ -313,8 +314,7 @@ class RegistryRepository(Store):
         the fallback tag (distribution-spec, pushing manifests with subject).
 
         Raises:
-            DigestNotPreserved: what it keeps under this name or digest is something else, or
-                nothing; or it does not take digests of this algorithm.
+            DigestNotPreserved: it keeps something else, or takes no digest of this algorithm.
         """
         foreign = descriptor.digest.algorithm != "sha256"
         if foreign and ":" not in name and not self._exists(descriptor):
@@ -325,7 +325,8 @@ class RegistryRepository(Store):
         response = self._send("PUT", f"manifests/{name}", headers=headers, body=raw)
         if response.status not in STORED:
             refusal = rejection(response)
-            if foreign and ":" in name and _is_about_digests(response, refusal, descriptor):
+            odd = _may_be_a_blob(descriptor)
+            if foreign and ":" in name and not odd and is_about_digest(response, refusal):
                 raise DigestNotPreserved(
                     f"{self.location} does not keep {descriptor.digest}: {refusal.message}",
                     advice=f"It takes no {descriptor.digest.algorithm} digests; sha256 ones are"
@@ -342,29 +343,9 @@ class RegistryRepository(Store):
         if stated and stated.verifiable:
             check_stored(response, Digest.of(raw, stated.algorithm))
         if stated is None or not stated.verifiable or (":" in name and stated != descriptor.digest):
-            self._confirm(name, raw)
-
-    def _confirm(self, name: str, raw: bytes) -> None:
-        """Look whether a name stands for these bytes, since the answer to the push did not say.
-
-        HEAD tells if it states a digest, else GET, whose content is hashed.
-        """
-        head = self._head(f"manifests/{name}", _ACCEPT)
-        stated = answers.content_digest(head.headers) if head.status == 200 else None
-        if stated and stated.verifiable and stated == Digest.of(raw, stated.algorithm):
-            return
-        what = f"{self.location}{'@' if ':' in name else ':'}{name}"
-        try:
-            found = self._get(f"manifests/{name}", _ACCEPT).read_all(MAX_SIZE_BYTES)
-        except (NotFound, SizeMismatch) as error:
-            raise DigestNotPreserved(
-                f"{what}: the push was accepted, and is not there: {error.message}"
-            ) from error
-        if found != raw:
-            raise DigestNotPreserved(
-                f"{what}: the push was accepted, and it is {Digest.of(found)} now, sent"
-                f" {Digest.of(raw)}"
-            )
+            head = self._head(f"manifests/{name}", _ACCEPT)
+            what = f"{self.location}{'@' if ':' in name else ':'}{name}"
+            confirm_manifest(what, raw, head, lambda: self._get(f"manifests/{name}", _ACCEPT))
 
     def _tag(self, names: Sequence[tuple[str, Manifest]]) -> None:
         self._pushes = True
@@ -416,15 +397,6 @@ def _checked(name: str) -> Digest | None:
     return digest
 
 
-def _is_about_digests(response: Response, refusal: Exception, descriptor: Descriptor) -> bool:
-    """Whether a manifest of a foreign digest algorithm was refused for its digest."""
-    return (
-        type(refusal) is PushRejected
-        and response.status in (400, 404, 405, 406, 415, 422, 501)
-        and not _may_be_a_blob(descriptor)
-    )
-
-
 def _may_be_a_blob(descriptor: Descriptor) -> bool:
     """Whether registries keep it among blobs or among manifests: a child of unknown type.
 
@@ -432,15 +404,6 @@ def _may_be_a_blob(descriptor: Descriptor) -> bool:
     does not know there and is content with a blob, which is where containerd pushes them.
     """
     return descriptor.kind == "manifest" and descriptor.media_type not in _KNOWN
-
-
-def _has_size(response: Response, descriptor: Descriptor) -> bool:
-    """Whether an answer announces the size of a descriptor, or none.
-
-    A manifest has its digest in the path, and its length in a HEAD is not to be relied on.
-    """
-    length = answers.content_length(response.headers)
-    return descriptor.kind == "manifest" or length in (None, descriptor.size)
 
 
 def _place(descriptor: Descriptor) -> tuple[str, str]:

@@ -20,6 +20,7 @@ from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.stores.registry import answers
 from ocimirror.stores.registry.chunks import CHUNK_BYTES, ChunkedUpload, minimum_of
+from ocimirror.stores.registry.claims import confirm_blob
 from ocimirror.stores.registry.messages import Response, Send
 from ocimirror.stores.registry.url import UrlPolicy
 from ocimirror.stores.store import Stored
@@ -260,28 +261,7 @@ def _put(send: Send, location: str, stream: VerifiedStream, habits: Habits) -> N
     check_stored(response, descriptor.digest)
     stated = answers.content_digest(response.headers)
     if stated is None or stated.algorithm != descriptor.digest.algorithm:
-        _confirm(send, descriptor)
-
-
-def _confirm(send: Send, descriptor: Descriptor) -> None:
-    """Look whether a blob is there, since the answer to its upload did not say under which digest.
-
-    Raises:
-        DigestNotPreserved: it is not.
-    """
-    path, wanted = f"blobs/{descriptor.digest}", descriptor.size
-    head = send("HEAD", path)
-    head.drain()
-    if head.status == 200 and answers.content_length(head.headers) in (None, wanted):
-        return
-    found = send("GET", path)
-    found.close()
-    length = answers.content_length(found.headers)
-    if found.status == 404 or (found.status == 200 and length not in (None, wanted)):
-        held = f"{length} bytes" if found.status == 200 else "not there"
-        raise DigestNotPreserved(f"{found}: the upload was accepted, and the blob is {held}")
-    if found.status not in (200, 401, 403):
-        raise found.failure()
+        confirm_blob(send, descriptor)
 
 
 def _upload_failure(response: Response, digest: Digest) -> RemoteError:

@@ -92,7 +92,7 @@ class UrlPolicy:
         if origin == self.registry:
             return ""
         if use == "next page" and origin != Origin.of(base):
-            return "it is neither on the registry nor where this page came from"
+            return "it is not on the registry itself, nor where this page came from"
         configured = bool({origin.authority, f"{origin.host}:{origin.port}"} & self.plain_http)
         if origin.scheme == "http" and self.registry.scheme == "https" and not configured:
             return "it is plain HTTP"
