@@ -25,12 +25,12 @@ from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor, Kind
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import MAX_SIZE_BYTES, Manifest, sniff_media_type
-from ocimirror.model.reference import is_tag
 from ocimirror.stores.registry import answers
 from ocimirror.stores.registry.claims import confirm_manifest, has_size, is_about_digest
 from ocimirror.stores.registry.listing import list_tags
 from ocimirror.stores.registry.messages import Access, Response
 from ocimirror.stores.registry.parallel import CONNECTIONS, WORTH_BYTES, ParallelBody
+from ocimirror.stores.registry.paths import ACCEPT, KNOWN, checked_name, may_be_a_blob, path_of
 from ocimirror.stores.registry.referrers import Referrers
 from ocimirror.stores.registry.resume import ResumedBody
 from ocimirror.stores.registry.uploads import STORED, Uploads, check_stored, rejection
@@ -40,9 +40,6 @@ from ocimirror.stores.stream import Reader, VerifiedStream
 if TYPE_CHECKING:
     from ocimirror.stores.registry.registry import RegistryHost
 
-# Without the right Accept registries answer 404 or schema 1; the last is for types unknown to us.
-_ACCEPT = ", ".join((*mediatype.ACCEPTED, "*/*"))
-_KNOWN = mediatype.INDEXES | mediatype.IMAGE_MANIFESTS
 _GENERIC = frozenset({"", "application/json", mediatype.OCTET_STREAM, "text/plain"})
 
 
@@ -82,10 +79,10 @@ class RegistryRepository(Store):
     def _resolve(self, name: str) -> Descriptor:
         """HEAD, which rate limits seldom count; confirmed by GET where it cannot be relied on."""
         try:
-            wanted = _checked(name)
+            wanted = checked_name(name)
         except InvalidReference as error:
             raise NotFound(f"{self.location}: no image {name!r:.300}") from error
-        head = self._head(f"manifests/{name}", _ACCEPT)
+        head = self._head(f"manifests/{name}", ACCEPT)
         return self._announced(head, wanted) or self._read_and_hash(name, wanted)
 
     def _announced(self, head: Response, wanted: Digest | None) -> Descriptor | None:
@@ -107,7 +104,7 @@ class RegistryRepository(Store):
         return self._descriptor(media_type, digest, size or 0)
 
     def _read_and_hash(self, name: str, wanted: Digest | None) -> Descriptor:
-        response = self._get(f"manifests/{name}", _ACCEPT)
+        response = self._get(f"manifests/{name}", ACCEPT)
         raw = response.read_all(MAX_SIZE_BYTES)
         stated = wanted or answers.content_digest(response.headers)
         digest = Digest.of(raw, stated.algorithm if stated and stated.verifiable else "sha256")
@@ -123,14 +120,14 @@ class RegistryRepository(Store):
         return Descriptor(media_type, digest, size, kind="manifest")
 
     def _open(self, descriptor: Descriptor) -> Reader:
-        if _may_be_a_blob(descriptor):
+        if may_be_a_blob(descriptor):
             # Asked first: docker-registry answers 500 to a blob's digest among manifests.
             with suppress(RegistryRefused):
                 return self._opened(replace(descriptor, kind="blob"))
         return self._opened(descriptor)
 
     def _opened(self, descriptor: Descriptor) -> Reader:
-        response = self._get(*_place(descriptor))
+        response = self._get(*path_of(descriptor))
         try:
             self._refuse_other(response, descriptor)
         except OciMirrorError:
@@ -146,7 +143,7 @@ class RegistryRepository(Store):
     def _resumed(
         self, descriptor: Descriptor, response: Response | None, position: int = 0
     ) -> Reader:
-        path, accept = _place(descriptor)
+        path, accept = path_of(descriptor)
         transport, size = self.host.transport, descriptor.size
         options = transport.options
         url = response.url if response else str(self.host.endpoint)
@@ -209,7 +206,7 @@ class RegistryRepository(Store):
         # distribution-spec, pulling manifests; the type confusion is CVE-2021-41190.
         media_type = answers.content_type(response.headers)
         self._refuse_schema1(media_type, descriptor.digest)
-        if media_type != descriptor.media_type and media_type in _KNOWN:
+        if media_type != descriptor.media_type and media_type in KNOWN:
             raise MalformedManifest(
                 f"{response}: it is sent as {media_type}, and was named as {descriptor.media_type}"
             )
@@ -222,9 +219,9 @@ class RegistryRepository(Store):
         seen = self._seen.get((*descriptor.key, descriptor.size))
         if seen is not None:
             return seen
-        if _may_be_a_blob(descriptor) and self._exists(replace(descriptor, kind="blob")):
+        if may_be_a_blob(descriptor) and self._exists(replace(descriptor, kind="blob")):
             return True
-        head = self._head(*_place(descriptor))
+        head = self._head(*path_of(descriptor))
         exists = head.status == 200 and has_size(head, descriptor)
         if not exists and not self._pushes:  # (where we push, the push will tell)
             exists = self._gives(descriptor)
@@ -234,7 +231,7 @@ class RegistryRepository(Store):
     def _gives(self, descriptor: Descriptor) -> bool:
         """Whether GET answers with it; of its content nothing is read. 404 alone means "absent"."""
         try:
-            response = self._get(*_place(descriptor))
+            response = self._get(*path_of(descriptor))
         except NotFound:
             return False
         response.close()
@@ -270,13 +267,13 @@ class RegistryRepository(Store):
 
     def _named(self, name: str, descriptor: Descriptor) -> bool:
         self._pushes = True
-        _checked(name)
+        checked_name(name)
         algorithm = descriptor.digest.algorithm
-        head = self._head(f"manifests/{name}", _ACCEPT)
+        head = self._head(f"manifests/{name}", ACCEPT)
         digest = answers.content_digest(head.headers) if head.status == 200 else None
         if digest is None or digest.algorithm != algorithm:
             try:
-                raw = self._get(f"manifests/{name}", _ACCEPT).read_all(MAX_SIZE_BYTES)
+                raw = self._get(f"manifests/{name}", ACCEPT).read_all(MAX_SIZE_BYTES)
             except (RegistryRefused, SizeMismatch):
                 return False  # (The push will tell.)
             digest = Digest.of(raw, algorithm)
@@ -300,7 +297,7 @@ class RegistryRepository(Store):
         try:
             self.put_manifest(str(descriptor.digest), raw, descriptor)
         except PushRejected:
-            if not _may_be_a_blob(descriptor):
+            if not may_be_a_blob(descriptor):
                 raise
             blob = replace(descriptor, kind="blob")
             self._uploads.bring(blob, VerifiedStream(blob, lambda _: BytesIO(raw)), replace=True)
@@ -325,7 +322,7 @@ class RegistryRepository(Store):
         response = self._send("PUT", f"manifests/{name}", headers=headers, body=raw)
         if response.status not in STORED:
             refusal = rejection(response)
-            odd = _may_be_a_blob(descriptor)
+            odd = may_be_a_blob(descriptor)
             if foreign and ":" in name and not odd and is_about_digest(response, refusal):
                 raise DigestNotPreserved(
                     f"{self.location} does not keep {descriptor.digest}: {refusal.message}",
@@ -343,15 +340,15 @@ class RegistryRepository(Store):
         if stated and stated.verifiable:
             check_stored(response, Digest.of(raw, stated.algorithm))
         if stated is None or not stated.verifiable or (":" in name and stated != descriptor.digest):
-            head = self._head(f"manifests/{name}", _ACCEPT)
+            head = self._head(f"manifests/{name}", ACCEPT)
             what = f"{self.location}{'@' if ':' in name else ':'}{name}"
-            confirm_manifest(what, raw, head, lambda: self._get(f"manifests/{name}", _ACCEPT))
+            confirm_manifest(what, raw, head, lambda: self._get(f"manifests/{name}", ACCEPT))
 
     def _tag(self, names: Sequence[tuple[str, Manifest]]) -> None:
         self._pushes = True
         for name, manifest in names:
             descriptor = manifest.descriptor
-            if name and not _checked(name):
+            if name and not checked_name(name):
                 self.put_manifest(name, manifest.raw, descriptor)
                 self._saw(descriptor, True)
             elif not name and descriptor.digest not in self._put and not self._referring.has_api:
@@ -386,28 +383,3 @@ class RegistryRepository(Store):
             brief=brief,
             closes_upload=closes_upload,
         )
-
-
-def _checked(name: str) -> Digest | None:
-    """Return the digest that a name is, or None for a tag; nothing else becomes part of a URL."""
-    if is_tag(name):
-        return None
-    digest = Digest.parse(name)
-    digest.hasher()  # what cannot be verified is not asked for
-    return digest
-
-
-def _may_be_a_blob(descriptor: Descriptor) -> bool:
-    """Whether registries keep it among blobs or among manifests: a child of unknown type.
-
-    distribution-spec has clients push children to /manifests/; docker-registry refuses types it
-    does not know there and is content with a blob, which is where containerd pushes them.
-    """
-    return descriptor.kind == "manifest" and descriptor.media_type not in _KNOWN
-
-
-def _place(descriptor: Descriptor) -> tuple[str, str]:
-    """Return the path below the repository, and what to accept."""
-    if descriptor.kind == "manifest":
-        return f"manifests/{descriptor.digest}", f"{descriptor.media_type}, {_ACCEPT}"
-    return f"blobs/{descriptor.digest}", "*/*"
