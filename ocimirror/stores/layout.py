@@ -320,7 +320,7 @@ class Layout(LayoutSource, Store):
     def store_lists(self, lists: Sequence[tuple[str, Manifest]]) -> list[tuple[str, Descriptor]]:
         """Store lists of referrers that index.json is to name, and sync them."""
         for _, manifest in lists:
-            self._ingest(manifest.descriptor, verified(manifest), replace=False)
+            self._ingest(manifest.descriptor, verified(manifest), replace=True)
         if lists:
             self._sync_directory(self._path("blobs", "sha256"))
         return [(name, manifest.descriptor) for name, manifest in lists]

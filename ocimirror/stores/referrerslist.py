@@ -71,6 +71,24 @@ def lists_without(
     return changed, empty
 
 
+def remade(layout: LayoutSource, damaged: Collection[str]) -> list[tuple[str, Manifest]]:
+    """Return the lists whose digests are damaged, made anew of the entries: (name, list).
+
+    What only the list named is not in it any more; nobody can tell what that was.
+    """
+    attached = layout.attached()
+    by_tag: dict[str, list[Descriptor]] = {}
+    for subject, found in attached.subjects.items():
+        by_tag.setdefault(attachment_tag(subject), []).extend(found.values())
+    new = []
+    for tag, entries in attached.lists.items():
+        for entry in entries:
+            made = _with(_document(layout, []), _read(layout, by_tag.get(tag, [])))
+            if str(entry.descriptor.digest) in damaged and made is not None:
+                new.append((entry.name, made))
+    return new
+
+
 def _document(layout: LayoutSource, entries: Iterable[Entry]) -> dict[str, Any]:
     """Return the list that an entry names; a new one if it is absent or damaged."""
     for entry in entries:

@@ -21,8 +21,9 @@ from ocimirror.model.manifest import ATTESTATION_OF
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location, Reference
 from ocimirror.stores.exclusive import Mended
-from ocimirror.stores.index import Entry
+from ocimirror.stores.index import Entry, LayoutIndex
 from ocimirror.stores.layout import Layout
+from ocimirror.stores.referrerslist import remade
 from ocimirror.stores.store import Source
 from ocimirror.workflows.places import Places, parse_location
 from ocimirror.workflows.push import parse_target, pushed
@@ -72,6 +73,8 @@ def repair(
     assert isinstance(destination, Layout)  # noqa: S101 - it is there
     check = partial(verify, location, places, jobs=options.jobs, stop=options.stop)
     faults = check().faults
+    if not options.dry_run and _remake_lists(destination, faults):
+        faults = check().faults
     outcomes: list[Outcome] = []
     requests: list[Request] = []
     for entry in _with_faults(destination, faults):
@@ -97,6 +100,18 @@ def _mend_index(path: str, places: Places, rebuild: bool, *, dry_run: bool) -> M
             return "kept"
     with places.exclusive_layout(path) as layout:
         return layout.mend_index(from_blobs=rebuild)
+
+
+def _remake_lists(layout: Layout, faults: Sequence[Fault]) -> bool:
+    """Make lists of referrers that are damaged anew: nobody else has them. Whether there were."""
+    damaged = {fault.digest for fault in faults if fault.kind != "stray"}
+
+    def edit(current: LayoutIndex) -> tuple[bytes | None, bool]:
+        lists = remade(layout, damaged)
+        new = current.with_names(layout.store_lists(lists)) if lists else None
+        return new, bool(lists)
+
+    return bool(damaged) and layout.edit_index(edit)
 
 
 def _with_faults(layout: Layout, faults: Sequence[Fault]) -> list[Entry]:

@@ -159,6 +159,31 @@ def test_a_referrer_without_a_type_gets_that_of_its_config(kind: str, tmp_path: 
     ]
 
 
+@pytest.mark.parametrize("damage", ["missing", "corrupt"])
+def test_repair_makes_a_damaged_list_anew(
+    damage: str, here: StrictRegistry, tmp_path: Path
+) -> None:
+    layout = tmp_path / "layout"
+    assert ocimirror("pull", f"{here.host}/app:1.0", layout).code == 0
+    tag = IMAGE.root.replace(":", "-")
+    (entry,) = [
+        entry
+        for entry in json.loads((layout / "index.json").read_bytes())["manifests"]
+        if entry.get("annotations", {}).get(images.REF_NAME_ANNOTATION) == tag
+    ]
+    blob = images.blob_path(layout, entry["digest"])
+    raw = blob.read_bytes()
+    blob.unlink()
+    if damage == "corrupt":
+        blob.write_bytes(raw.replace(b"schemaVersion", b"schemaversion"))
+    assert ocimirror("verify", layout).code == 5
+
+    assert ocimirror("repair", layout).code == 0
+
+    assert digests(lists_in(layout)[IMAGE.root]) == {FIRST.root}
+    assert ocimirror("verify", layout).code == 0
+
+
 def test_oras_finds_the_referrers_in_our_layout(here: StrictRegistry, tmp_path: Path) -> None:
     if shutil.which("oras") is None:
         pytest.skip("oras is not installed")
