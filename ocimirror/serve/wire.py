@@ -135,13 +135,13 @@ async def _send_file(received: web.BaseRequest, answer: Answer, fd: int) -> web.
     """Send a range of an open file; where that fails midway, the client sees the connection end."""
     response = web.StreamResponse(status=answer.status, headers=answer.headers)
     response.content_length = answer.length
-    await response.prepare(received)
     transport = received.transport
     if transport is None:
         return response
     plain = transport.get_extra_info("sslcontext") is None
     position, end = answer.start, answer.start + answer.length
     try:
+        await response.prepare(received)
         with os.fdopen(fd, "rb", buffering=0, closefd=False) as file:
             while position < end and not transport.is_closing():
                 piece = min(_PIECE_BYTES, end - position)

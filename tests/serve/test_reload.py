@@ -217,3 +217,17 @@ def test_a_reader_that_takes_nothing_does_not_keep_the_server_from_ending(
         connection.sendall(f"GET /v2/app/blobs/{digest} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         connection.recv(1024)
         assert command.stop(signal.SIGTERM) == (0, "")
+
+
+def test_clients_that_hang_up_leave_nothing_in_the_log(
+    tmp_path: Path, serve_command: Callable[..., Command]
+) -> None:
+    command = serve_command(write_layout(tmp_path / "layout", {f"{NAME}:v1": ONE}))
+    host, _, port = command.client.host.partition(":")
+    for digest in [*ONE.blobs, *ONE.manifests] * 5:
+        kind = "blobs" if digest in ONE.blobs else "manifests"
+        with socket.create_connection((host, int(port)), timeout=20) as connection:
+            connection.sendall(f"GET /v2/app/{kind}/{digest} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            connection.shutdown(socket.SHUT_WR)
+    assert command.client.request("GET", "/v2/").status == 200
+    assert command.stop() == (0, "")
