@@ -13,6 +13,8 @@ import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from typing import ClassVar, Literal, NamedTuple
 
+from ocimirror.secrecy import without_secrets
+
 Side = Literal["source", "destination"]
 
 _MAX_TOLD = 20
@@ -33,7 +35,7 @@ def printable(text: object) -> str:
 
 
 def _one_line(text: object) -> str:
-    return printable(str(text).replace("\n", " "))
+    return printable(without_secrets(str(text)).replace("\n", " "))
 
 
 class OciMirrorError(Exception):

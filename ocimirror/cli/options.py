@@ -387,12 +387,12 @@ def settings_from(options: dict[str, Any], *, writes: bool) -> Settings:
 def _log(settings: Settings) -> None:
     levels = {0: logging.ERROR if settings.quiet else logging.WARNING, 1: logging.INFO}
     handler = logging.StreamHandler(sys.stderr)
-    if settings.log_format == "json":
-        from ocimirror.cli.output import JsonLog
+    from ocimirror.cli.output import JsonLog, TextLog
 
+    if settings.log_format == "json":
         handler.setFormatter(JsonLog())
     else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        handler.setFormatter(TextLog("%(asctime)s %(levelname)s %(message)s"))
     root = logging.getLogger("ocimirror")
     root.handlers[:] = [handler]
     root.setLevel(levels.get(settings.verbose, logging.DEBUG))

@@ -16,6 +16,7 @@ import click
 from ocimirror.errors import OciMirrorError, printable, unexpected
 from ocimirror.errors import exit_code_of as exit_code_of  # (for the commands)
 from ocimirror.model.readable import size as size
+from ocimirror.secrecy import without_secrets
 
 if TYPE_CHECKING:
     from ocimirror.copy.outcome import Outcome
@@ -146,7 +147,8 @@ def report_failure(error: Exception, argv: Sequence[str]) -> int:
         known = unexpected(error)
         code, message = known.exit_code, known.message
         if any(word.startswith("-v") or word == "--verbose" for word in argv):
-            traceback.print_exception(error)
+            told = without_secrets("".join(traceback.format_exception(error)))
+            click.echo(told, err=True, nl=False)
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         click.echo(message, err=True)
     elif known is not None:
@@ -175,6 +177,14 @@ def _plain_error(message: str, code: int) -> dict[str, object]:
     }
 
 
+class TextLog(logging.Formatter):
+    """One line a record."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record without secrets."""
+        return without_secrets(super().format(record))
+
+
 class JsonLog(logging.Formatter):
     """One JSON object a line."""
 
@@ -182,5 +192,9 @@ class JsonLog(logging.Formatter):
         """Return the record as JSON."""
         time = datetime.fromtimestamp(record.created, UTC).isoformat()
         return json.dumps(
-            {"time": time, "level": record.levelname.lower(), "message": record.getMessage()}
+            {
+                "time": time,
+                "level": record.levelname.lower(),
+                "message": without_secrets(record.getMessage()),
+            }
         )

@@ -37,6 +37,7 @@ CALLED_ONLY_IN = {
         "engines/docker/alias.py",
         "engines/borrowed.py",
         "model/strictjson.py",
+        "secrecy.py",
         "stores/index.py",
         "stores/dockerarchive/document.py",
         "stores/dockerarchive/synthesis.py",

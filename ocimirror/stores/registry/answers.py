@@ -13,6 +13,7 @@ from urllib.parse import urljoin, urlsplit
 
 from ocimirror.errors import InvalidReference, RegistryUnavailable, printable
 from ocimirror.model.digest import Digest
+from ocimirror.secrecy import without_secrets
 from ocimirror.stores.registry.url import redact
 
 _DECIMAL = re.compile(r"[0-9]{1,19}", re.ASCII)
@@ -221,4 +222,4 @@ def _text(error: object, key: str) -> str:
 
 
 def _shown(text: str) -> str:
-    return _QUERY.sub(r"\1?…", " ".join(text[: 4 * _MAX_TEXT].split()))[:_MAX_TEXT]
+    return _QUERY.sub(r"\1?…", " ".join(without_secrets(text)[: 4 * _MAX_TEXT].split()))[:_MAX_TEXT]

@@ -27,6 +27,7 @@ from ocimirror.errors import (
     RegistryUnavailable,
     TokenServiceUnavailable,
 )
+from ocimirror.secrecy import keep_secret
 from ocimirror.stores.registry import answers
 from ocimirror.stores.registry.answers import Challenge
 from ocimirror.stores.registry.credentials import Credential, CredentialFiles
@@ -37,6 +38,7 @@ from ocimirror.stores.registry.url import Origin, UrlPolicy, redact
 MAX_TOKEN_BYTES = 1024 * 1024
 DEFAULT_LIFE_S = 60.0  # the token specification's
 RENEW_AT = 0.8
+_MAX_LIFE_S = 10**9
 
 logging.getLogger("oras").setLevel(logging.WARNING)  # (it tells each request a second time)
 
@@ -275,7 +277,9 @@ class _TokenService:
         if not isinstance(token, str) or not _HEADER_SAFE.fullmatch(token):
             raise TokenServiceUnavailable(f"{self}: its answer holds no token")
         life = self._document.get("expires_in")
-        return token, float(life) if type(life) is int and life > 0 else DEFAULT_LIFE_S
+        return token, float(min(life, _MAX_LIFE_S)) if type(
+            life
+        ) is int and life > 0 else DEFAULT_LIFE_S
 
     def _send(self, request: Request) -> Response:
         try:
@@ -283,7 +287,7 @@ class _TokenService:
         except RateLimited:
             raise
         except RegistryUnavailable as error:
-            raise TokenServiceUnavailable(self._scrubbed(f"token service: {error}")) from error
+            raise TokenServiceUnavailable(f"token service: {error}") from error
 
     def _taken(self, response: Response) -> _Answer:
         if response.status in (400, 401, 403):
@@ -296,18 +300,13 @@ class _TokenService:
             document = None
         if not isinstance(document, dict):
             raise TokenServiceUnavailable(f"{self}: its answer is not a token document")
+        names = ("token", "access_token", "refresh_token", "id_token")
+        keep_secret(*(text for name in names if isinstance(text := document.get(name), str)))
         self._document = document
         return _Answer(document)
 
     def _explained(self, response: Response) -> str:
-        return self._scrubbed(f"token service: {response.explain()[1]}")
-
-    def _scrubbed(self, message: str) -> str:
-        """Return a message without our secrets, should the service quote them."""
-        if self._credential is not None:
-            for secret in (self._credential.password, self._credential.identity_token):
-                message = message.replace(secret, "…") if secret else message
-        return message
+        return f"token service: {response.explain()[1]}"
 
     def __str__(self) -> str:
         return f"token service {redact(self.realm)}"

@@ -109,7 +109,9 @@ def erase(file: AuthFile, registry: str) -> str:
 
 def _named(file: AuthFile, registry: str) -> str:
     document = load(file)
-    helper = matching(document, "credHelpers", file, registry) or document.get("credsStore")
+    helper = matching(document, "credHelpers", file, registry)
+    if helper is None:
+        helper = document.get("credsStore")
     return helper if isinstance(helper, str) else ""
 
 

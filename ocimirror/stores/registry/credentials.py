@@ -5,23 +5,28 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import errno
 import json
 import os
 import re
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import IO
 
 from ocimirror.errors import LocalStorageError, UsageError
 from ocimirror.model.reference import DOCKER_HUB, check_registry
+from ocimirror.secrecy import keep_secret
 from ocimirror.stores.files import read_input
 from ocimirror.stores.registry.options import AuthFile
 
 HELPER_TIMEOUT_S = 30.0
 MAX_FILE_BYTES = 4 * 1024 * 1024
 MAX_HELPER_BYTES = 1024 * 1024
+_POLL_S = 0.02
 
 HUB_KEY = "https://index.docker.io/v1/"
 TOKEN_USER = "<token>"  # noqa: S105 - docker's mark for an identity token, not a password
@@ -35,6 +40,12 @@ class Credential:
     username: str
     password: str = field(repr=False)
     identity_token: str = field(default="", repr=False)
+
+    def __post_init__(self) -> None:
+        """Keep it out of everything printed."""
+        keep_secret(self.password, self.identity_token)
+        secret = self.identity_token or self.password
+        keep_secret(f"{self.username}:{secret}" if secret else "")
 
     @property
     def basic(self) -> str:
@@ -76,11 +87,13 @@ class CredentialFiles:
         if self._given is not None:
             return self._given
         for file, document in self._files:
+            in_file = False
             for key in self._keys(file, repository):
                 helper = matching(document, "credHelpers", file, key)
-                if isinstance(helper, str) and (found := self._ask(helper, file, key)):
+                in_file |= helper == ""  # docker's word for the file itself
+                if isinstance(helper, str) and helper and (found := self._ask(helper, file, key)):
                     return found
-            store = document.get("credsStore")
+            store = "" if in_file else document.get("credsStore")
             if isinstance(store, str) and store and (found := self._ask(store, file, "")):
                 return found
             for key in self._keys(file, repository):
@@ -169,8 +182,11 @@ def _parsed(entry: Mapping[str, object], what: str) -> Credential | None:
         if not all(isinstance(each, str) for each in (identity, username, password, encoded)):
             raise ValueError("not a string")
         if encoded:
-            decoded = base64.b64decode(str(encoded), validate=True).decode("utf-8")
+            # (Line ends are passed over, as docker does.)
+            unbroken = re.sub("[\r\n]", "", str(encoded))
+            decoded = base64.b64decode(unbroken, validate=True).decode("utf-8")
             username, _, password = decoded.partition(":")
+        "".join((str(username), str(password), str(identity))).encode()  # (no lone surrogate)
     except (binascii.Error, ValueError):
         # Without its cause, which may quote the secret.
         raise UsageError(f"credential file {what} has an entry that cannot be read") from None
@@ -190,6 +206,7 @@ def _run_helper(name: str, server: str, file: AuthFile) -> Credential | None:
         return None
     try:
         document = json.loads(output if status == 0 else b"")
+        (document["Username"] + document["Secret"]).encode()  # (no lone surrogate)
         return _credential(document["Username"].strip(), document["Secret"])
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         outcome = f"failed with status {status}" if status else "gave no credential"
@@ -223,6 +240,11 @@ def call_helper(name: str, action: str, request: bytes, file: AuthFile) -> tuple
         raise UsageError(f"credential file {file.path} names a helper that cannot be: {name!r}")
     try:
         return _output([f"docker-credential-{name}", action], request)
+    except TimeoutError as error:
+        raise UsageError(
+            f"{_told(name, file)} did not end in {HELPER_TIMEOUT_S:.0f} s",
+            advice="It may be waiting for a prompt, or for a locked keychain.",
+        ) from error
     except OSError as error:
         raise UsageError(
             f"{_told(name, file)} cannot be run: {error.strerror}",
@@ -235,7 +257,15 @@ def _told(name: str, file: AuthFile) -> str:
 
 
 def _output(command: Sequence[str], request: bytes) -> tuple[int, bytes]:
-    """Run a command for a limited time; return its status and a limited part of its output."""
+    """Run a command for a limited time; return its status and a limited part of its output.
+
+    It ends with the command, or with the limit, whoever keeps the pipes open.
+
+    Raises:
+        TimeoutError: the command did not end in time; it was killed.
+    """
+    until = time.monotonic() + HELPER_TIMEOUT_S
+    output = bytearray()
     with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -245,18 +275,48 @@ def _output(command: Sequence[str], request: bytes) -> tuple[int, bytes]:
     ) as process:
         assert process.stdin is not None  # noqa: S101 - both are pipes
         assert process.stdout is not None  # noqa: S101
-        watchdog = threading.Timer(HELPER_TIMEOUT_S, _kill, (process,))
-        watchdog.start()
+        os.set_blocking(process.stdin.fileno(), False)
+        os.set_blocking(process.stdout.fileno(), False)
         try:
-            with contextlib.suppress(BrokenPipeError):
-                process.stdin.write(request)
-                process.stdin.close()
-            output = process.stdout.read(MAX_HELPER_BYTES + 1)
+            ended = False
+            while not ended and len(output) <= MAX_HELPER_BYTES:
+                if time.monotonic() >= until:
+                    raise TimeoutError(errno.ETIMEDOUT, f"no end in {HELPER_TIMEOUT_S:.0f} s")
+                ended = process.poll() is not None  # (before the last read)
+                request = _written(process.stdin, request)
+                piece = _readable(process.stdout)
+                output += piece
+                if not piece and not ended:
+                    time.sleep(_POLL_S)
         finally:
-            watchdog.cancel()
-            if process.poll() is None and len(output) > MAX_HELPER_BYTES:
+            if process.poll() is None:
                 _kill(process)
-    return process.returncode, output
+    return process.returncode, bytes(output)
+
+
+def _written(pipe: IO[bytes], request: bytes) -> bytes:
+    """Write what a pipe takes now, and close it after the last byte; return the rest."""
+    if pipe.closed:
+        return b""
+    try:
+        request = request[os.write(pipe.fileno(), request) :] if request else b""
+    except BlockingIOError:
+        return request
+    except BrokenPipeError:
+        request = b""
+    if not request:
+        with contextlib.suppress(BrokenPipeError):
+            pipe.close()
+    return request
+
+
+def _readable(pipe: IO[bytes]) -> bytes:
+    """Return all that is in a pipe now, within the limit of an output."""
+    pieces = bytearray()
+    with contextlib.suppress(BlockingIOError):
+        while len(pieces) <= MAX_HELPER_BYTES and (piece := os.read(pipe.fileno(), 65536)):
+            pieces += piece
+    return bytes(pieces)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -18,6 +18,7 @@ from ocimirror.errors import (
     RemoteError,
     SizeMismatch,
 )
+from ocimirror.secrecy import keep_secret
 from ocimirror.stores.registry import answers
 from ocimirror.stores.registry.url import Origin, UrlPolicy, Use, redact
 from ocimirror.stores.stream import CHUNK_BYTES, Reader, VerifiedStream
@@ -51,10 +52,9 @@ class Authorization:
     origin: Origin
     value: str = field(repr=False)
 
-    @property
-    def secret(self) -> str:
-        """The value without its scheme."""
-        return self.value.partition(" ")[2]
+    def __post_init__(self) -> None:
+        """Keep it out of everything printed."""
+        keep_secret(self.value.partition(" ")[2])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,8 +154,6 @@ class Response:
             body = self.read_all(MAX_ERROR_BYTES)
         document = answers.ErrorDocument.parse(body, answers.content_type(self.headers))
         text = document.text
-        if self._request.authorization is not None:
-            text = text.replace(self._request.authorization.secret, "…")
         status = f"{self.status} {http.client.responses.get(self.status, '')}".strip()
         return document.codes, f"{self}: {status}" + (f": {text}" if text else "")
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping
 
 from ocimirror.errors import printable
+from ocimirror.secrecy import without_secrets
 from ocimirror.stores.registry.url import Origin
 
 MAX_WARNING_BYTES = 4096
@@ -36,7 +37,9 @@ class Notices:
         # Docker Hub's, which is what its limit is known by; it changes too often to rely on.
         rate = headers.get("RateLimit-Limit", ""), headers.get("RateLimit-Remaining", "")
         if any(rate) and self._is_new_rate(origin, rate):
-            limit, remaining = (printable(text[:_MAX_RATE]) or "unknown" for text in rate)
+            limit, remaining = (
+                printable(without_secrets(text)[:_MAX_RATE]) or "unknown" for text in rate
+            )
             logger.info("%s: rate limit %s, remaining %s", origin, limit, remaining)
         for text in _warnings(headers.get("Warning", "")):
             if self._is_new_warning(origin, text):
@@ -61,7 +64,7 @@ def _warnings(field: str) -> Iterator[str]:
     left = MAX_WARNING_BYTES
     for quoted in _WARNING.findall(field[:MAX_WARNING_BYTES]) if field else ():
         text = re.sub(r"\\(.)", r"\1", quoted).encode("latin-1", "replace")
-        shown = printable(text.decode("utf-8", "replace")).encode()[:left]
+        shown = printable(without_secrets(text.decode("utf-8", "replace"))).encode()[:left]
         left -= len(shown)
         if shown:
             yield shown.decode("utf-8", "ignore")

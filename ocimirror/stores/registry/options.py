@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
+from urllib.parse import unquote
+
+from ocimirror.secrecy import keep_secret
 
 
 class AuthFile(NamedTuple):
@@ -49,3 +52,8 @@ class NetworkOptions:
     bytes_per_second: int = 0
     auth_files: tuple[AuthFile, ...] = ()
     stop: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Keep the proxy's password out of everything printed."""
+        login = self.proxy.partition("://")[2].rpartition("@")[0]
+        keep_secret(login, unquote(login), unquote(login.partition(":")[2]))

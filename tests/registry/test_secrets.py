@@ -1,0 +1,171 @@
+"""No secret is printed, in whatever writing a peer quotes it; odd documents end as our errors."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+from urllib.parse import quote_plus
+
+import pytest
+
+from tests.support.command import environment, ocimirror
+from tests.support.rawpeer import answer, raw_peer
+
+PASSWORD = "S3CRET canary/+'é"
+QUICK = ("--timeout", "5", "--retries", "0", "--no-progress")
+
+
+def auth_file(path, host, **entry):
+    path.write_text(json.dumps({"auths": {host: entry}}))
+    return ("--auth-file", path)
+
+
+def login(password: str = PASSWORD) -> str:
+    return base64.b64encode(f"ada:{password}".encode()).decode()
+
+
+def writings(secret: str) -> list[str]:
+    raw = secret.encode()
+    return [
+        secret,
+        quote_plus(secret),
+        quote_plus(secret).lower().replace("s3cret", "S3CRET"),
+        base64.b64encode(raw).decode(),
+        json.dumps(secret)[1:-1],
+    ]
+
+
+def refusal(text: str, headers: str = ""):
+    body = json.dumps(
+        {"errors": [{"code": "DENIED", "message": text}]}, ensure_ascii=False
+    ).encode()
+    headers += "Content-Type: application/json\r\n"
+    return answer(body, headers, "403 Forbidden")
+
+
+@pytest.mark.parametrize("number", range(5))
+@pytest.mark.parametrize("padding", [0, 485], ids=["short", "cut"])
+def test_a_password_that_is_quoted_is_not_printed(number, padding, tmp_path) -> None:
+    quoted = writings(PASSWORD)[number]
+    warning = f'Warning: 299 - "login {login()}"\r\n'
+
+    def script(_, fields):
+        if "authorization" not in fields:
+            return answer(b"", "WWW-Authenticate: Basic realm=x\r\n", "401 Unauthorized")
+        return refusal("x" * padding + f" bad {quoted} {login()}", warning)
+
+    with raw_peer(script) as host:
+        file = auth_file(tmp_path / "a.json", host, auth=login())
+        done = ocimirror("list", f"docker://{host}/a", *file, *QUICK, "-vv", "--json")
+    assert done.code == 4, done
+    for text in (done.stdout, done.stderr):
+        assert "S3CRET" not in text
+        assert base64.b64encode(PASSWORD.encode()).decode().rstrip("=") not in text
+        assert login().rstrip("=") not in text
+
+
+@pytest.mark.parametrize("key", ["token", "access_token", "refresh_token"])
+def test_a_token_that_is_quoted_later_is_not_printed(key) -> None:
+    document = {"token": "first-token", key: "T0KEN-canary"}
+
+    def script(line, fields):
+        if "/token" in line:
+            return answer(json.dumps(document).encode())
+        if "authorization" not in fields:
+            challenge = 'WWW-Authenticate: Bearer realm="/token",service="s"\r\n'
+            return answer(b"", challenge, "401 Unauthorized")
+        return refusal("you said T0KEN-canary", "X: T0KEN-canary\r\n")
+
+    with raw_peer(script) as host:
+        done = ocimirror("list", f"docker://{host}/a", *QUICK, "-vv", "--json")
+    assert done.code == 4, done
+    assert "you said" in done.stderr
+    assert "T0KEN" not in done.stdout + done.stderr
+
+
+ODD = [None, True, -1, 0, 1.5, 10**400, [], {}, "", "\ud800", "a\r\nb", "x" * 70_000]
+
+
+@pytest.mark.parametrize("key", ["token", "access_token", "expires_in", "issued_at"])
+def test_no_token_answer_is_a_bug_of_ours(key) -> None:
+    values = itertools.cycle(ODD)
+
+    def script(line, fields):
+        if "/token" in line:
+            return answer(json.dumps({"token": "ok", key: next(values)}).encode())
+        if "authorization" not in fields:
+            challenge = 'WWW-Authenticate: Bearer realm="/token",service="s"\r\n'
+            return answer(b"", challenge, "401 Unauthorized")
+        return answer(b'{"name":"a","tags":["t"]}')
+
+    with raw_peer(script) as host:
+        for value in ODD:
+            done = ocimirror("list", f"docker://{host}/a", *QUICK, "-v")
+            assert done.code in (0, 3, 4), (value, done)
+            assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("key", ["auth", "username", "password", "identitytoken", "registrytoken"])
+def test_no_credential_file_is_a_bug_of_ours(key, tmp_path) -> None:
+    def script(_, fields):
+        if "authorization" not in fields:
+            return answer(b"", "WWW-Authenticate: Basic realm=x\r\n", "401 Unauthorized")
+        return answer(b'{"name":"a","tags":["t"]}')
+
+    with raw_peer(script) as host:
+        for value in ODD:
+            file = auth_file(
+                tmp_path / "a.json", host, **{"username": "u", "password": "p", key: value}
+            )
+            done = ocimirror("list", f"docker://{host}/a", *file, *QUICK, "-v")
+            assert done.code in (0, 2, 4), (value, done)
+            assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "script",
+    ['setsid sleep 40 & echo \'{"Username":"ada","Secret":"x"}\'', "exec 1>&-; sleep 300"],
+    ids=["grandchild keeps the pipe", "closes its output and stays"],
+)
+def test_a_helper_ends_at_its_limit(script, tmp_path) -> None:
+    program = tmp_path / "docker-credential-odd"
+    program.write_text(f"#!/bin/bash\n{script}\n")
+    program.chmod(0o755)
+    (tmp_path / "a.json").write_text('{"credsStore": "odd"}')
+
+    def serve(_, fields):
+        if "authorization" not in fields:
+            return answer(b"", "WWW-Authenticate: Basic realm=x\r\n", "401 Unauthorized")
+        return answer(b'{"name":"a","tags":["t"]}')
+
+    env = environment()
+    env["PATH"] = f"{tmp_path}:{env['PATH']}"
+    with raw_peer(serve) as host:
+        file = ("--auth-file", tmp_path / "a.json")
+        done = ocimirror("list", f"docker://{host}/a", *file, *QUICK, env=env, timeout_s=38)
+    assert done.code == (0 if "setsid" in script else 2), done
+    if done.code:
+        assert "did not end in 30 s" in done.stderr
+
+
+def test_an_empty_helper_means_the_file_itself(tmp_path) -> None:
+    def serve(_, fields):
+        if fields.get("authorization") != f"Basic {login('p')}":
+            return answer(b"", "WWW-Authenticate: Basic realm=x\r\n", "401 Unauthorized")
+        return answer(b'{"name":"a","tags":["t"]}')
+
+    broken = "\r\n".join((login("p")[:4], login("p")[4:])) + "\n"
+    with raw_peer(serve) as host:
+        (tmp_path / "a.json").write_text(
+            json.dumps(
+                {
+                    "credsStore": "absent",
+                    "credHelpers": {host: ""},
+                    "auths": {host: {"auth": broken}},
+                }
+            )
+        )
+        file = ("--auth-file", tmp_path / "a.json")
+        done = ocimirror("list", f"docker://{host}/a", *file, *QUICK)
+    assert done.code == 0, done
