@@ -142,24 +142,29 @@ def _removed_lines(removed: Removed, layout: str) -> None:
 @option(
     "--rebuild-index",
     is_flag=True,
-    help="Where index.json and its copy are damaged, make one of the manifests that are there.",
+    help="Add every image that no entry of index.json reaches, also if index.json is valid.",
 )
+@option("--lock", "lock_file", metavar="FILE", default="", help="A lock file that knows names.")
 @dry_run
 @durable
 @waiting
 @shared
-def repair_command(layout: str, origin: str, rebuild_index: bool, **options: Any) -> int:
+def repair_command(
+    layout: str, origin: str, rebuild_index: bool, lock_file: str, **options: Any
+) -> int:
     """Verify a layout, and fetch again what is damaged or missing.
 
     Each image that has faults is copied again, by digest, from the registry that its name says,
-    or from --from. A damaged index.json is taken from index.json.prev; a valid one is never
-    overwritten. Names stay as they are.
+    or from --from. A damaged index.json is made anew from index.json.prev and from every image
+    among the blobs that has no entry. Their names come from --from (a layout or an archive) or
+    --lock; while an image has none, the exit code is 5. Names that are there never move.
 
     \b
     Examples:
       ocimirror repair ./layout
       ocimirror repair ./layout --from docker://registry.example.com:5000/mirror
       ocimirror repair ./layout --from oci-archive:yesterday.tar
+      ocimirror repair ./layout --lock ocimirror.lock
       ocimirror repair ./layout --rebuild-index --from ./other-layout
     """
     from ocimirror.cli.progress import progress_for
@@ -182,6 +187,7 @@ def repair_command(layout: str, origin: str, rebuild_index: bool, **options: Any
                 copy_options,
                 progress,
                 rebuild_index=rebuild_index,
+                lock_file=lock_file,
             )
         except Interrupted as error:
             return _interrupted(error, settings)
@@ -203,11 +209,15 @@ def _interrupted(error: Interrupted, settings: Settings) -> int:
 
 
 def _repair_code(repaired: Repaired, planned: bool) -> int:
-    """Return 0 where the layout verifies now, whoever failed on the way."""
+    """Return 0 if the layout verifies now and each image has a name, whatever failed before."""
+    if repaired.unnamed or repaired.dropped:
+        return 5
     if not repaired.faults:
         return 0
     failed = [outcome.error.exit_code for outcome in repaired.outcomes if outcome.error is not None]
-    return output.exit_code_of(failed) or (0 if planned else 5)
+    return output.exit_code_of(failed) or (
+        0 if planned else output.exit_code_of([fault.exit_code for fault in repaired.faults])
+    )
 
 
 def _repair_document(repaired: Repaired, code: int, seconds: float) -> None:
@@ -216,6 +226,8 @@ def _repair_document(repaired: Repaired, code: int, seconds: float) -> None:
         code,
         {
             "index": repaired.index,
+            "unnamed": [str(digest) for digest in repaired.unnamed],
+            "dropped": list(repaired.dropped),
             "images": [output.outcome_document(outcome) for outcome in repaired.outcomes],
             "totals": output.totals(repaired.outcomes, seconds),
             "faults": [output.fault_document(fault) for fault in repaired.faults],
@@ -225,18 +237,26 @@ def _repair_document(repaired: Repaired, code: int, seconds: float) -> None:
 
 def _repair_lines(repaired: Repaired, layout: str, planned: bool) -> None:
     if repaired.index == "restored":
-        output.line(f"index.json of {layout} is that of index.json.prev now")
+        output.line(f"index.json of {layout} was restored from index.json.prev")
         output.line("  note: names that moved last may be missing: pull those images again")
     elif repaired.index == "rebuilt":
-        output.line(f"index.json of {layout} was made of the manifests that are there")
-        output.line("  note: `ocimirror tag` gives those without a name one")
+        output.line(f"index.json of {layout} was mended")
+    for message in repaired.dropped:
+        output.line(f"dropped  {message}")
+    for digest in repaired.unnamed:
+        output.line(f"unnamed  {digest}")
+    if repaired.unnamed:
+        output.line("  --from LAYOUT or --lock FILE give names, or one at a time:")
+        output.line(f"  `ocimirror tag {layout} DIGEST NAME`, `ocimirror remove {layout} @DIGEST`")
     if not repaired.faults:
-        output.line(f"ok  {layout}: {'repaired' if repaired.outcomes else 'no faults'}")
+        if not repaired.unnamed:
+            output.line(f"ok  {layout}: {'repaired' if repaired.outcomes else 'no faults'}")
         return
     for fault in () if planned else repaired.faults:
         output.line(f"{fault.kind}  {fault.digest}")
         output.line(f"  {fault.message}")
-    output.line(f"{len(repaired.faults)} faults in {layout}")
+    count = len(repaired.faults)
+    output.line(f"{count} {'fault' if count == 1 else 'faults'} in {layout}")
 
 
 @click.command("gc", short_help="Remove what nothing in a layout reaches.", no_args_is_help=True)
@@ -249,15 +269,21 @@ def _repair_lines(repaired: Repaired, layout: str, planned: bool) -> None:
     metavar="TIME",
     help="How old a blob has to be, and how long it then waits in quarantine: 0, 90s, 15m, 7d.",
 )
+@option(
+    "--after-repair",
+    is_flag=True,
+    help="index.json was damaged, and holds all that it is to hold again: needed once.",
+)
 @dry_run
 @waiting
 @shared
-def gc_command(layout: str, grace: float, **options: Any) -> int:
+def gc_command(layout: str, grace: float, after_repair: bool, **options: Any) -> int:
     """Remove what no image of a layout needs, in two runs.
 
     The first puts it in quarantine, one after the grace deletes it; what has become needed
     meanwhile is put back. No pull, push or verify runs at the same time (exit 7, or --wait).
-    Where a manifest that is needed is damaged, nothing is removed.
+    Where a manifest that is needed is damaged, nothing is removed; nor after a repair of
+    index.json, until --after-repair says once that all images are there again.
 
     \b
     Examples:
@@ -270,7 +296,9 @@ def gc_command(layout: str, grace: float, **options: Any) -> int:
     planned = options.pop("dry_run")
     settings = settings_from(options, writes=False)
     with settings.places() as places:
-        collected = gc(layout_argument(layout), grace, places, dry_run=planned)
+        collected = gc(
+            layout_argument(layout), grace, places, dry_run=planned, after_repair=after_repair
+        )
     if settings.json:
         output.document("gc", 0, {"dry_run": planned, **_collected_document(collected)})
     elif not settings.quiet:
@@ -293,7 +321,24 @@ def _collected_document(collected: Collected) -> dict[str, object]:
         what: {"blobs": len(files), "bytes": sum(file.size for file in files)}
         for what, files in _counts(collected).items()
     }
-    return {**counts, "strays": collected.strays}
+    spared = sum(file.size for file in collected.spared)
+    return {
+        **counts,
+        "spared": {"blobs": len(collected.spared), "bytes": spared},
+        "spared_until": _time(collected.spared_until),
+        "waiting_until": _time(collected.waiting_until),
+        "strays": collected.strays,
+    }
+
+
+def _time(seconds: float) -> str | None:
+    """Return seconds of the system's clock as RFC 3339, UTC; None for 0."""
+    if not seconds:
+        return None
+    try:
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+    except (OverflowError, ValueError):
+        return None  # (a file from a year that no clock has)
 
 
 def _collected_lines(collected: Collected, planned: bool) -> None:
@@ -305,3 +350,10 @@ def _collected_lines(collected: Collected, planned: bool) -> None:
         if files or what == "kept"
     ]
     output.line(("would be: " if planned else "") + ", ".join(parts))
+    if collected.spared:
+        size = output.size(sum(file.size for file in collected.spared))
+        until = _time(collected.spared_until)
+        count = len(collected.spared)
+        output.line(f"  spared by --grace: {count} of those kept ({size}), the last until {until}")
+    if collected.waiting:
+        output.line(f"  in quarantine: the last until {_time(collected.waiting_until)}")

@@ -128,7 +128,8 @@ def _verify_in(
 def _verify_document(report: Report, code: int) -> None:
     checked = {"manifests": report.manifests, "blobs": report.blobs, "bytes": report.bytes}
     faults = [output.fault_document(fault) for fault in report.faults]
-    output.document("verify", code, {"checked": checked, "faults": faults})
+    content = {"images": report.images, "checked": checked, "faults": faults}
+    output.document("verify", code, content)
 
 
 def _verify_lines(report: Report, location: str) -> None:
@@ -144,6 +145,8 @@ def _verify_lines(report: Report, location: str) -> None:
             output.line("  `ocimirror repair` fetches what is damaged or missing again")
         else:
             output.line("  what cannot be read may be whole: verify again once it can")
+    elif not report.images:
+        output.line(f"empty  {location}: no image, nothing to verify")
     else:
         output.line(f"ok  {location}: {checked}")
 

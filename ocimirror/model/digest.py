@@ -88,3 +88,11 @@ class Digest:
 
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.encoded}"
+
+
+def digest_or_none(text: object) -> Digest | None:
+    """Return a digest, None for anything that is not the text of one."""
+    try:
+        return Digest.parse(text) if isinstance(text, str) else None
+    except InvalidReference:
+        return None

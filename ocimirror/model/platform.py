@@ -71,3 +71,15 @@ def sparse_text(name: str, platforms: Sequence[Platform]) -> str:
         f"{name} is sparse: only {', '.join(held) or 'a part'}{without} is here; clients that want"
         " every platform of it (ctr 2.3, skopeo --all) fail with 404"
     )
+
+
+def joined(held: tuple[Platform, ...], added: tuple[Platform, ...]) -> tuple[Platform, ...]:
+    """Return the platforms of a sparse image once more have come; none means all of them."""
+    if not held or not added:
+        return ()
+    known, new = set(held), set(added)
+    if new - {WITHOUT_ATTESTATIONS} <= known and WITHOUT_ATTESTATIONS in new - known:
+        return held
+    if known - {WITHOUT_ATTESTATIONS} <= new and WITHOUT_ATTESTATIONS in known - new:
+        held = tuple(platform for platform in held if platform != WITHOUT_ATTESTATIONS)
+    return tuple(dict.fromkeys((*held, *added)))

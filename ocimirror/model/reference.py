@@ -236,3 +236,12 @@ class Location:
             return f"docker://{self.reference}"
         name = f":@{self.digest}" if self.digest else f":{self.name}" if self.name else ""
         return f"{self.scheme}:{self.path}{name}"
+
+
+def spellings(name: str) -> list[str]:
+    """Return the name as it is written, and as Docker would normalise it."""
+    try:
+        reference = Reference.parse(name)
+    except InvalidReference:
+        return [name]
+    return [name, str(reference), str(reference.readable())]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
@@ -10,9 +13,11 @@ from ocimirror.errors import (
     DamagedLayout,
     IntegrityError,
     MissingContent,
+    NotFound,
     SizeMismatch,
     Unsupported,
     storage_error,
+    storage_errors,
 )
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
@@ -23,11 +28,20 @@ from ocimirror.stores.atomic import FileLock, remove_abandoned
 from ocimirror.stores.files import FileReader
 from ocimirror.stores.index import LayoutIndex
 from ocimirror.stores.layout import Layout
+from ocimirror.stores.mending import Names, roots_among, with_readable, with_roots
 from ocimirror.stores.quarantine import Quarantine
 from ocimirror.stores.stream import Reader
+from ocimirror.stores.writable import DAMAGED_INDEX, was_damaged
 
 Mended = Literal["kept", "restored", "rebuilt"]
-_DAMAGED_INDEX = "index.json.damaged"
+
+
+@dataclass(frozen=True, slots=True)
+class Mending:
+    """What came of index.json, and the entries that stood for nothing and were left out."""
+
+    index: Mended
+    dropped: Sequence[str] = ()
 
 
 class ExclusiveLayout(Layout):
@@ -87,36 +101,72 @@ class ExclusiveLayout(Layout):
 
     # --- index.json ----------------------------------------------------------------------------
 
-    def mend_index(self, *, from_blobs: bool) -> Mended:
-        """Write index.json anew where it is absent, empty, torn or no index; a valid one stays.
+    def mend_index(self, names: Names, *, rebuild: bool) -> Mending:
+        """Make index.json name every root that the blobs prove; nothing that it named goes.
 
-        It is taken from index.json.prev. What was there is kept as .ocimirror/index.json.damaged.
+        Where it is absent, empty, torn or no index, it becomes index.json.prev and an entry for
+        each root manifest that no entry reaches, be it in quarantine: what is needed is put back.
+        The file that was there is kept as .ocimirror/index.json.damaged, which `gc` respects.
 
         Args:
-            from_blobs: without index.json.prev begin with nothing, and add an entry without a
-                name for each manifest that no other manifest and no entry names.
-
-        Raises:
-            DamagedLayout: index.json.prev is no help, and the blobs were not to be asked.
+            names: what manifests are called elsewhere, for those that have no name here.
+            rebuild: look for roots that no entry reaches where the index is valid, too.
         """
         with self._index_lock():
-            if self._valid("index.json") is not None:
-                return "kept"
-            previous = self._valid("index.json.prev")
-            if previous is None and not from_blobs:
-                raise DamagedLayout(
-                    f"{self.path}: neither index.json nor index.json.prev is an index",
-                    advice="--rebuild-index makes one of the manifests that are there; their names"
-                    " are lost.",
-                )
-            new = previous or layout_index.EMPTY
-            if from_blobs:
-                roots = [("", root) for root in self._roots()]
-                new = LayoutIndex.parse(new, self.path).with_names(roots) or new
-            self._keep_damaged_index()
+            current = self._valid("index.json")
+            base = current or self._valid("index.json.prev") or layout_index.EMPTY
+            index = LayoutIndex.parse(base, self.path)
+            look = rebuild or current is None
+            if not (look or index.unreadable or (names and was_damaged(self.path))):
+                return Mending("kept")
+            manifests = self._manifests()
+            dropped = [
+                row.message
+                for row in index.unreadable
+                if row.digest is None or row.digest not in manifests
+            ]
+            index = LayoutIndex.parse(with_readable(index, manifests), self.path)
+            roots = roots_among(manifests, index) if look else []
+            new = with_roots(index, roots, names, self.path)
+            if new == current:
+                return Mending("kept")
+            self._put_back(LayoutIndex.parse(new, self.path))
+            if roots or current is None or dropped:
+                self._keep_damaged_index(current)
+            if current is not None:
+                self._write_file("index.json.prev", current)
             self._write_file("index.json", new)
             self._sync_directory(self._root)
-            return "rebuilt" if from_blobs else "restored"
+            return Mending("rebuilt" if roots or current is not None else "restored", dropped)
+
+    def forget_damage(self) -> None:
+        """Remove what was kept of a damaged index.json."""
+        path = os.path.join(self._private, DAMAGED_INDEX)
+        with storage_errors(f"cannot remove {path}"), contextlib.suppress(FileNotFoundError):
+            self._os.unlink(path)
+
+    def _put_back(self, index: LayoutIndex) -> None:
+        """Put back from quarantine what an index reaches."""
+        waiting = {file.digest: file for file in self.quarantine.waiting()}
+        if not waiting:
+            return
+        needed: set[Digest] = set()
+        unread = [entry.descriptor for entry in index.entries]
+        while unread:
+            descriptor = unread.pop()
+            if descriptor.digest in needed:
+                continue
+            needed.add(descriptor.digest)
+            try:
+                manifest = self.read_manifest(descriptor)
+            except (IntegrityError, NotFound, Unsupported):
+                continue
+            unread += manifest.manifests
+            needed.update(blob.digest for blob in manifest.blobs)
+        present = {file.digest for file in self.quarantine.stored()[0]}
+        self.quarantine.put_back(
+            [file for digest, file in waiting.items() if digest in needed - present]
+        )
 
     def _valid(self, name: str) -> bytes | None:
         """Return an index document, None where it is absent or cannot be read as one."""
@@ -127,35 +177,50 @@ class ExclusiveLayout(Layout):
             return None
         return raw
 
-    def _keep_damaged_index(self) -> None:
+    def _keep_damaged_index(self, valid: bytes | None) -> None:
+        """Keep index.json as it was; a file that says so even where there was none."""
         old = self._path("index.json")
-        if not os.path.lexists(old):
-            return
-        try:
-            self._os.rename(old, os.path.join(self._private, _DAMAGED_INDEX))
-        except OSError as error:
-            raise storage_error(error, f"cannot keep the damaged {old}") from error
+        kept = os.path.join(self._private, DAMAGED_INDEX)
+        if valid is not None or not os.path.lexists(old):
+            if valid is None and os.path.lexists(kept):
+                return  # (a run that was killed had put it there)
+            with self._new_file(kept) as file:
+                file.write(valid or b"")
+                file.commit()
+        else:
+            with storage_errors(f"cannot keep the damaged {old}"):
+                self._os.rename(old, kept)
+        self._sync_directory(self._private)
 
-    def _roots(self) -> list[Descriptor]:
-        """Return the manifests among the blobs that no other one names, sorted by digest."""
-        files = self.quarantine.stored()[0]
-        manifests = [found for file in files if (found := self._manifest(file.digest)) is not None]
-        named = {
-            child.digest
-            for manifest in manifests
-            for child in (*manifest.manifests, *manifest.blobs)
-        }
-        return sorted(
-            (manifest.descriptor for manifest in manifests if manifest.digest not in named),
-            key=lambda descriptor: descriptor.digest,
-        )
+    def _manifests(self) -> dict[Digest, Manifest]:
+        """Return the manifests among the blobs, and in quarantine."""
+        files = {file.digest for file in (*self.quarantine.stored()[0], *self.quarantine.waiting())}
+        found = (self._manifest(digest) for digest in files)
+        return {manifest.digest: manifest for manifest in found if manifest is not None}
 
     def _manifest(self, digest: Digest) -> Manifest | None:
         """Return a blob as a manifest; None where it is none, or damaged."""
         try:
-            found = self._not_a_root(str(digest))
-            if found is None or found.media_type not in mediatype.ACCEPTED:
+            found = self._not_a_root(digest, self._size_of_any(digest))
+            if found is None or found.media_type == mediatype.OCTET_STREAM:
                 return None
-            return self.read_manifest(found)
-        except (IntegrityError, Unsupported):
+            manifest = self.read_manifest(found)
+        except (IntegrityError, NotFound, Unsupported):
             return None
+        # (Of an unknown type: what says that it is a manifest; an artifact has no schemaVersion.)
+        known = not manifest.opaque or b'"schemaVersion"' in manifest.raw
+        return manifest if known or manifest.media_type in mediatype.ACCEPTED else None
+
+    def _size_of_any(self, digest: Digest) -> int | None:
+        """Return the size of a blob, be it in quarantine."""
+        size = self.size_of(digest)
+        if size is not None:
+            return size
+        try:
+            fd = self.quarantine.open(digest)
+        except OSError:
+            return None
+        try:
+            return os.fstat(fd).st_size
+        finally:
+            os.close(fd)

@@ -83,6 +83,19 @@ def _read_waiting(fd: int, amount: int, *, began: bool, mode: int) -> bytes:
         time.sleep(0.02)
 
 
+def read_whole(path: str, limit: int) -> bytes | None:
+    """Return a regular file's content, None if it is absent; OSError (EFBIG) if it is too large."""
+    try:
+        fd = open_regular(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    with os.fdopen(fd, "rb") as file:
+        raw = b"" if os.fstat(fd).st_size > limit else file.read(limit + 1)
+        if os.fstat(fd).st_size > limit or len(raw) > limit:
+            raise OSError(errno.EFBIG, f"larger than {limit} bytes")
+    return raw
+
+
 class FileReader:
     """Raw bytes of an open file, from a position to an end. A Reader.
 

@@ -26,13 +26,14 @@ from ocimirror.errors import (
 )
 from ocimirror.model import mediatype, strictjson
 from ocimirror.model.descriptor import Descriptor
-from ocimirror.model.digest import Digest
+from ocimirror.model.digest import Digest, digest_or_none
 from ocimirror.model.manifest import MAX_SIZE_BYTES as MAX_MANIFEST_BYTES
 from ocimirror.model.manifest import sniff_media_type
-from ocimirror.model.platform import WITHOUT_ATTESTATIONS, Platform
-from ocimirror.model.reference import Reference
+from ocimirror.model.platform import Platform, joined
+from ocimirror.model.reference import Reference, spellings
 from ocimirror.stores.attached import Attached, Known, is_attachment
 from ocimirror.stores.store import Referrer, Source
+from ocimirror.stores.unreadable import UnreadableEntry
 
 IMAGE_NAME = "io.containerd.image.name"
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -105,12 +106,19 @@ def annotations_of_ours(descriptor: Descriptor) -> dict[str, str]:
 
 
 class LayoutIndex:
-    """The parsed document; immutable, `with_names` returns the bytes of a new one."""
+    """The parsed document; immutable, `with_names` returns the bytes of a new one.
+
+    Attributes:
+        entries: those that can be read.
+        unreadable: the others; they are kept where the document is edited.
+    """
 
     def __init__(self, document: dict[str, Any], what: str) -> None:
         self._document = document
         self._what = what
-        self.entries = tuple(_entry(e, number, what) for number, e in enumerate(_list(document)))
+        self._rows = [_row(value, number, what) for number, value in enumerate(_list(document))]
+        self.entries = tuple(row for row in self._rows if isinstance(row, Entry))
+        self.unreadable = tuple(row for row in self._rows if isinstance(row, UnreadableEntry))
 
     @classmethod
     def parse(cls, raw: bytes, what: str) -> LayoutIndex:
@@ -153,6 +161,7 @@ class LayoutIndex:
 
         Raises:
             NotFound: no entry; the error lists what there is.
+            DamagedLayout: the entry of that name cannot be read.
             UsageError: several images; the error lists them.
         """
         found = self._lookup(name)
@@ -177,6 +186,9 @@ class LayoutIndex:
             listed = sorted({entry.name or str(entry.descriptor.digest) for entry in found})
             what = f"{name} names several images" if name else "no name given, and several images"
             return UsageError(f"{self._what}: {what}", advice=f"Name one of: {_some(listed)}")
+        for entry in self.unreadable:
+            if name in ("", entry.name, entry.tag, str(entry.digest)):
+                return _damaged(entry.message)
         known = sorted(entry.name for entry in self.entries if entry.name)
         missing = f"no image {name}" if name else "no image"
         return NotFound(
@@ -187,7 +199,7 @@ class LayoutIndex:
         if not name:  # (what refers to an image is no other image)
             images = [e for e in self.entries if not is_attachment(e)]
             return [e for e in images if e.name] or images or self.entries
-        for spelling in _spellings(name):
+        for spelling in spellings(name):
             found = self._by_name.get(spelling) or self._by_spelling.get(spelling)
             if found:
                 return found
@@ -206,7 +218,7 @@ class LayoutIndex:
         """Entries by their name as Docker would write it, and by digest; the exact goes first."""
         entries: dict[str, list[Entry]] = {}
         for entry in self.entries:
-            for spelling in {_spellings(entry.name)[-1], str(entry.descriptor.digest)}:
+            for spelling in {spellings(entry.name)[-1], str(entry.descriptor.digest)}:
                 entries.setdefault(spelling, []).append(entry)
         return entries
 
@@ -230,24 +242,30 @@ class LayoutIndex:
         stand = all(self.stands_for(name, descriptor) for name, descriptor in wanted.items())
         if stand and not unnamed:
             return None
-        for entry, document in zip(self.entries, _list(self._document), strict=True):
+        for entry, document in self.rows():
             if entry.name not in wanted:
                 documents.append(document)
             elif entry.name not in written:
-                moved = _moved(entry, wanted[entry.name])
+                root = wanted[entry.name]
+                moved = _moved(entry, root) if isinstance(entry, Entry) else root
                 documents.append(document if moved is None else _document_of(entry.name, moved))
                 written.add(entry.name)
         new = [(name, moved) for name, moved in wanted.items() if name not in written]
         documents += [_document_of(name, moved) for name, moved in new]
         documents += [_document_of("", descriptor) for descriptor in unnamed.values()]
-        return self._with(documents)
+        return self.with_documents(documents)
 
     def without(self, entries: Collection[Entry]) -> bytes:
         """Return the document without some of its entries; everything else is kept."""
-        listed = zip(self.entries, _list(self._document), strict=True)
-        return self._with([document for entry, document in listed if entry not in entries])
+        going = set(entries)
+        return self.with_documents([value for row, value in self.rows() if row not in going])
 
-    def _with(self, documents: list[Any]) -> bytes:
+    def rows(self) -> list[tuple[Entry | UnreadableEntry, Any]]:
+        """Return each entry, in its order, with the JSON value that it was."""
+        return list(zip(self._rows, _list(self._document), strict=True))
+
+    def with_documents(self, documents: list[Any]) -> bytes:
+        """Return the document with other entries; every other key is kept."""
         whole = {**self._document, "manifests": documents}
         return json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode()
 
@@ -278,25 +296,22 @@ class LayoutSource(Source):
         try:
             return self.index().find(name).descriptor
         except NotFound:
-            descriptor = self._not_a_root(name)
+            if (digest := digest_or_none(name)) is None:
+                raise
+            descriptor = self._not_a_root(digest, self.size_of(digest))
             if descriptor is None:
                 raise
             return descriptor
 
-    def _not_a_root(self, name: str) -> Descriptor | None:
+    def _not_a_root(self, digest: Digest, size: int | None) -> Descriptor | None:
         """A manifest that only its digest finds; nobody announced its type, so it is read."""
-        try:
-            digest = Digest.parse(name)
-        except InvalidReference:
-            return None
-        size = self.size_of(digest)
         if size is None or size > MAX_MANIFEST_BYTES:
             return None
         found = Descriptor(mediatype.OCTET_STREAM, digest, size, "manifest")
         with self.fetch(found) as stream:
             raw = stream.read_all(MAX_MANIFEST_BYTES)
         try:
-            media_type = sniff_media_type(raw, name)
+            media_type = sniff_media_type(raw, str(digest))
         except MalformedManifest:
             return None  # (a layer)
         return Descriptor(media_type or found.media_type, digest, size, "manifest")
@@ -337,20 +352,8 @@ def _moved(entry: Entry, wanted: Descriptor) -> Descriptor | None:
     if entry.descriptor.digest != wanted.digest:
         return wanted
     held, added = entry.platforms, platforms_of(wanted)
-    merged = _merged(held, added)
+    merged = joined(held, added)
     return None if merged == held else sparse(wanted, merged)
-
-
-def _merged(held: tuple[Platform, ...], added: tuple[Platform, ...]) -> tuple[Platform, ...]:
-    """Return what an entry holds once more has come; nothing means everything."""
-    if not held or not added:
-        return ()
-    known, new = set(held), set(added)
-    if new - {WITHOUT_ATTESTATIONS} <= known and WITHOUT_ATTESTATIONS in new - known:
-        return held
-    if known - {WITHOUT_ATTESTATIONS} <= new and WITHOUT_ATTESTATIONS in known - new:
-        held = tuple(platform for platform in held if platform != WITHOUT_ATTESTATIONS)
-    return tuple(dict.fromkeys((*held, *added)))
 
 
 def _document_of(name: str, descriptor: Descriptor) -> dict[str, object]:
@@ -372,20 +375,18 @@ def _list(document: dict[str, Any]) -> list[Any]:
     return cast("list[Any]", document.get("manifests") or [])
 
 
+def _row(value: object, number: int, what: str) -> Entry | UnreadableEntry:
+    try:
+        return _entry(value, number, what)
+    except MalformedManifest as error:
+        return UnreadableEntry(number, error.message, value, (IMAGE_NAME, REF_NAME))
+
+
 def _entry(value: object, number: int, what: str) -> Entry:
     descriptor = Descriptor.parse(value, f"manifests[{number}] of index.json of {what}", "manifest")
     annotations = descriptor.annotations
     tag = annotations.get(REF_NAME, "")
     return Entry(descriptor, annotations.get(IMAGE_NAME) or tag, tag)
-
-
-def _spellings(name: str) -> list[str]:
-    """The name as it is written, and as Docker would normalise it."""
-    try:
-        reference = Reference.parse(name)
-    except InvalidReference:
-        return [name]
-    return [name, str(reference), str(reference.readable())]
 
 
 def _some(names: Sequence[str]) -> str:

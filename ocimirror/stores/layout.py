@@ -48,7 +48,7 @@ from ocimirror.stores.atomic import (
     free_bytes,
     remove_abandoned,
 )
-from ocimirror.stores.files import FileReader, open_regular
+from ocimirror.stores.files import FileReader, open_regular, read_whole
 from ocimirror.stores.index import LayoutIndex, LayoutSource
 from ocimirror.stores.layoutfile import (
     LAYOUT_FILE,
@@ -127,7 +127,10 @@ class Layout(LayoutSource, Store):
     def _refuse_what_is_no_layout(self) -> None:
         if not os.path.isdir(self._root):
             raise NotFound(f"there is no directory {self.path}")
-        check_layout_file(self._read_small(LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES), self.path)
+        raw = self._read_small(LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES)
+        rest = all(os.path.lexists(self._path(name)) for name in ("index.json", "blobs"))
+        if raw is not None or not rest:
+            check_layout_file(raw, self.path)
 
     def _open_for_writing(self, wait: bool) -> None:
         is_layout_to_write(self.path)
@@ -138,14 +141,15 @@ class Layout(LayoutSource, Store):
         raw = self._read_small(LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES)
         if raw is not None:
             check_layout_file(raw, self.path)
-        else:
-            self._write_file(LAYOUT_FILE, LAYOUT_VERSION)
         with self._index_lock():
-            if self._read_small("index.json", layout_index.MAX_SIZE_BYTES) is not None:
+            absent = self._read_small("index.json", layout_index.MAX_SIZE_BYTES) is None
+            if not absent:
                 self.index()  # (a torn one is an error before any transfer)
             elif any(self.blob_files()):
                 raise DamagedLayout(f"{self.path} has blobs and no index.json; nothing was written")
-            else:
+            if raw is None:
+                self._write_file(LAYOUT_FILE, LAYOUT_VERSION)
+            if absent:
                 # (index.json is last: what has one is a layout, and stays where it is.)
                 for directory in (os.path.dirname(self._root), self._root):
                     if os.access(directory, os.R_OK):
@@ -255,21 +259,15 @@ class Layout(LayoutSource, Store):
     def _read_small(self, name: str, limit: int) -> bytes | None:
         """Read a whole document at the root; None where it is absent."""
         try:
-            fd = open_regular(self._path(name))
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+            return read_whole(self._path(name), limit)
         except OSError as error:
             raise self._read_error(error, name) from error
-        with os.fdopen(fd, "rb") as file:
-            too_large = os.fstat(fd).st_size > limit
-            raw = b"" if too_large else file.read(limit + 1)
-        if too_large or len(raw) > limit:
-            raise DamagedLayout(f"{self.path}: {name} is larger than {limit} bytes")
-        return raw
 
     def _read_error(self, error: OSError, what: str) -> DamagedLayout | LocalStorageError:
         if error.errno in (errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.EISDIR, errno.ENOTDIR):
             return DamagedLayout(f"{self.path}: {what} is a link or not a regular file")
+        if error.errno == errno.EFBIG:
+            return DamagedLayout(f"{self.path}: {what} is {error.strerror}")
         return storage_error(error, f"cannot read {what} in {self.path}")
 
     # --- writing -------------------------------------------------------------------------------
@@ -339,8 +337,10 @@ class Layout(LayoutSource, Store):
             known = parsed[2] if parsed is not None and parsed[1] == old else None
             new, result = edit(known or LayoutIndex.parse(old, self.path))
             if new is not None:
-                # (3) A copy, never a hard link: other tools write index.json in place.
-                self._write_file("index.json.prev", old)
+                # (3) A copy, never a hard link: other tools write index.json in place. Not that of
+                # the layout's creation: it would say of a layout that it is to hold nothing.
+                if old != layout_index.EMPTY:
+                    self._write_file("index.json.prev", old)
                 # (4) The names move, all at once.
                 self._write_file("index.json", new)
                 self._sync_directory(self._root)

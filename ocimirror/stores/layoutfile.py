@@ -14,7 +14,7 @@ MAX_LAYOUT_FILE_BYTES = 64 * 1024
 
 
 def check_layout_file(raw: bytes | None, what: str) -> None:
-    """Check the content of an oci-layout file.
+    """Check the content of an oci-layout file; whoever may do without it asks first.
 
     Raises:
         DamagedLayout: absent, not JSON, or a version we do not know.

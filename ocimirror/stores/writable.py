@@ -12,6 +12,12 @@ from ocimirror.errors import UsageError, storage_error
 from ocimirror.stores.layoutfile import LAYOUT_FILE
 
 PRIVATE = ".ocimirror"
+DAMAGED_INDEX = "index.json.damaged"
+
+
+def was_damaged(layout: str) -> bool:
+    """Whether index.json was mended, and nobody has said since that all is well."""
+    return os.path.lexists(os.path.join(layout, PRIVATE, DAMAGED_INDEX))
 
 
 def is_layout_to_write(path: str) -> bool:
@@ -29,6 +35,8 @@ def is_layout_to_write(path: str) -> bool:
         raise UsageError(f"{path} is a file, and no OCI image layout") from error
     except OSError as error:
         raise storage_error(error, f"cannot read {path}") from error
+    if {"index.json", "blobs"} <= present:
+        return True  # (a layout that has lost the file that says so)
     if present - {"blobs", PRIVATE} and LAYOUT_FILE not in present:
         raise UsageError(
             f"{path} is a directory with other files, and no OCI image layout",

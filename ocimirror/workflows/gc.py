@@ -21,6 +21,7 @@ from ocimirror.model.manifest import MAX_SIZE_BYTES
 from ocimirror.model.mediatype import OCTET_STREAM
 from ocimirror.stores.exclusive import ExclusiveLayout
 from ocimirror.stores.quarantine import BlobFile
+from ocimirror.stores.writable import was_damaged
 from ocimirror.workflows.places import Places
 from ocimirror.workflows.reach import Seen, reach
 
@@ -38,6 +39,8 @@ class Collected:
         deleted: gone.
         restored: put back, since it has become needed.
         strays: paths under blobs/ that are no blobs; they stay.
+        spared: those of `kept` that nothing needs, and that only the grace keeps.
+        spared_until: when the last of them may go; `waiting_until` of those in quarantine.
     """
 
     kept: list[BlobFile]
@@ -46,9 +49,19 @@ class Collected:
     deleted: list[BlobFile]
     restored: list[BlobFile]
     strays: list[str] = field(default_factory=list)
+    spared: list[BlobFile] = field(default_factory=list)
+    spared_until: float = 0.0
+    waiting_until: float = 0.0
 
 
-def gc(path: str, grace_s: float, places: Places, *, dry_run: bool = False) -> Collected:
+def gc(
+    path: str,
+    grace_s: float,
+    places: Places,
+    *,
+    dry_run: bool = False,
+    after_repair: bool = False,
+) -> Collected:
     """Put aside the blobs that no entry of index.json reaches, and delete those of earlier runs.
 
     What is younger than the grace stays, with everything that it may name; what has become
@@ -60,13 +73,20 @@ def gc(path: str, grace_s: float, places: Places, *, dry_run: bool = False) -> C
         grace_s: seconds that a blob has to be there, and then in quarantine, before it goes on.
         places: the stores of this run.
         dry_run: change nothing.
+        after_repair: what was made of a damaged index.json is right; later runs need not be told.
 
     Raises:
         Locked: somebody is at work there.
         DamagedLayout: what is needed cannot be told, since index.json or a manifest that is
-            needed is absent or damaged; nothing was removed.
+            needed is absent or damaged, or index.json was; nothing was removed.
     """
     with places.exclusive_layout(path, writes=not dry_run) as layout:
+        if was_damaged(layout.path) and not after_repair:
+            raise DamagedLayout(
+                f"{path}: index.json was damaged, and names may be missing; nothing was removed",
+                advice="Compare `ocimirror list` with what it is to hold, then run gc with"
+                " --after-repair once. The damaged file is .ocimirror/index.json.damaged.",
+            )
         needed = _needed(layout)
         old = time.time() - grace_s
         stored, strays = layout.quarantine.stored()
@@ -76,20 +96,30 @@ def gc(path: str, grace_s: float, places: Places, *, dry_run: bool = False) -> C
         waiting = layout.quarantine.waiting()
         restored = [file for file in waiting if file.digest in needed - present]
         back = {file.digest for file in restored}
+        spared = [file for file in stored if file.digest in kept and file.digest not in needed]
+        aside = [file for file in waiting if file.digest not in back and file.since > old]
         collected = Collected(
             kept=[file for file in stored if file.digest in kept],
             quarantined=[file for file in stored if file.digest not in kept],
-            waiting=[file for file in waiting if file.digest not in back and file.since > old],
+            waiting=aside,
             deleted=[file for file in waiting if file.digest not in back and file.since <= old],
             restored=restored,
             strays=strays,
+            spared=spared,
+            spared_until=_last(spared, grace_s),
+            waiting_until=_last(aside, grace_s),
         )
         if not dry_run:
             layout.sync_index()
             layout.quarantine.put_back(collected.restored)
             layout.quarantine.delete(collected.deleted)
             layout.quarantine.take(collected.quarantined)
+            layout.forget_damage()
         return collected
+
+
+def _last(files: Iterable[BlobFile], grace_s: float) -> float:
+    return max((file.since + grace_s for file in files), default=0.0)
 
 
 def _needed(layout: ExclusiveLayout) -> set[Digest]:
@@ -97,8 +127,19 @@ def _needed(layout: ExclusiveLayout) -> set[Digest]:
     needed: set[Digest] = set()
     opaque: set[Digest] = set()
     seen: set[Seen] = set()
-    for entry in layout.entries():
-        for manifest in reach(layout, entry.descriptor, seen, _refuse):
+
+    def failed(error: OciMirrorError, descriptor: Descriptor) -> None:
+        if not isinstance(error, Unsupported):
+            _refuse(error)
+        needed.add(descriptor.digest)  # (Docker schema 1: what it names is in it)
+        opaque.add(descriptor.digest)
+
+    index = layout.index()
+    for row in index.unreadable:
+        needed |= row.digests()
+        opaque |= row.digests()
+    for entry in index.entries:
+        for manifest in reach(layout, entry.descriptor, seen, failed):
             needed.add(manifest.digest)
             needed.update(blob.digest for blob in manifest.blobs)
             if manifest.opaque:
@@ -106,7 +147,7 @@ def _needed(layout: ExclusiveLayout) -> set[Digest]:
     return needed | _mentioned(layout, opaque)
 
 
-def _refuse(error: OciMirrorError, _: Descriptor) -> None:
+def _refuse(error: OciMirrorError) -> None:
     if isinstance(error, LocalStorageError):
         raise error
     raise DamagedLayout(

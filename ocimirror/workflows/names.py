@@ -57,7 +57,7 @@ def tag(path: str, name: str, new: str, places: Places) -> Tagged:
     """
 
     def edit(index: LayoutIndex) -> tuple[bytes | None, Tagged]:
-        entry = index.find(name)
+        entry = index.find(name.removeprefix("@"))
         full = _new_name(entry, new)
         had = next((e.descriptor.digest for e in index.entries if e.name == full), None)
         return index.with_names([(full, entry.descriptor)]), Tagged(full, entry.descriptor, had)
@@ -84,7 +84,8 @@ def remove(path: str, name: str, places: Places) -> Removed:
 
     Args:
         path: the layout's directory.
-        name: a full reference, a tag that one name has, or the digest of an image that has one.
+        name: a full reference, a tag that one name has, or a digest (also @DIGEST) that one entry
+            has.
         places: the stores of this run.
 
     Raises:
@@ -94,7 +95,7 @@ def remove(path: str, name: str, places: Places) -> Removed:
     layout = places.present_layout(path)
 
     def edit(index: LayoutIndex) -> tuple[bytes | None, Removed]:
-        going = list(index.called(name))
+        going = _going(index, name)
         entry = going[0]
         same = [e for e in index.entries if e.descriptor.digest == entry.descriptor.digest]
         others = tuple(dict.fromkeys(e.name for e in same if e.name and e not in going))
@@ -103,6 +104,17 @@ def remove(path: str, name: str, places: Places) -> Removed:
         return _without(layout, index, [*going, *attachments], lost), removed
 
     return layout.edit_index(edit)
+
+
+def _going(index: LayoutIndex, name: str) -> list[Entry]:
+    """Return the entries that are meant; @DIGEST means those without a name, if there are any."""
+    if name.startswith("@"):
+        digest = name[1:]
+        of_it = [entry for entry in index.entries if str(entry.descriptor.digest) == digest]
+        if unnamed := [entry for entry in of_it if not entry.name]:
+            return unnamed
+        return list(index.called(digest))
+    return list(index.called(name))
 
 
 def _without(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,18 +14,23 @@ from ocimirror.errors import (
     IntegrityError,
     NotFound,
     RemoteError,
+    Unsupported,
     UsageError,
 )
+from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import ATTESTATION_OF
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location, Reference
-from ocimirror.stores.exclusive import Mended
-from ocimirror.stores.index import Entry, LayoutIndex
+from ocimirror.stores.exclusive import Mended, Mending
+from ocimirror.stores.index import Entry, LayoutIndex, LayoutSource, sparse
 from ocimirror.stores.layout import Layout
+from ocimirror.stores.mending import Names
 from ocimirror.stores.referrerslist import remade
 from ocimirror.stores.store import Source
-from ocimirror.workflows.places import Places, parse_location
+from ocimirror.stores.writable import was_damaged
+from ocimirror.sync.lock import LockFile
+from ocimirror.workflows.places import Places, name_in_a_layout, parse_location
 from ocimirror.workflows.push import parse_target, pushed
 from ocimirror.workflows.reach import Seen, ignore, reach
 from ocimirror.workflows.verify import Fault, verify
@@ -33,11 +38,21 @@ from ocimirror.workflows.verify import Fault, verify
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """What was done, and the faults that are left; a dry run leaves them all."""
+    """What was done, and what is left to do; a dry run leaves all of it.
+
+    Attributes:
+        index: what came of index.json.
+        outcomes: of the images that were fetched again.
+        faults: those that are left.
+        unnamed: images that have no name since index.json was damaged.
+        dropped: entries that stood for nothing that is there, and are gone from index.json.
+    """
 
     index: Mended
     outcomes: list[Outcome]
     faults: list[Fault]
+    unnamed: list[Digest] = field(default_factory=list)
+    dropped: Sequence[str] = ()
 
 
 def repair(
@@ -48,6 +63,7 @@ def repair(
     reporter: Reporter | None = None,
     *,
     rebuild_index: bool = False,
+    lock_file: str = "",
 ) -> Repaired:
     """Verify a layout and copy each image that has faults again, by digest; names stay.
 
@@ -58,7 +74,8 @@ def repair(
         places: the stores of this run.
         options: how to copy. Everything is hashed, and nothing is added: no referrers.
         reporter: told of each image.
-        rebuild_index: where index.json is damaged and index.json.prev too, make one of the blobs.
+        rebuild_index: add what no entry reaches, also if index.json is valid.
+        lock_file: a lock file that knows the names of images.
 
     Raises:
         DamagedLayout: index.json is damaged and was not mended.
@@ -67,7 +84,10 @@ def repair(
     """
     options = replace(options, deep=True, referrers=False, allow_foreign=True)
     origins = _Origins(path, origin, places)
-    index = _mend_index(path, places, rebuild_index, dry_run=options.dry_run)
+    names = origins.names()
+    if lock_file:
+        _add_names(names, lock_file)
+    mending = _mend_index(path, places, names, rebuild_index, dry_run=options.dry_run)
     location = Location("oci", path)
     destination = places.layout(path, write=True, dry_run=options.dry_run)
     assert isinstance(destination, Layout)  # noqa: S101 - it is there
@@ -86,20 +106,55 @@ def repair(
     outcomes += copy(requests, options, reporter)
     if requests and not options.dry_run:
         faults = check().faults
-    return Repaired(index, outcomes, faults)
+    unnamed = _unnamed(destination) if was_damaged(path) else []
+    return Repaired(mending.index, outcomes, faults, unnamed, mending.dropped)
 
 
-def _mend_index(path: str, places: Places, rebuild: bool, *, dry_run: bool) -> Mended:
+def _mend_index(
+    path: str, places: Places, names: Names, rebuild: bool, *, dry_run: bool
+) -> Mending:
     with Layout(path, wait=places.wait) as layout:
         try:
-            layout.index()
+            known = layout.index()
         except DamagedLayout:
             if dry_run:
                 raise
         else:
-            return "kept"
-    with places.exclusive_layout(path) as layout:
-        return layout.mend_index(from_blobs=rebuild)
+            may_name = bool(names) and was_damaged(layout.path)
+            if dry_run or not (rebuild or known.unreadable or may_name):
+                return Mending("kept")
+    with places.exclusive_layout(path) as exclusive:
+        return exclusive.mend_index(names, rebuild=rebuild)
+
+
+def _unnamed(layout: Layout) -> list[Digest]:
+    """Return the roots without a name; what is about another image needs none."""
+    entries = layout.entries()
+    named = {entry.descriptor.digest for entry in entries if entry.name}
+    found = dict.fromkeys(
+        entry.descriptor.digest
+        for entry in entries
+        if entry.descriptor.digest not in named and not _has_subject(layout, entry)
+    )
+    return sorted(found)
+
+
+def _has_subject(layout: Layout, entry: Entry) -> bool:
+    try:
+        return layout.read_manifest(entry.descriptor).subject is not None
+    except (IntegrityError, NotFound, Unsupported):
+        return False
+
+
+def _add_names(names: dict[Digest, list[tuple[str, Descriptor]]], lock_file: str) -> None:
+    """Add what a lock file calls images, as a pull of their sources would."""
+    for record in LockFile.read(lock_file):
+        reference = Location.parse(record.source).reference
+        if reference is not None:
+            platforms = [Platform.parse(text) for text in record.platforms]
+            root = sparse(Descriptor(record.media_type, record.digest, 0, "manifest"), platforms)
+            name = name_in_a_layout(reference.readable())
+            names.setdefault(record.digest, []).append((name, root))
 
 
 def _remake_lists(layout: Layout, faults: Sequence[Fault]) -> bool:
@@ -181,6 +236,16 @@ class _Origins:
             if location.scheme == "oci" and Path(location.path).resolve() == Path(path).resolve():
                 raise UsageError(f"--from {location} is the layout that is to be repaired")
             self._place = places.source(location), location
+
+    def names(self) -> dict[Digest, list[tuple[str, Descriptor]]]:
+        """Return what a layout or archive calls its images."""
+        names: dict[Digest, list[tuple[str, Descriptor]]] = {}
+        if self._place is not None and isinstance(self._place[0], LayoutSource):
+            for entry in self._place[0].entries():
+                if entry.name:
+                    found = names.setdefault(entry.descriptor.digest, [])
+                    found.append((entry.name, entry.descriptor))
+        return names
 
     def of(self, entry: Entry, entries: Sequence[Entry]) -> tuple[Source, str] | None:
         """Return a source that may have an entry's root, and how the root is called there.

@@ -30,14 +30,16 @@ from ocimirror.model.digest import Digest
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location
 from ocimirror.stores.archive import Archive
-from ocimirror.stores.index import LayoutSource, sparse
+from ocimirror.stores.index import LayoutIndex, LayoutSource, sparse
 from ocimirror.stores.layout import Layout
 from ocimirror.stores.store import Source
 from ocimirror.stores.stream import Watch
 from ocimirror.workflows.places import Places
 from ocimirror.workflows.reach import Seen, reach, whole_first
 
-Kind = Literal["corrupt", "missing", "wrong_size", "malformed", "stray", "unreadable"]
+Kind = Literal[
+    "corrupt", "missing", "wrong_size", "malformed", "stray", "unsupported", "unreadable"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,12 @@ class Fault:
 
 @dataclass(slots=True)
 class Report:
-    """What was looked at, and what is wrong with it."""
+    """What was looked at, and what is wrong with it.
 
+    `images` counts the roots, with entries that cannot be read.
+    """
+
+    images: int = 0
     manifests: int = 0
     blobs: int = 0
     bytes: int = 0
@@ -95,6 +101,9 @@ def verify(
     local = isinstance(source, LayoutSource)
     report = Report(hashed=local or deep)
     roots = _roots(source, location, platforms)
+    if isinstance(source, LayoutSource) and not location.read_name:
+        report.faults += _unreadable(source.index())
+    report.images = len(roots) + len(report.faults)
     blobs: dict[tuple[Digest, int], tuple[Descriptor, str]] = {}
     seen: set[Seen] = set()
     for image, root in roots:
@@ -124,6 +133,13 @@ def _roots(
         return [(entry.name or str(entry.descriptor.digest), entry.descriptor) for entry in entries]
     root = source.resolve(location.read_name)
     return [(str(location), sparse(root, platforms) if platforms else root)]
+
+
+def _unreadable(index: LayoutIndex) -> Iterable[Fault]:
+    for row in index.unreadable:
+        digest = str(row.digest or "")
+        message = f"{row.message}; `ocimirror repair` mends it"
+        yield Fault("malformed", digest, "index.json", row.name, message)
 
 
 def _check_manifests(
@@ -168,13 +184,13 @@ def _fault(error: OciMirrorError, descriptor: Descriptor, image: str) -> Fault:
         (SizeMismatch, "wrong_size"),
         (MalformedManifest, "malformed"),
         (DamagedLayout, "malformed"),
-        (Unsupported, "malformed"),
+        (Unsupported, "unsupported"),
         (RemoteError, "unreadable"),
         (LocalStorageError, "unreadable"),
     )
     kind: Kind = next((kind for known, kind in kinds if isinstance(error, known)), "corrupt")
     path = f"blobs/{digest.algorithm}/{digest.encoded}"
-    code = error.exit_code if kind == "unreadable" else 5
+    code = error.exit_code if kind in ("unreadable", "unsupported") else 5
     return Fault(kind, str(digest), path, image, error.message, code)
 
 

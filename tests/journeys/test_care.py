@@ -583,37 +583,215 @@ def test_repair_takes_a_damaged_index_from_the_one_before(layout: Path, torn: by
         assert (layout / ".ocimirror" / "index.json.damaged").read_bytes() == torn
 
 
-def test_repair_rebuilds_the_index_from_the_blobs_where_it_is_asked_to(layout: Path) -> None:
+@pytest.mark.parametrize("flags", [[], ["--rebuild-index"]])
+def test_repair_makes_the_index_of_the_blobs_and_wants_a_name_for_each_image(
+    layout: Path, flags: list[str]
+) -> None:
     index = layout / "index.json"
     index.write_bytes(b"")
     (layout / "index.json.prev").write_bytes(b"{torn")
 
-    refused = ocimirror("repair", layout)
-    rebuilt = ocimirror("repair", layout, "--rebuild-index", "--json")
+    rebuilt = ocimirror("repair", layout, *flags, "--json")
 
-    assert refused.code == 5
-    assert "--rebuild-index" in refused.stderr
-    assert rebuilt.code == 0, rebuilt.stderr
+    assert rebuilt.code == 5, rebuilt.stderr
     assert rebuilt.document["index"] == "rebuilt"
+    assert rebuilt.document["unnamed"] == sorted([IMAGE.root, SECOND.root])
     entries = json.loads(index.read_bytes())["manifests"]
     assert {e["digest"]: e["mediaType"] for e in entries} == {
         IMAGE.root: IMAGE.root_media_type,
         SECOND.root: SECOND.root_media_type,
     }
-    assert ocimirror("tag", layout, SECOND.root, APP).code == 0
+    assert ocimirror("verify", layout).code == 0
+    assert ocimirror("tag", layout, f"@{SECOND.root}", APP).code == 0
+    assert ocimirror("repair", layout, "--json").document["unnamed"] == [IMAGE.root]
+    assert ocimirror("remove", layout, f"@{IMAGE.root}").code == 0
+    assert ocimirror("repair", layout).code == 0
     assert names_of(layout) == {APP: SECOND.root}
 
 
-def test_repair_keeps_the_names_of_the_index_before_when_it_rebuilds(layout: Path) -> None:
+def test_repair_merges_the_index_before_with_the_images_that_it_does_not_have(layout: Path) -> None:
     ocimirror("remove", layout, OTHER)
     shutil.copy(layout / "index.json", layout / "index.json.prev")
     (layout / "index.json").write_bytes(b"")
 
-    assert ocimirror("repair", layout, "--rebuild-index").code == 0
+    repaired = ocimirror("repair", layout)
 
+    assert repaired.code == 5
+    assert f"unnamed  {SECOND.root}" in repaired.stdout
     assert names_of(layout) == {APP: IMAGE.root}
     entries = json.loads((layout / "index.json").read_bytes())["manifests"]
     assert [entry["digest"] for entry in entries] == [IMAGE.root, SECOND.root]
+
+
+@pytest.mark.parametrize("known", ["layout", "lock file"])
+@pytest.mark.parametrize("late", [False, True])
+def test_repair_takes_names_from_another_layout_or_a_lock_file(
+    layout: Path, tmp_path: Path, known: str, late: bool
+) -> None:
+    if known == "layout":
+        other = images.write_layout(tmp_path / "other", {APP: IMAGE, OTHER: SECOND})
+        where = ["--from", f"oci:{other}"]
+    else:
+        lock = tmp_path / "names.lock"
+        records = [
+            {
+                "source": f"docker://{name}",
+                "digest": graph.root,
+                "size": 1,
+                "media_type": graph.root_media_type,
+                "time": "2026-01-01T00:00:00Z",
+                "platforms": [],
+                "attachments": [],
+            }
+            for name, graph in ((APP, IMAGE), (OTHER, SECOND))
+        ]
+        lock.write_text(json.dumps({"schema": "ocimirror.lock/v1", "images": records}))
+        where = ["--lock", str(lock)]
+    (layout / "index.json").unlink()
+    if late:
+        assert ocimirror("repair", layout).code == 5
+
+    repaired = ocimirror("repair", layout, *where)
+
+    assert repaired.code == 0, repaired.stdout + repaired.stderr
+    assert names_of(layout) == {APP: IMAGE.root, OTHER: SECOND.root}
+    assert len(json.loads((layout / "index.json").read_bytes())["manifests"]) == 2
+    assert ocimirror("repair", layout, *where).code == 0
+
+
+def test_repair_moves_no_name_for_a_place_that_knows_another_image_by_it(
+    layout: Path, tmp_path: Path
+) -> None:
+    other = images.write_layout(tmp_path / "other", {APP: SECOND})
+    ocimirror("remove", layout, OTHER)
+    before = names_of(layout)
+
+    repaired = ocimirror("repair", layout, "--rebuild-index", "--from", f"oci:{other}", "--json")
+
+    assert repaired.code == 5
+    assert repaired.document["unnamed"] == [SECOND.root]
+    assert names_of(layout) == before == {APP: IMAGE.root}
+
+
+def test_rebuild_index_adds_what_a_valid_but_smaller_index_lacks_also_from_quarantine(
+    layout: Path,
+) -> None:
+    index = layout / "index.json"
+    index.write_bytes(b'{"schemaVersion":2,"manifests":[]}')
+    assert ocimirror("gc", layout, "--grace", "0").code == 0
+    assert put_aside(layout) == set(IMAGE.contents) | set(SECOND.contents)
+
+    repaired = ocimirror("repair", layout, "--rebuild-index", "--json")
+
+    assert repaired.code == 5
+    assert repaired.document["unnamed"] == sorted([IMAGE.root, SECOND.root])
+    assert put_aside(layout) == set()
+    assert ocimirror("verify", layout).code == 0
+
+
+def test_a_layout_made_by_one_copy_survives_a_torn_index_repair_and_gc(tmp_path: Path) -> None:
+    source = images.write_layout(tmp_path / "source", {APP: IMAGE})
+    layout = tmp_path / "layout"
+    assert ocimirror("copy", f"oci:{source}:{APP}", f"oci:{layout}").code == 0
+    assert not (layout / "index.json.prev").exists()
+    (layout / "index.json").write_bytes(b"")
+
+    assert ocimirror("repair", layout).code == 5
+    refused = ocimirror("gc", layout, "--grace", "0")
+    for _ in range(2):
+        assert ocimirror("gc", layout, "--grace", "0", "--after-repair").code == 0
+
+    assert refused.code == 5
+    assert "--after-repair" in refused.stderr
+    assert set(contents_of(layout)) == set(IMAGE.contents)
+    assert ocimirror("gc", layout).code == 0
+
+
+def test_a_repair_that_was_killed_before_it_wrote_is_made_again(layout: Path) -> None:
+    kept = layout / ".ocimirror" / "index.json.damaged"
+    kept.parent.mkdir(exist_ok=True)
+    (layout / "index.json").write_bytes(b"{torn")
+    (layout / "index.json").rename(kept)
+    assert ocimirror("gc", layout).code == 5
+
+    assert ocimirror("repair", layout).code == 5
+    assert kept.read_bytes() == b"{torn"
+    assert ocimirror("verify", layout).code == 0
+
+
+BAD = {
+    "null": None,
+    "empty digest": {"mediaType": IMAGE.root_media_type, "digest": "", "size": 2},
+    "odd media type": {"mediaType": "odd", "digest": SECOND.root, "size": 2},
+    "empty media type": {"mediaType": "", "digest": SECOND.root, "size": 2},
+    "parameters": {
+        "mediaType": f"{SECOND.root_media_type}; charset=utf-8",
+        "digest": SECOND.root,
+        "size": len(SECOND.contents[SECOND.root]),
+    },
+    "no size": {"mediaType": SECOND.root_media_type, "digest": SECOND.root},
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_one_bad_entry_is_a_fault_that_stops_nobody_and_that_repair_mends(
+    layout: Path, tmp_path: Path, bad: str
+) -> None:
+    index = layout / "index.json"
+    document = json.loads(index.read_bytes())
+    entry = BAD[bad]
+    if entry is not None:
+        entry = {**entry, "annotations": {"io.containerd.image.name": OTHER}}
+    whole = [e for e in document["manifests"] if e["digest"] != SECOND.root]
+    index.write_text(json.dumps({**document, "manifests": [entry, *whole]}))
+
+    verified = ocimirror("verify", layout, "--json")
+    assert verified.code == 5
+    assert [fault["path"] for fault in verified.document["faults"]] == ["index.json"]
+    assert ocimirror("list", layout).code == 0
+    assert ocimirror("copy", f"oci:{layout}:{APP}", f"oci:{tmp_path}/copy").code == 0
+    assert ocimirror("tag", layout, APP, "more").code == 0
+    assert json.loads(index.read_bytes())["manifests"][0] == entry
+    proved = entry is not None and entry["digest"]
+    if proved:
+        assert ocimirror("copy", f"oci:{layout}:{OTHER}", f"oci:{tmp_path}/copy").code == 5
+        assert ocimirror("gc", layout, "--grace", "0").code == 0
+        assert put_aside(layout) == set()
+
+    repaired = ocimirror("repair", layout)
+
+    assert repaired.code == (0 if proved else 5), repaired.stdout
+    assert ocimirror("verify", layout).code == 0
+    assert names_of(layout).get(OTHER) == (SECOND.root if proved else None)
+
+
+def test_a_layout_without_the_file_oci_layout_is_read_and_repair_adds_it(
+    layout: Path, tmp_path: Path
+) -> None:
+    (layout / "oci-layout").unlink()
+    assert ocimirror("verify", layout).code == 0
+    assert ocimirror("copy", f"oci:{layout}:{APP}", f"oci:{tmp_path}/copy").code == 0
+    assert not (layout / "oci-layout").exists()
+    assert ocimirror("repair", layout).code == 0
+    assert json.loads((layout / "oci-layout").read_bytes()) == {"imageLayoutVersion": "1.0.0"}
+
+
+def test_an_empty_layout_is_reported_as_empty(tmp_path: Path) -> None:
+    layout = images.write_layout(tmp_path / "layout", {})
+    verified = ocimirror("verify", layout)
+    assert verified.code == 0
+    assert verified.stdout.startswith("empty")
+    assert ocimirror("verify", layout, "--json").document["images"] == 0
+
+
+def test_gc_says_what_the_grace_spares_and_until_when(layout: Path) -> None:
+    ocimirror("remove", layout, OTHER)
+    spared = ocimirror("gc", layout, "--json").document
+    assert spared["spared"]["blobs"] == len(lonely(SECOND, IMAGE))
+    assert spared["spared_until"].endswith("Z")
+    assert f"until {spared['spared_until']}" in ocimirror("gc", layout).stdout
+    ocimirror("gc", layout, "--grace", "0")
+    assert ocimirror("gc", layout, "--json").document["waiting_until"] is not None
 
 
 def test_repair_never_overwrites_a_valid_index(layout: Path) -> None:
@@ -647,5 +825,7 @@ def test_repair_of_a_damaged_index_exits_7_while_another_run_is_at_work(
             assert ocimirror("repair", layout).code == 7
             pull.communicate(timeout=60)
     assert pull.returncode == 5  # (it does not overwrite the torn one either)
-    assert ocimirror("repair", layout).code == 0
+    repaired = ocimirror("repair", layout)  # (the image came whole, and has lost its name)
+    assert repaired.code == 5
+    assert "unnamed" in repaired.stdout
     assert names_of(layout) == {APP: IMAGE.root, OTHER: SECOND.root}

