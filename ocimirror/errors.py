@@ -184,6 +184,12 @@ class NotReached(RemoteError):
     """A run ended before it came to this; the next one goes on there."""
 
 
+class ShardsMissing(RemoteError):
+    """Lock files are not those of all shards of one run."""
+
+    default_advice = "Wait until every shard has ended, run the missing ones, and merge again."
+
+
 class RegistryRefused(RemoteError):
     """A registry gave an answer that trying again will not change."""
 

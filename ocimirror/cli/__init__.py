@@ -27,7 +27,7 @@ _COMMANDS = {
     "push": "ocimirror.cli.transfer",
     "copy": "ocimirror.cli.transfer",
     "sync": "ocimirror.cli.sync",
-    "sync merge": "ocimirror.cli.sync",
+    "sync merge": "ocimirror.cli.sync_merge",
     "config": "ocimirror.cli.sync_config",
     "history": "ocimirror.cli.history",
     "verify": "ocimirror.cli.look",

@@ -57,6 +57,17 @@ def _shard(_: click.Context, __: click.Parameter, text: str) -> tuple[int, int]:
     help="One of N machines that share the configuration; sync merge joins their lock files.",
 )
 @option(
+    "--run",
+    metavar="ID",
+    default="",
+    help="What the shards of one night have in common; sync merge refuses others.",
+)
+@option(
+    "--merged",
+    metavar="FILE",
+    help="The lock file of all shards: what was another shard's before comes from there.",
+)
+@option(
     "--deadline",
     metavar="TIME",
     default="0",
@@ -97,6 +108,8 @@ def sync_command(
     config: Path,
     only: str,
     shard: tuple[int, int],
+    run: str,
+    merged: str | None,
     deadline: float,
     state: str | None,
     lock: str | None,
@@ -125,12 +138,15 @@ def sync_command(
     with extra("sync", "sync"):
         from ocimirror.sync.config import load
     from ocimirror.stores.writable import refuse_irregular_file
+    from ocimirror.sync.lock import joined
+    from ocimirror.sync.shards import Shard
     from ocimirror.workflows.sync.plan import Chosen
     from ocimirror.workflows.sync.run import SyncOptions, sync
 
     planned, whole = options.pop("dry_run"), options.pop("deep")
     settings = settings_from(options, writes=True)
     first = load(config, os.environ)
+    part = Shard(*shard, run if shard[1] > 1 else "")
     state_file, lock_file = state or _beside_it(config, "state"), lock or _beside_it(config, "lock")
     for path in (lock_file, report_html, metrics_file):
         if path:
@@ -149,7 +165,12 @@ def sync_command(
             dry_run=planned,
             stop=settings.stop,
         )
-        how = SyncOptions(copying, Chosen(only, shard), deadline, previous if locked else None)
+        # (As the first night of a mirror has none yet, a file that does not exist is no mistake.)
+        all_shards = _lock(merged, needed=False) if merged else None
+        if all_shards is not None:
+            previous = joined(previous, all_shards)
+        only_locked = previous if locked else None
+        how = SyncOptions(copying, Chosen(only, shard), deadline, only_locked, all_shards)
         with ExitStack() as stack:
             memory = _state(stack, state_file, wanted, dry_run=planned)
             places = stack.enter_context(_places(settings, wanted))
@@ -165,7 +186,7 @@ def sync_command(
             if done.error is not None:
                 written.failed(done.error)
             if not planned:
-                renewed = previous.renewed(done.records)
+                renewed = previous.renewed(done.records, part, done.own)
                 if not locked:
                     written.write(partial(renewed.write, lock_file, durable=settings.fsync))
                 if publish_lock is not None:
@@ -182,44 +203,6 @@ def sync_command(
     from ocimirror.cli.nights import Nights
 
     return Nights(config, first, settings, every).run(night)
-
-
-@click.command("sync merge", short_help="Join what shards of a sync wrote.", no_args_is_help=True)
-@click.argument("locks", nargs=-1, required=True, metavar="LOCK...")
-@option("--output", "joined", metavar="FILE", required=True, help="The lock file to write.")
-@option("--report", "reports", metavar="FILE", multiple=True, help="A shard's --json (repeatable).")
-@shared
-def sync_merge_command(
-    locks: tuple[str, ...], joined: str, reports: tuple[str, ...], **options: Any
-) -> int:
-    """Join the lock files, and the reports, of shards into what a single run would have written.
-
-    Lock files that say different things of one source are refused.
-
-    \b
-    Examples:
-      ocimirror sync merge shard-1.lock shard-2.lock --output ocimirror.lock
-      ocimirror sync merge shard-?.lock --output all.lock --report 1.json --report 2.json --json
-    """
-    from ocimirror.sync import document
-    from ocimirror.sync.lock import LockFile, merge
-    from ocimirror.sync.table import lines
-
-    settings = settings_from(options, writes=False)
-    whole = merge(LockFile.read(path) for path in locks)
-    told = document.merge(document.read(path) for path in reports) if reports else None
-    whole.write(joined)
-    if settings.json:
-        output.document(
-            "sync-merge",
-            0,
-            {"lock": len(whole), "report": document.document(told) if told else None},
-        )
-    elif not settings.quiet:
-        output.line(f"{joined}: {len(whole)} images of {len(locks)} lock files")
-        for line in lines(told) if told else ():
-            output.line(line)
-    return told.exit_code if told else 0
 
 
 def _beside_it(config: Path, suffix: str) -> str:

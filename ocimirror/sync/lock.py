@@ -26,11 +26,13 @@ from ocimirror.model.reference import Location
 from ocimirror.stores.atomic import replace_file
 from ocimirror.stores.files import read_input
 from ocimirror.sync.record import ImageRecord, parse_time, time_text
+from ocimirror.sync.shards import Owned, Shard
 
 DEFAULT_NAME = "the lock file"
-SCHEMA = "ocimirror.lock/v1"
+SCHEMA, _OLD_SCHEMA = "ocimirror.lock/v2", "ocimirror.lock/v1"
 MAX_SIZE_BYTES = 256 * 1024 * 1024
 _MAX_NUMBER = 2**63 - 1
+_WHOLE = Shard()
 _MEDIA_TYPE = re.compile(r"[!-~]{1,255}", re.ASCII)
 _KEYS = {
     "source": str,
@@ -47,13 +49,29 @@ class LockFile:
     """Records by source, immutable. Iterates over the records, sorted by source.
 
     Make one with `of`, `parse` or `read`.
+
+    Attributes:
+        shard: which part of a configuration it tells of.
+        own: the targets that this mirror made itself, sorted.
     """
 
-    def __init__(self, records: Mapping[str, ImageRecord]) -> None:
+    def __init__(
+        self,
+        records: Mapping[str, ImageRecord],
+        shard: Shard = _WHOLE,
+        own: Iterable[Owned] = (),
+    ) -> None:
         self._records = {source: records[source] for source in sorted(records)}
+        self.shard = shard
+        self.own = tuple(sorted({made.target: made for made in own}.values(), key=_target))
 
     @classmethod
-    def of(cls, records: Iterable[ImageRecord] = ()) -> LockFile:
+    def of(
+        cls,
+        records: Iterable[ImageRecord] = (),
+        shard: Shard = _WHOLE,
+        own: Iterable[Owned] = (),
+    ) -> LockFile:
         """Return a lock of these records.
 
         Several records of one source become one, with the platforms and attachments of all of
@@ -66,7 +84,7 @@ class LockFile:
         for record in records:
             known = joined.get(record.source)
             joined[record.source] = record if known is None else _joined(known, record)
-        return cls(joined)
+        return cls(joined, shard, own)
 
     @classmethod
     def parse(cls, raw: bytes, what: str = DEFAULT_NAME) -> LockFile:
@@ -77,7 +95,7 @@ class LockFile:
                 a digest, reference, platform or time that is none.
         """
         try:
-            return cls(_parsed(raw, what))
+            return cls(*_parsed(raw, what))
         except (MalformedManifest, InvalidReference) as error:
             raise DamagedLockFile(f"{what}: {error.message}") from error
 
@@ -103,9 +121,19 @@ class LockFile:
     def to_bytes(self) -> bytes:
         """Return the file's content: the same records are the same bytes."""
         images = ",".join(f"\n  {_lines(record)}" for record in self)
-        return f'{{"schema": {_text(SCHEMA)},\n "images": [{images}\n ]}}\n'.encode()
+        own = ",".join(f"\n  {_own_line(made)}" for made in self.own) + ("\n " * bool(self.own))
+        shard = f'"shard": {self.shard.number}, "of": {self.shard.count}'
+        return (
+            f'{{"schema": {_text(SCHEMA)}, {shard}, "run": {_text(self.shard.run)},\n'
+            f' "own": [{own}],\n "images": [{images}\n ]}}\n'
+        ).encode()
 
-    def renewed(self, records: Iterable[ImageRecord]) -> LockFile:
+    def renewed(
+        self,
+        records: Iterable[ImageRecord],
+        shard: Shard = _WHOLE,
+        own: Iterable[Owned] = (),
+    ) -> LockFile:
         """Return a lock of these records; whose digest is known here already keeps its time.
 
         So a night on which nothing moved leaves the file as it was.
@@ -121,7 +149,9 @@ class LockFile:
                 else record
                 for record in new
                 for known in [self.find(record.source)]
-            }
+            },
+            shard,
+            own,
         )
 
     def find(self, source: str) -> ImageRecord | None:
@@ -135,7 +165,11 @@ class LockFile:
         return len(self._records)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, LockFile) and self._records == other._records
+        return isinstance(other, LockFile) and (self._records, self.shard, self.own) == (
+            other._records,
+            other.shard,
+            other.own,
+        )
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -146,7 +180,15 @@ def merge(locks: Iterable[LockFile]) -> LockFile:
     Raises:
         LockConflict: two of them have different digests of one source.
     """
-    return LockFile.of(record for lock in locks for record in lock)
+    found = list(locks)
+    own = [made for lock in found for made in lock.own]
+    return LockFile.of((record for lock in found for record in lock), own=own)
+
+
+def joined(lock: LockFile, others: LockFile) -> LockFile:
+    """Return a lock with the records of another one besides, of sources that it lacks."""
+    more = (record for record in others if lock.find(record.source) is None)
+    return LockFile.of((*lock, *more), lock.shard, lock.own)
 
 
 def _joined(one: ImageRecord, other: ImageRecord) -> ImageRecord:
@@ -181,6 +223,18 @@ def _lines(record: ImageRecord) -> str:
     )
 
 
+def _target(made: Owned) -> str:
+    return made.target
+
+
+def _own_line(made: Owned) -> str:
+    gone = None if made.gone_since is None else time_text(made.gone_since)
+    return (
+        f'{{"target": {_text(made.target)}, "source": {_text(made.source)},'
+        f' "digest": {_text(str(made.digest))}, "gone_since": {_text(gone)}}}'
+    )
+
+
 def _text(value: object) -> str:
     return json.dumps(value, ensure_ascii=True)
 
@@ -188,23 +242,51 @@ def _text(value: object) -> str:
 # --- reading ------------------------------------------------------------------------------------
 
 
-def _parsed(raw: bytes, what: str) -> dict[str, ImageRecord]:
+def _parsed(raw: bytes, what: str) -> tuple[dict[str, ImageRecord], Shard, list[Owned]]:
     document = strictjson.loads(raw, "it")
     schema, images = document.get("schema"), document.get("images")
-    if schema != SCHEMA:
+    if schema not in (SCHEMA, _OLD_SCHEMA):
         raise DamagedLockFile(
             f"{what}: schema is {str(schema)[:100]!r}, wanted {SCHEMA!r}",
             advice="A newer ocimirror may have written it.",
         )
-    if set(document) != {"schema", "images"} or not isinstance(images, list):
-        raise InvalidReference("it has other keys than schema and images, or no list of images")
+    keys = {"schema", "images"} | ({"shard", "of", "run", "own"} if schema == SCHEMA else set())
+    if set(document) != keys or not isinstance(images, list):
+        raise InvalidReference(
+            f"it has other keys than {', '.join(sorted(keys))}, or no list of images"
+        )
     records: dict[str, ImageRecord] = {}
     for number, value in enumerate(cast("list[object]", images)):
         record = _record(value, f"images[{number}]")
         if record.source in records:
             raise InvalidReference(f"{record.source} is there twice")
         records[record.source] = record
-    return records
+    if schema == _OLD_SCHEMA:
+        return records, Shard(), []
+    shard, own = _shard(document), document["own"]
+    if not isinstance(own, list):
+        raise InvalidReference("own is no list")
+    return records, shard, [_owned(value, f"own[{i}]") for i, value in enumerate(own)]
+
+
+def _shard(document: Mapping[str, object]) -> Shard:
+    number, count, run = (document[key] for key in ("shard", "of", "run"))
+    if type(number) is not int or type(count) is not int or not isinstance(run, str):
+        raise InvalidReference("shard, of or run is of the wrong type")
+    return Shard(number, count, run)
+
+
+def _owned(value: object, what: str) -> Owned:
+    keys = {"target", "source", "digest", "gone_since"}
+    if not isinstance(value, dict) or set(value) != keys:
+        raise InvalidReference(f"{what} has other keys than {', '.join(sorted(keys))}")
+    gone = value["gone_since"]
+    texts = [value["target"], value["source"], value["digest"], *([] if gone is None else [gone])]
+    target, source, digest = _texts(texts, what)[:3]
+    if str(Location.parse(target)) != target:
+        raise InvalidReference(f"{what}: not a destination as it is written: {target[:300]!r}")
+    since = None if gone is None else parse_time(gone)
+    return Owned(target, _source(source, what), Digest.parse(digest), since)
 
 
 def _record(value: object, what: str) -> ImageRecord:

@@ -80,7 +80,8 @@ def test_the_file_is_made_for_version_control(tmp_path: Path) -> None:
     assert (
         path.read_text()
         == f"""\
-{{"schema": "ocimirror.lock/v1",
+{{"schema": "ocimirror.lock/v2", "shard": 1, "of": 1, "run": "",
+ "own": [],
  "images": [
   {{"source": "docker://docker.io/library/alpine:3.19",
    "digest": "{A}", "size": 10485760,
@@ -139,7 +140,7 @@ def edited(**changes: object) -> bytes:
         LockFile.of([record()]).to_bytes()[:-20],
         LockFile.of([record()]).to_bytes().replace(b'"size"', b'"size": 1, "size"'),
         b"\xef\xbb\xbf" + LockFile.of().to_bytes(),
-        b'{"schema": "ocimirror.lock/v2", "images": []}',
+        b'{"schema": "ocimirror.lock/v3", "images": []}',
         b'{"schema": "ocimirror.lock/v1"}',
         b'{"schema": "ocimirror.lock/v1", "images": {}}',
         b'{"schema": "ocimirror.lock/v1", "images": [], "more": 1}',

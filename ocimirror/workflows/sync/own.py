@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 from ocimirror.copy.tasks import patiently
 from ocimirror.errors import Interrupted, NotFound, OciMirrorError
 from ocimirror.model.digest import Digest
+from ocimirror.model.reference import Reference
 from ocimirror.stores.store import Store
+from ocimirror.sync.shards import Owned
 from ocimirror.sync.state import State
 from ocimirror.workflows.sync.carry import Destinations, Work, name_at, shown_source
-from ocimirror.workflows.sync.plan import Planned
+from ocimirror.workflows.sync.plan import Chosen, Planned
 
 
 class Own:
@@ -80,3 +82,29 @@ class Own:
         target = str(work.target)
         if target in self._absent or target in self._known:
             self._state.mark_created(target, shown_source(work.image), digest, self._now)
+
+
+def owned(state: State, chosen: Chosen) -> tuple[Owned, ...]:
+    """Return what this mirror made itself, of the repositories that are this shard's."""
+    return tuple(
+        Owned(made.target, made.source, made.digest, made.gone_since)
+        for made in state.own()
+        if chosen.belongs(_repository(made.source))
+    )
+
+
+def adopt(state: State, own: Iterable[Owned], chosen: Chosen, now: datetime) -> None:
+    """Take over what another shard made of repositories that are this shard's now.
+
+    What the state knows already stays as it is. Prune deletes what is adopted only if it still
+    stands for the digest that was put there.
+    """
+    known = state.own_targets()
+    for made in own:
+        if made.target not in known and chosen.belongs(_repository(made.source)):
+            state.mark_created(made.target, made.source, made.digest, now)
+            state.mark_gone(made.target, made.gone_since)
+
+
+def _repository(source: str) -> str:
+    return Reference.parse(source.removeprefix("docker://")).name

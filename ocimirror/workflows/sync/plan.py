@@ -57,9 +57,11 @@ class Chosen:
     def takes(self, registry: str, repository: str) -> bool:
         """Whether a repository is this run's."""
         name = f"{registry}/{repository}"
+        return (not self.only or fnmatch.fnmatchcase(name, self.only)) and self.belongs(name)
+
+    def belongs(self, name: str) -> bool:
+        """Whether a registry and repository are this shard's, be they of this run or not."""
         number, count = self.shard
-        if self.only and not fnmatch.fnmatchcase(name, self.only):
-            return False
         return count == 1 or shard_of(name, count) == number
 
 

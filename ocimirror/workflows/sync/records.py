@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -80,21 +80,25 @@ class Records:
                 found.append(record)
         return found
 
-    def all(self, config: Config, listed: Collection[str]) -> tuple[ImageRecord, ...]:
+    def all(
+        self, config: Config, listed: Collection[str], belongs: Callable[[str], bool]
+    ) -> tuple[ImageRecord, ...]:
         """Return the records of the run, and the earlier ones of what it did not look at.
 
         What was listed and is not wanted any more is gone, and so is what the configuration
-        names no more.
+        names no more, or what is another shard's now.
 
         Args:
             config: of the run.
             listed: registry and repository of what was listed without an error.
+            belongs: whether a registry and repository are this shard's.
         """
         records = dict(self._records)
         for record in self._previous:
             reference = Reference.parse(record.source.removeprefix("docker://"))
             looked_at = reference.name in listed and record.source not in self._expected
-            if not looked_at and config.mirrors_from(record.source):
+            mine = belongs(reference.name) and config.mirrors_from(record.source)
+            if not looked_at and mine:
                 records.setdefault(record.source, record)
         return tuple(records.values())
 

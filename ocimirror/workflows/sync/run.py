@@ -23,10 +23,11 @@ from ocimirror.sync.config import Config
 from ocimirror.sync.lock import LockFile
 from ocimirror.sync.record import ImageRecord
 from ocimirror.sync.report import ImageResult, Pruning, Report
+from ocimirror.sync.shards import Owned
 from ocimirror.sync.state import Complete, State
 from ocimirror.workflows.places import Places
 from ocimirror.workflows.sync.carry import Destinations, Work, carry, shown_source
-from ocimirror.workflows.sync.own import Own
+from ocimirror.workflows.sync.own import Own, adopt, owned
 from ocimirror.workflows.sync.plan import Chosen, Planned, SyncPlan, plan, source_in
 from ocimirror.workflows.sync.prune import Wanted, after, prune
 from ocimirror.workflows.sync.records import Records
@@ -42,12 +43,15 @@ class SyncOptions:
         chosen: which part of the configuration is wanted.
         deadline_s: the run is ended cleanly after so long; 0 for never.
         locked: mirror what this lock says, and nothing else; None for what tags stand for now.
+        merged: the lock of all shards of an earlier run; None without one. What it has of
+            repositories that were another shard's comes from there.
     """
 
     copy: Options
     chosen: Chosen = field(default_factory=Chosen)
     deadline_s: float = 0.0
     locked: LockFile | None = None
+    merged: LockFile | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,7 @@ class Night:
 
     report: Report
     records: tuple[ImageRecord, ...]
+    own: tuple[Owned, ...] = ()
     error: LocalStorageError | None = None
 
 
@@ -105,6 +110,8 @@ class _Run:
         self._dry_run = options.copy.dry_run
         self._stop = options.copy.stop
         self._destinations = Destinations(places, dry_run=self._dry_run)
+        if options.merged is not None and not self._dry_run:
+            adopt(state, options.merged.own, options.chosen, self._now)
         self._own = Own(state, self._destinations, self._now, self._stop)
         self._report = Report(self._now, name, self._dry_run)
         self._telling = Telling(config, options.chosen, self._report)
@@ -133,8 +140,9 @@ class _Run:
                 self._end(number)
             except LocalStorageError as error:
                 self._error = self._error or error
-        records = self._records.all(self._config, self._telling.listed)
-        return Night(self._report, records, self._error)
+        chosen = self._options.chosen
+        records = self._records.all(self._config, self._telling.listed, chosen.belongs)
+        return Night(self._report, records, owned(self._state, chosen), self._error)
 
     @contextmanager
     def _until_the_deadline(self) -> Iterator[None]:

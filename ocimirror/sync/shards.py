@@ -1,0 +1,83 @@
+"""What a lock file says besides its records: which shard wrote it, and what prune may delete."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from ocimirror.errors import InvalidReference, ShardsMissing
+from ocimirror.model.digest import Digest
+
+MAX_SHARDS = 9999
+_RUN = re.compile(r"[A-Za-z0-9._:/@+-]{0,255}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Which part of a configuration a lock file tells of.
+
+    Attributes:
+        number: from 1.
+        count: of how many; 1 of 1 is the whole.
+        run: what tells the runs of all shards from those of another night; may be empty.
+    """
+
+    number: int = 1
+    count: int = 1
+    run: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.number <= self.count <= MAX_SHARDS:
+            raise InvalidReference(f"not a shard: {self.number} of {self.count}")
+        if not _RUN.fullmatch(self.run):
+            raise InvalidReference(f"not the name of a run: {self.run[:300]!r}")
+
+    def __str__(self) -> str:
+        return f"{self.number} of {self.count}" + (f" of run {self.run}" if self.run else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """A target that this mirror made itself, so that prune may delete it some night.
+
+    It is in the lock file because a repository may be another shard's in the next run.
+    """
+
+    target: str
+    source: str
+    digest: Digest
+    gone_since: datetime | None = None
+
+
+def check_complete(shards: Sequence[tuple[str, Shard]], count: int | None) -> None:
+    """Make sure that these are the lock files of all shards of one run.
+
+    Args:
+        shards: each lock file's name, and which shard it tells of.
+        count: how many shards there are; None for what the files say.
+
+    Raises:
+        ShardsMissing: one is missing or there twice, or they are of different runs.
+    """
+    counts = {shard.count for _, shard in shards} | ({count} if count else set())
+    if count is None and counts == {1}:
+        return  # (whole ones, as files of earlier versions are)
+    if len(counts) > 1:
+        told = ", ".join(f"{name} is {shard}" for name, shard in shards[:10])
+        wanted = f" of {count}" if count else ""
+        raise ShardsMissing(f"these are not the shards{wanted} of one run: {told}")
+    runs = sorted({shard.run for _, shard in shards})
+    if len(runs) > 1:
+        raise ShardsMissing(f"these are shards of different runs: {', '.join(map(repr, runs[:5]))}")
+    total = counts.pop()
+    numbers = [shard.number for _, shard in shards]
+    twice = sorted({number for number in numbers if numbers.count(number) > 1})
+    missing = sorted(set(range(1, total + 1)) - set(numbers))
+    for what, found in (("missing", missing), ("there twice", twice)):
+        if found:
+            shown = ", ".join(map(str, found[:10])) + (", …" if len(found) > 10 else "")
+            raise ShardsMissing(
+                f"of {total} shards {shown} {'is' if not found[1:] else 'are'} {what}"
+            )
