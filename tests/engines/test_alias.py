@@ -77,7 +77,7 @@ def test_dockerd_learns_tag_index_and_manifest_and_nothing_else_changes(
     wanted = {f"{familiar}@{graph.root}", f"{familiar}@{manifest}"}
     assert set(digests(dockerd, f"{name}:v1")) == wanted
     assert f"{familiar}:v1" in dockerd.inspect(f"{name}@{graph.root}")["RepoTags"]
-    assert dockerd.docker("info", "-f", "{{json .RegistryConfig.Mirrors}}").strip() == "[]"
+    assert dockerd.docker("info", "-f", "{{len .RegistryConfig.Mirrors}}").strip() == "0"
     for pinned in (f"{name}@{graph.root}", f"{name}@{manifest}"):
         said = dockerd.docker("run", "--rm", "--network=none", "--pull=never", pinned)
         assert said.strip() == SAYS
@@ -140,7 +140,7 @@ def test_what_a_killed_load_left_is_undone(delay_s, dockerd, two_ways, hosts_fil
     assert undone.code == 0, undone.stderr
     assert undone.document["undone"] is at_work
     assert files(dockerd) == before
-    assert dockerd.docker("info", "-f", "{{json .RegistryConfig.Mirrors}}").strip() == "[]"
+    assert dockerd.docker("info", "-f", "{{len .RegistryConfig.Mirrors}}").strip() == "0"
     assert load(dockerd, "--undo").document["undone"] is False
 
 
@@ -291,7 +291,7 @@ def test_an_image_that_only_its_digest_names_is_pulled_by_it(dockerd, layout, re
 def test_nothing_stays_where_pulls_fail(dockerd, layout, repository) -> None:
     before = files(dockerd)
     # (A layer of its own: dockerd takes what another test has loaded already.)
-    path = layout({f"reg.example.com/{repository}:v1": images.uncompressed_and_zstd(repository)})
+    path = layout({f"reg.example.com/{repository}:v1": images.not_a_tar(repository)})
     result = load(dockerd, path, "--route", "alias")
     assert result.code == 4, result.stdout
     assert files(dockerd) == before
@@ -301,7 +301,7 @@ def test_an_image_that_docker_refuses_is_not_asked_for_again_and_again(
     dockerd, layout, repository
 ) -> None:
     name = f"reg.example.com/{repository}"
-    refused = images.uncompressed_and_zstd(repository)
+    refused = images.not_a_tar(repository)
     path = layout({f"{name}:v1": images.single(), f"{name}:v2": refused})
     began = time.monotonic()
     result = load(dockerd, path, "--route", "alias")

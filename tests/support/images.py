@@ -511,6 +511,19 @@ def uncompressed_and_zstd(seed: str = "zstd") -> Graph:
     return builder.graph(builder.manifest(compact(document), OCI_MANIFEST))
 
 
+def not_a_tar(seed: str) -> Graph:
+    """Make an image whose layer has the right digests and is no tar: every engine refuses it."""
+    builder = Builder()
+    layer = noise(seed, 2048)
+    document = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": builder.blob(compact(config_of([layer], PLATFORMS[0])), OCI_CONFIG),
+        "layers": [builder.blob(layer, OCI_LAYER)],
+    }
+    return builder.graph(builder.manifest(compact(document), OCI_MANIFEST))
+
+
 def odd_bytes() -> Graph:
     """Make a manifest that no serialiser would write: any re-encoding changes its digest."""
     builder = Builder()

@@ -98,10 +98,11 @@ def test_it_stands_before_docker_registry_and_between_two_kinds_of_tls(
         digest = through.put_blob("a/b", BODY)
         assert through.get_blob("a/b", digest) == BODY
         assert front.count("PUT") == 1
-        # Its 416 announces the length of the whole blob, which never comes: that too passes.
+        # The 416 of 2.8.2 announces the length of the whole blob, which never comes: it passes.
         past = {"Range": f"bytes={SIZE}-"}
         answer = through.request("GET", f"/v2/a/b/blobs/{digest}", headers=past)
-        assert (answer.status, answer.headers["Content-Length"]) == (416, str(SIZE))
+        assert answer.status == 416
+        assert answer.headers["Content-Length"] in (str(SIZE), "33")
         assert len(answer.body) < 100
 
 
