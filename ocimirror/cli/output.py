@@ -84,6 +84,7 @@ def outcome_document(outcome: Outcome) -> dict[str, object]:
             {"digest": str(digest), "subject": str(subject), "reason": reason}
             for digest, subject, reason in outcome.left_out
         ],
+        "carried": outcome.carried,
         "sparse": outcome.sparse,
         "synthesised": root is not None and is_synthesised(root),
         "notes": outcome.notes,

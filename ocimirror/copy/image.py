@@ -18,6 +18,7 @@ from ocimirror.copy.plan import Plan
 from ocimirror.copy.walk import Walk
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
+from ocimirror.model.manifest import Manifest
 from ocimirror.model.reference import is_attachment_tag
 from ocimirror.stores.index import sparse
 from ocimirror.stores.store import Store
@@ -56,10 +57,9 @@ class Image:
         outcome.notes += [f"foreign layer not carried: {layer.digest}" for layer in plan.foreign]
         outcome.left_out += [LeftOut(*each) for each in plan.left_out]
         outcome.notes += notes_on(plan.left_out)
-        outcome.notes += [
-            f"{m.digest} is carried alone: what a {m.media_type} refers to is not known"
-            for m in plan.opaque
-        ]
+        alone = plan.root.opaque and not (plan.root.manifests or plan.root.blobs)
+        outcome.carried = "alone" if alone else "closure"
+        outcome.notes += [note for m in plan.opaque for note in _notes_on_unknown(m)]
         if self.is_list:
             outcome.notes.append(
                 f"{tag_of(self.request.new_name)} is a list of referrers: what it lists joins the"
@@ -94,6 +94,22 @@ class Image:
             root = replace(plan.root, descriptor=sparse(plan.root.descriptor, platforms))
             names.append((new_name, root))
         return names
+
+
+def _notes_on_unknown(manifest: Manifest) -> list[str]:
+    """Return what is said of content of unknown type: what came along, and what is absent."""
+    what = f"{manifest.digest} is a {manifest.media_type}, which is not known"
+    found = len(manifest.manifests) + len(manifest.blobs)
+    if not found:
+        how = f"{manifest.digest} is carried alone: what a {manifest.media_type} refers to is"
+        notes = [f"{how} not known"]
+    else:
+        descriptors = "1 descriptor" if found == 1 else f"{found} descriptors"
+        notes = [f"{what}: carried with what its {descriptors} name"]
+    return notes + [
+        f"{manifest.digest} names {absent.digest}, which the source does not have"
+        for absent in manifest.absent
+    ]
 
 
 # (With the size: an image that states a wrong one must not fail the others, nor pass with them.)

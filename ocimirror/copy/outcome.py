@@ -14,6 +14,7 @@ from ocimirror.model.platform import Platform
 from ocimirror.stores.store import Source, Store
 
 Sparse = Literal["fail", "full", "child"]
+Extent = Literal["closure", "alone"]
 Status = Literal["copied", "unchanged", "failed", "planned"]
 
 
@@ -69,7 +70,8 @@ class Outcome:
     layout; `present` and `mounted` did not and are never called verified; `skipped` are foreign
     layers. In a dry run, `copied` is what would be, each blob once. `attachments` are the
     manifests that refer to the image, where they were looked at; `left_out` are those that did
-    not come along, each of which is a note too. `previous` is what the name stood for at the
+    not come along, each of which is a note too. `carried` is "alone" if the root is of unknown type
+    and names nothing that the source has. `previous` is what the name stood for at the
     destination before, None where it did not exist or was not looked at.
     """
 
@@ -89,6 +91,7 @@ class Outcome:
     referrers: int = 0
     attachments: tuple[Digest, ...] = ()
     left_out: list[LeftOut] = field(default_factory=list)
+    carried: Extent = "closure"
     sparse: bool = False
     notes: list[str] = field(default_factory=list)
     error: OciMirrorError | None = None

@@ -18,7 +18,7 @@ class Plan:
             level is the root alone.
         blobs: configs and layers to carry, each digest once, in document order.
         foreign: layers that registries do not distribute; not carried, never silently.
-        opaque: manifests of unknown type, carried alone: what they refer to cannot be known.
+        opaque: manifests of unknown type, carried with what looks like a descriptor in them.
         attachments: (tag, manifest) of what refers to a manifest of the image; the tag is
             cosign's, empty where a subject field says it. They are among the levels.
         left_out: (digest, subject, reason) of what is said to refer to a manifest of the image

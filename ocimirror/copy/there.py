@@ -6,6 +6,7 @@ from ocimirror.copy.attachments import has_new_attachments
 from ocimirror.copy.outcome import Options, Request
 from ocimirror.copy.walk import walk
 from ocimirror.errors import IntegrityError, NotFound
+from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.stores.index import sparse
@@ -15,12 +16,17 @@ def is_there(request: Request, root: Descriptor, options: Options) -> bool:
     """Whether the name stands for this root, and all of it is there as far as a look tells."""
     destination = request.destination
     wanted = sparse(root, request.platforms)
+    # (No registry looks at what content of unknown type names: its name proves nothing.)
+    if not mediatype.known(root.media_type):
+        return False
     if not request.new_name or not destination.named(request.new_name, wanted):
         return False
     if not destination.name_vouches:
         try:
             plan = walk(destination, root, request.platforms)
         except (NotFound, IntegrityError):
+            return False
+        if plan.opaque:  # (what it names may be at the source only)
             return False
         if not all(destination.exists(blob) for blob in plan.blobs):
             return False

@@ -86,7 +86,7 @@ class Walk:
                 new.append(child)
                 self._named_as[child.digest] = child
                 self._depth[child.digest] = depth
-            elif known != child:
+            elif known != child and not _may_be_one(known, child):
                 raise MalformedManifest(f"{child.digest} is named as {known} and as {child}")
         for blob in manifest.blobs:
             known = self._blobs.setdefault(blob.digest, blob)
@@ -225,6 +225,12 @@ class Walk:
             else:
                 heights[stack.pop()] = 1 + max((heights[child] for child in children), default=-1)
         return heights
+
+
+def _may_be_one(known: Descriptor, other: Descriptor) -> bool:
+    """Whether two places may mean the same manifest: of one size, and not of two known types."""
+    types = {mediatype.known(d.media_type) for d in (known, other)} - {""}
+    return known.size == other.size and len(types) < 2
 
 
 def walk(source: Source, root: Descriptor, platforms: Sequence[Platform] = ()) -> Plan:

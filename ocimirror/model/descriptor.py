@@ -11,10 +11,13 @@ from typing import Any, Literal, cast
 
 from ocimirror.errors import InvalidReference, MalformedManifest
 from ocimirror.model.digest import Digest
+from ocimirror.model.mediatype import OCTET_STREAM
 from ocimirror.model.platform import Platform
 
 MAX_SIZE_BYTES = 2**63 - 1
 Kind = Literal["manifest", "blob"]
+# Only what goes into a header has to be one; layers are carried whatever their type.
+_PRINTABLE = re.compile(r"[ -~]{0,1000}")
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9][\w!#$&^.+-]{0,126}/[A-Za-z0-9][\w!#$&^.+-]{0,126}", re.ASCII)
 
 
@@ -58,7 +61,7 @@ class Descriptor:
             raise MalformedManifest(f"{what} is not a descriptor")
         document = cast("dict[str, Any]", value)
         media_type = document.get("mediaType")
-        if not isinstance(media_type, str) or not _MEDIA_TYPE.fullmatch(media_type):
+        if not isinstance(media_type, str) or not _PRINTABLE.fullmatch(media_type):
             raise MalformedManifest(f"{what}: bad mediaType {media_type!r:.200}")
         size = document.get("size")
         if type(size) is not int or not 0 <= size <= MAX_SIZE_BYTES:
@@ -86,6 +89,11 @@ class Descriptor:
     def key(self) -> tuple[Kind, Digest]:
         """What tells one piece of content from another in a registry or layout."""
         return self.kind, self.digest
+
+    @property
+    def header(self) -> str:
+        """The media type as a header may carry it; the generic one if it is not one."""
+        return self.media_type if _MEDIA_TYPE.fullmatch(self.media_type) else OCTET_STREAM
 
     def __str__(self) -> str:
         return f"{self.digest} ({self.media_type}, {self.size} bytes)"

@@ -6,7 +6,8 @@ what a copy needs: children, subject, artifact type. Configs are blobs and are n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,7 +34,10 @@ class Manifest:
         manifests: children that live under /manifests/, in document order.
         blobs: children that live under /blobs/: config, then layers, in document order.
         subject: the manifest this one is about; an edge up, never a child.
-        opaque: the type is unknown, so its children, if any, cannot be known.
+        opaque: the type is unknown. What looks like a descriptor in it is in `members`, until
+            a source has said which of these are manifests, and which are blobs.
+        members: descriptors in content of unknown type, each digest once, in document order.
+        absent: members that the source does not have.
     """
 
     raw: bytes = field(repr=False)
@@ -44,6 +48,8 @@ class Manifest:
     artifact_type: str = ""
     annotations: Mapping[str, str] = field(default_factory=dict)
     opaque: bool = False
+    members: tuple[Descriptor, ...] = ()
+    absent: tuple[Descriptor, ...] = ()
 
     @property
     def digest(self) -> Digest:
@@ -118,19 +124,21 @@ class Manifest:
         Spec: image-spec manifest.md, image-index.md; type confusion is CVE-2021-41190.
         """
         what = f"manifest {descriptor.digest}"
-        media_type = descriptor.media_type
+        media_type = mediatype.known(descriptor.media_type) or _stated(raw, what)
         if media_type in mediatype.SCHEMA1:
             raise _schema1(what)
-        if not mediatype.is_index(media_type) and not mediatype.is_image_manifest(media_type):
-            return cls(raw, descriptor, opaque=True)
+        if not media_type:
+            return cls._of_unknown_type(raw, descriptor)
+        if media_type != descriptor.media_type:
+            descriptor = replace(descriptor, media_type=media_type)
         document = strictjson.loads(raw, what)
+        if mediatype.is_artifact_manifest(media_type):
+            return cls._artifact(raw, descriptor, document, what)
         if document.get("schemaVersion") == 1:
             raise _schema1(what)
         if document.get("schemaVersion") != 2 or type(document["schemaVersion"]) is not int:
             raise MalformedManifest(f"{what}: schemaVersion is not 2")
-        stated = text_of(document, "mediaType", what)
-        if stated and stated != media_type:
-            raise MalformedManifest(f"{what}: it says {stated}, and was announced as {media_type}")
+        _refuse_other_type(document, media_type, what)
         index = mediatype.is_index(media_type)
         wrong = ("config", "layers", "fsLayers") if index else ("manifests", "fsLayers")
         if any(document.get(key) is not None for key in wrong):
@@ -146,6 +154,63 @@ class Manifest:
             annotations=annotations_of(document, what),
         )
 
+    @classmethod
+    def _artifact(
+        cls, raw: bytes, descriptor: Descriptor, document: Mapping[str, Any], what: str
+    ) -> Manifest:
+        """Read an artifact manifest, of OCI (image-spec 1.1.0-rc2) or of ORAS: one shape."""
+        _refuse_other_type(document, descriptor.media_type, what)
+        if any(document.get(key) is not None for key in ("config", "layers", "manifests")):
+            raise MalformedManifest(f"{what}: both an artifact and an image (ambiguous)")
+        entries = _list({"blobs": None, **document}, "blobs", what)
+        return cls(
+            raw,
+            descriptor,
+            blobs=tuple(Descriptor.parse(entry, place) for place, entry in entries),
+            subject=_subject(document, what),
+            artifact_type=text_of(document, "artifactType", what),
+            annotations=annotations_of(document, what),
+        )
+
+    @classmethod
+    def _of_unknown_type(cls, raw: bytes, descriptor: Descriptor) -> Manifest:
+        what = f"content {descriptor.digest}"
+        try:
+            document = strictjson.loads(raw, what)
+        except MalformedManifest:
+            return cls(raw, descriptor, opaque=True)
+        members = {m.digest: m for m in _members(document) if m.digest != descriptor.digest}
+        return cls(raw, descriptor, opaque=True, members=tuple(members.values()))
+
+
+def _stated(raw: bytes, what: str) -> str:
+    """Return the known type that content of unknown type says it is; empty if it says none."""
+    try:
+        stated = strictjson.loads(raw, what).get("mediaType")
+    except MalformedManifest:
+        return ""
+    return mediatype.known(stated) if isinstance(stated, str) else ""
+
+
+def _refuse_other_type(document: Mapping[str, Any], media_type: str, what: str) -> None:
+    stated = text_of(document, "mediaType", what)
+    if stated and mediatype.known(stated) != media_type:
+        raise MalformedManifest(f"{what}: it says {stated}, and was announced as {media_type}")
+
+
+def _members(document: Mapping[str, Any]) -> Iterator[Descriptor]:
+    """Yield what is shaped like a descriptor anywhere in a document, its subject excepted."""
+    unread: list[object] = [{key: value for key, value in document.items() if key != "subject"}]
+    while unread:
+        value = unread.pop()
+        if isinstance(value, dict):
+            if {"mediaType", "digest", "size"} <= value.keys():
+                with suppress(MalformedManifest):  # (only the shape of one)
+                    yield Descriptor.parse(value, "a member")
+            unread += reversed(value.values())
+        elif isinstance(value, list):
+            unread += reversed(value)
+
 
 def sniff_media_type(raw: bytes, what: str) -> str:
     """Return the media type that a document states or, where it states none, has the shape of.
@@ -156,7 +221,7 @@ def sniff_media_type(raw: bytes, what: str) -> str:
     document = strictjson.loads(raw, what)
     stated = text_of(document, "mediaType", what)
     if stated:
-        return stated
+        return mediatype.known(stated) or stated
     if isinstance(document.get("manifests"), list):
         return mediatype.OCI_INDEX
     if isinstance(document.get("layers"), list):

@@ -10,10 +10,14 @@ OCI_EMPTY = "application/vnd.oci.empty.v1+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+OCI_ARTIFACT = "application/vnd.oci.artifact.manifest.v1+json"
+ORAS_ARTIFACT = "application/vnd.cncf.oras.artifact.manifest.v1+json"
 OCTET_STREAM = "application/octet-stream"
 
 INDEXES = frozenset({OCI_INDEX, DOCKER_LIST})
 IMAGE_MANIFESTS = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
+ARTIFACT_MANIFESTS = frozenset({OCI_ARTIFACT, ORAS_ARTIFACT})
+KNOWN = INDEXES | IMAGE_MANIFESTS | ARTIFACT_MANIFESTS
 SCHEMA1 = frozenset(
     {
         "application/vnd.docker.distribution.manifest.v1+json",
@@ -21,7 +25,14 @@ SCHEMA1 = frozenset(
     }
 )
 # Offered on every manifest request: docker-registry answers 404 without the right one.
-ACCEPTED = (OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST)
+ACCEPTED = (
+    OCI_INDEX,
+    OCI_MANIFEST,
+    DOCKER_LIST,
+    DOCKER_MANIFEST,
+    OCI_ARTIFACT,
+    ORAS_ARTIFACT,
+)
 
 _LAYER_PREFIXES = (
     "application/vnd.oci.image.layer.",
@@ -38,9 +49,23 @@ _FOREIGN_PREFIXES = (
 )
 
 
+def known(media_type: str) -> str:
+    """Return the manifest type that is meant, as we write it; empty if it is unknown.
+
+    Case and parameters do not matter (RFC 6838 section 4.2, RFC 9110 section 8.3.1).
+    """
+    bare = media_type.partition(";")[0].strip().lower()
+    return bare if bare in KNOWN or bare in SCHEMA1 else ""
+
+
 def is_index(media_type: str) -> bool:
     """Whether it is an OCI index or a Docker manifest list."""
     return media_type in INDEXES
+
+
+def is_artifact_manifest(media_type: str) -> bool:
+    """Whether it is an artifact manifest, OCI's or that of ORAS: blobs and perhaps a subject."""
+    return media_type in ARTIFACT_MANIFESTS
 
 
 def is_image_manifest(media_type: str) -> bool:

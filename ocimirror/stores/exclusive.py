@@ -25,6 +25,7 @@ from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import Manifest
 from ocimirror.stores import index as layout_index
 from ocimirror.stores.atomic import FileLock, remove_abandoned
+from ocimirror.stores.bydigest import manifest_by_digest
 from ocimirror.stores.files import FileReader
 from ocimirror.stores.index import LayoutIndex
 from ocimirror.stores.layout import Layout
@@ -201,7 +202,8 @@ class ExclusiveLayout(Layout):
     def _manifest(self, digest: Digest) -> Manifest | None:
         """Return a blob as a manifest; None where it is none, or damaged."""
         try:
-            found = self._not_a_root(digest, self._size_of_any(digest))
+            size = self._size_of_any(digest)
+            found = None if size is None else manifest_by_digest(self, digest, size)
             if found is None or found.media_type == mediatype.OCTET_STREAM:
                 return None
             manifest = self.read_manifest(found)

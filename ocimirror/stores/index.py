@@ -25,13 +25,12 @@ from ocimirror.errors import (
     UsageError,
 )
 from ocimirror.model import mediatype, strictjson
-from ocimirror.model.descriptor import Descriptor
+from ocimirror.model.descriptor import Descriptor, Kind
 from ocimirror.model.digest import Digest, digest_or_none
-from ocimirror.model.manifest import MAX_SIZE_BYTES as MAX_MANIFEST_BYTES
-from ocimirror.model.manifest import sniff_media_type
 from ocimirror.model.platform import Platform, joined
 from ocimirror.model.reference import Reference, spellings
 from ocimirror.stores.attached import Attached, Known, is_attachment
+from ocimirror.stores.bydigest import manifest_by_digest
 from ocimirror.stores.store import Referrer, Source
 from ocimirror.stores.unreadable import UnreadableEntry
 
@@ -296,28 +295,20 @@ class LayoutSource(Source):
         try:
             return self.index().find(name).descriptor
         except NotFound:
-            if (digest := digest_or_none(name)) is None:
+            size = self.size_of(digest) if (digest := digest_or_none(name)) else None
+            found = manifest_by_digest(self, digest, size) if digest and size is not None else None
+            if found is None:
                 raise
-            descriptor = self._not_a_root(digest, self.size_of(digest))
-            if descriptor is None:
-                raise
-            return descriptor
-
-    def _not_a_root(self, digest: Digest, size: int | None) -> Descriptor | None:
-        """A manifest that only its digest finds; nobody announced its type, so it is read."""
-        if size is None or size > MAX_MANIFEST_BYTES:
-            return None
-        found = Descriptor(mediatype.OCTET_STREAM, digest, size, "manifest")
-        with self.fetch(found) as stream:
-            raw = stream.read_all(MAX_MANIFEST_BYTES)
-        try:
-            media_type = sniff_media_type(raw, str(digest))
-        except MalformedManifest:
-            return None  # (a layer)
-        return Descriptor(media_type or found.media_type, digest, size, "manifest")
+            return found
 
     def _exists(self, descriptor: Descriptor) -> bool:
         return self.size_of(descriptor.digest) == descriptor.size
+
+    def _kind_of(self, member: Descriptor) -> Kind | None:
+        size = self.size_of(member.digest)
+        if size is not None and size != member.size:
+            return "blob"  # (it is here, and whoever reads it finds it damaged)
+        return super()._kind_of(member)
 
     def _referrers(self, descriptor: Descriptor) -> Iterator[Referrer]:
         return self.attached().of(descriptor.digest)

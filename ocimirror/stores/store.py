@@ -9,11 +9,13 @@ from __future__ import annotations
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from enum import Enum
 from typing import NamedTuple, Self, final
 
-from ocimirror.errors import IntegrityError, NotFound
-from ocimirror.model.descriptor import Descriptor
+from ocimirror.errors import IntegrityError, NotFound, Unsupported
+from ocimirror.model import mediatype
+from ocimirror.model.descriptor import Descriptor, Kind
 from ocimirror.model.manifest import MAX_SIZE_BYTES, Manifest
 from ocimirror.stores.stream import CHUNK_BYTES, Reader, VerifiedStream, Watch
 
@@ -80,10 +82,46 @@ class Source(ABC):
         with self.fetch(descriptor) as stream:
             raw = stream.read_all(MAX_SIZE_BYTES)
         try:
-            return Manifest.parse(raw, descriptor)
+            manifest = Manifest.parse(raw, descriptor)
         except IntegrityError as error:
             error.at("source")
             raise
+        return self._with_members(manifest) if manifest.members else manifest
+
+    def _with_members(self, manifest: Manifest) -> Manifest:
+        """Return content of unknown type with its members as this place has them."""
+        manifests, blobs, absent = [], [], []
+        for member in manifest.members:
+            kind = self._kind_of(member) if member.digest.verifiable else None
+            if kind is None:
+                absent.append(member)
+            elif kind == "manifest":
+                manifests.append(replace(member, kind=kind))
+            else:
+                blobs.append(member)
+        return replace(
+            manifest, manifests=tuple(manifests), blobs=tuple(blobs), absent=tuple(absent)
+        )
+
+    def _kind_of(self, member: Descriptor) -> Kind | None:
+        """Return as what this place has something that content of unknown type names, if at all.
+
+        A place that does not tell manifests from blobs looks: a manifest has a known type, or
+        names descriptors itself.
+        """
+        if not self._exists(member):
+            return None
+        if mediatype.known(member.media_type):
+            return "manifest"
+        if mediatype.is_blob_in_index(member.media_type) or member.size > MAX_SIZE_BYTES:
+            return "blob"
+        try:
+            with self.fetch(member) as stream:
+                raw = stream.read_all(MAX_SIZE_BYTES)
+            found = Manifest.parse(raw, replace(member, kind="manifest"))
+        except (IntegrityError, Unsupported):
+            return "blob"
+        return "manifest" if found.members or not found.opaque else "blob"
 
     @final
     def exists(self, descriptor: Descriptor) -> bool:

@@ -298,9 +298,6 @@ def test_descriptors_are_equal_where_they_name_the_same_content_as_the_same_thin
         {"size": 5.0},
         {"size": True},
         {"size": None},
-        {"mediaType": ""},
-        {"mediaType": "text"},
-        {"mediaType": "text/plain; charset=utf-8"},
         {"mediaType": "text/plain\n"},
         {"mediaType": 5},
         {"digest": None},
@@ -338,5 +335,5 @@ def test_a_layer_with_urls_is_foreign_only_by_its_type() -> None:
 
 
 def test_every_manifest_type_we_read_is_offered_on_requests() -> None:
-    assert set(mediatype.ACCEPTED) == mediatype.INDEXES | mediatype.IMAGE_MANIFESTS
+    assert set(mediatype.ACCEPTED) == mediatype.KNOWN
     assert json.dumps(mediatype.ACCEPTED).isascii()

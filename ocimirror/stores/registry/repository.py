@@ -18,19 +18,21 @@ from ocimirror.errors import (
     PushRejected,
     RegistryRefused,
     RegistryUnavailable,
+    RemoteError,
     SizeMismatch,
     Unsupported,
 )
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor, Kind
 from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import MAX_SIZE_BYTES, Manifest, sniff_media_type
+from ocimirror.model.manifest import MAX_SIZE_BYTES, Manifest
+from ocimirror.stores.bydigest import refuse_config
 from ocimirror.stores.registry import answers
 from ocimirror.stores.registry.claims import confirm_manifest, has_size, is_about_digest
 from ocimirror.stores.registry.listing import list_tags
 from ocimirror.stores.registry.messages import Access, Response
 from ocimirror.stores.registry.parallel import CONNECTIONS, WORTH_BYTES, ParallelBody
-from ocimirror.stores.registry.paths import ACCEPT, KNOWN, checked_name, may_be_a_blob, path_of
+from ocimirror.stores.registry.paths import ACCEPT, checked_name, may_be_a_blob, path_of, type_of
 from ocimirror.stores.registry.referrers import Referrers
 from ocimirror.stores.registry.resume import ResumedBody
 from ocimirror.stores.registry.uploads import STORED, Uploads, check_stored, rejection
@@ -39,8 +41,6 @@ from ocimirror.stores.stream import Reader, VerifiedStream
 
 if TYPE_CHECKING:
     from ocimirror.stores.registry.registry import RegistryHost
-
-_GENERIC = frozenset({"", "application/json", mediatype.OCTET_STREAM, "text/plain"})
 
 
 class RegistryRepository(Store):
@@ -95,7 +95,7 @@ class RegistryRepository(Store):
         media_type = answers.content_type(head.headers)
         stated = answers.content_digest(head.headers)
         digest = wanted or stated
-        told = head.status == 200 and size and media_type not in _GENERIC
+        told = head.status == 200 and size and mediatype.known(media_type)
         if not told or answers.encoded(head.headers) or self._heads_lie:
             return None
         if digest is None or not digest.verifiable or stated not in (None, digest):
@@ -111,11 +111,13 @@ class RegistryRepository(Store):
         if stated and stated.verifiable and stated != digest:
             raise DigestMismatch(f"{response}: content has digest {digest}, wanted {stated}")
         media_type = answers.content_type(response.headers)
-        if media_type in _GENERIC:
-            media_type = sniff_media_type(raw, f"{response}") or mediatype.OCTET_STREAM
+        if not mediatype.known(media_type):
+            refuse_config(raw, f"{self.location}@{digest}")
+            media_type = type_of(raw, media_type, f"{response}")
         return self._descriptor(media_type, digest, len(raw))
 
     def _descriptor(self, media_type: str, digest: Digest, size: int) -> Descriptor:
+        media_type = mediatype.known(media_type) or media_type
         self._refuse_schema1(media_type, digest)
         return Descriptor(media_type, digest, size, kind="manifest")
 
@@ -176,9 +178,9 @@ class RegistryRepository(Store):
             connections=min(CONNECTIONS, options.jobs),
         )
 
-    def _get(self, path: str, accept: str) -> Response:
+    def _get(self, path: str, accept: str, *, brief: bool = False) -> Response:
         """Return the answer to a GET of content that no one encoded on the way."""
-        response = self._send("GET", path, headers={"Accept": accept})
+        response = self._send("GET", path, headers={"Accept": accept}, brief=brief)
         if response.status != 200:
             raise response.failure()
         if answers.encoded(response.headers):
@@ -204,9 +206,9 @@ class RegistryRepository(Store):
         if descriptor.kind == "blob":
             return
         # distribution-spec, pulling manifests; the type confusion is CVE-2021-41190.
-        media_type = answers.content_type(response.headers)
+        media_type = mediatype.known(answers.content_type(response.headers))
         self._refuse_schema1(media_type, descriptor.digest)
-        if media_type != descriptor.media_type and media_type in KNOWN:
+        if media_type and mediatype.known(descriptor.media_type) not in ("", media_type):
             raise MalformedManifest(
                 f"{response}: it is sent as {media_type}, and was named as {descriptor.media_type}"
             )
@@ -236,6 +238,19 @@ class RegistryRepository(Store):
             return False
         response.close()
         return has_size(response, descriptor)
+
+    def _kind_of(self, member: Descriptor) -> Kind | None:
+        """Ask both endpoints; what can only be a layer is not asked for among manifests."""
+        if mediatype.known(member.media_type):
+            return "manifest" if self._exists(replace(member, kind="manifest")) else None
+        # Asked first: docker-registry answers 500 to a blob's digest among manifests.
+        blob = self._exists(member)
+        if blob and (mediatype.is_blob_in_index(member.media_type) or member.size > MAX_SIZE_BYTES):
+            return "blob"
+        with suppress(RemoteError if blob else NotFound):
+            self._get(f"manifests/{member.digest}", ACCEPT, brief=blob).close()
+            return "manifest"
+        return "blob" if blob else None
 
     def _head(self, path: str, accept: str) -> Response:
         response = self._send("HEAD", path, headers={"Accept": accept})
@@ -318,7 +333,7 @@ class RegistryRepository(Store):
             # A tag alone would be found by the registry's own digest, and not by this one.
             self.put_manifest(str(descriptor.digest), raw, descriptor, keeps_referrers=False)
             self._saw(descriptor, True)
-        headers = {"Content-Type": descriptor.media_type}
+        headers = {"Content-Type": descriptor.header}
         response = self._send("PUT", f"manifests/{name}", headers=headers, body=raw)
         if response.status not in STORED:
             refusal = rejection(response)
