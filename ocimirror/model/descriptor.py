@@ -16,7 +16,7 @@ from ocimirror.model.platform import Platform
 
 MAX_SIZE_BYTES = 2**63 - 1
 Kind = Literal["manifest", "blob"]
-# Only what goes into a header has to be one; layers are carried whatever their type.
+# Layers are carried whatever their type; that of a manifest goes into a header.
 _PRINTABLE = re.compile(r"[ -~]{0,1000}")
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9][\w!#$&^.+-]{0,126}/[A-Za-z0-9][\w!#$&^.+-]{0,126}", re.ASCII)
 
@@ -61,7 +61,8 @@ class Descriptor:
             raise MalformedManifest(f"{what} is not a descriptor")
         document = cast("dict[str, Any]", value)
         media_type = document.get("mediaType")
-        if not isinstance(media_type, str) or not _PRINTABLE.fullmatch(media_type):
+        form = _MEDIA_TYPE if kind == "manifest" else _PRINTABLE
+        if not isinstance(media_type, str) or not form.fullmatch(media_type):
             raise MalformedManifest(f"{what}: bad mediaType {media_type!r:.200}")
         size = document.get("size")
         if type(size) is not int or not 0 <= size <= MAX_SIZE_BYTES:

@@ -17,15 +17,18 @@ IMAGE = images.single()
 IMAGE_ID = json.loads(IMAGE.raw)["config"]["digest"]
 
 
+# (The registry would look for a config's child in its key `config`.)
+CONFIG = images.compact({"os": "linux", "rootfs": {"type": "layers", "diff_ids": []}})
+
+
 @pytest.fixture
 def here(tmp_path: Path) -> Iterator[StrictRegistry]:
-    """Run a registry with one image, of which it gives the config as a manifest too."""
+    """Run a registry with one image, which gives a config as a manifest too."""
     (tmp_path / "here").mkdir()
     with run_registry(tmp_path / "here") as registry:
         images.push(registry, "app", "1.0", IMAGE)
-        config = IMAGE.blobs[IMAGE_ID]
-        registry.put_manifest("app", IMAGE_ID, config, "application/octet-stream")
-        registry.put_manifest("app", "config", config, images.OCI_CONFIG)
+        registry.put_manifest("app", images.digest_of(CONFIG), CONFIG, "application/octet-stream")
+        registry.put_manifest("app", "config", CONFIG, images.OCI_CONFIG)
         yield registry
 
 
@@ -41,7 +44,7 @@ def test_an_image_id_is_not_an_image(command: str, here: StrictRegistry, tmp_pat
     for place in (
         f"oci:{layout}:@{IMAGE_ID}",
         f"oci-archive:{tmp_path}/image.tar:@{IMAGE_ID}",
-        f"docker://{here.host}/app@{IMAGE_ID}",
+        f"docker://{here.host}/app@{images.digest_of(CONFIG)}",
         f"docker://{here.host}/app:config",
     ):
         done = ocimirror(command, place, *target)
