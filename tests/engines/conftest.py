@@ -26,7 +26,7 @@ from tests.support.stores import fill
 
 @pytest.fixture(scope="session")
 def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
-    """The containerd 1.6 of Debian, with CRI."""
+    """The containerd of Debian, with CRI."""
     directory = short_directory(tmp_path_factory, "c")
     with run_containerd(directory) as engine:
         yield engine
@@ -35,7 +35,7 @@ def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]
 
 @pytest.fixture(scope="session")
 def dockerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dockerd]:
-    """The dockerd 20.10 of Debian, whose /etc/hosts and /etc/docker are its own."""
+    """The dockerd of Debian, whose /etc/hosts and /etc/docker are its own."""
     directory = short_directory(tmp_path_factory, "d")
     with run_dockerd(directory, isolated=True) as engine:
         yield engine

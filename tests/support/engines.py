@@ -1,7 +1,7 @@
 """The real engines of Debian, started for tests in private directories, stopped by pid.
 
-Docker keeps its images in the graphdriver's store (20.10), containerd is 1.6 with CRI, Podman
-needs no daemon. Each needs root; without it the test is skipped, loudly.
+Docker keeps its images in the graphdriver's store (20.10 or 26.1), containerd is 1.6 or 1.7 with
+CRI, Podman needs no daemon. Each needs root; without it the test is skipped, loudly.
 """
 
 from __future__ import annotations

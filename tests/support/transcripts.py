@@ -127,6 +127,7 @@ class Machine:
             "OCIMIRROR_CA_FILE": str(self._certificates.ca_file),
             "CONTAINERS_STORAGE_CONF": str(storage),
             "CONTAINERD_SNAPSHOTTER": "native",
+            "PODMAN_IGNORE_CGROUPSV1_WARNING": "1",
             "TMPDIR": str(self._directory / "tmp"),
         }
 
@@ -142,7 +143,7 @@ class Machine:
         Path("/var/lib/docker").mkdir(exist_ok=True)
         run(["mount", "--bind", daemon.data_root, "/var/lib/docker"])
         containerd = self._stack.enter_context(run_containerd(self._directory / "c"))
-        Path("/run/containerd").mkdir()
+        Path("/run/containerd").mkdir(exist_ok=True)  # (newer ones put their plugins there)
         Path("/run/containerd/containerd.sock").symlink_to(containerd.address)
 
     def play(self, block: str) -> str:
