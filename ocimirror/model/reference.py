@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from ocimirror.errors import InvalidReference
-from ocimirror.model.digest import Digest
+from ocimirror.model.digest import Digest, digest_or_none
 
 DOCKER_HUB = "docker.io"
 _HUB_ALIASES = {"index.docker.io", "registry-1.docker.io", DOCKER_HUB}
@@ -245,3 +246,16 @@ def spellings(name: str) -> list[str]:
     except InvalidReference:
         return [name]
     return [name, str(reference), str(reference.readable())]
+
+
+def split_digest(name: str) -> tuple[str, Digest | None]:
+    """Split NAME:TAG@DIGEST; a name with one of the two is returned as it is."""
+    before, at, after = name.partition("@")
+    digest = digest_or_none(after) if at and ":" in before.rpartition("/")[2] else None
+    return (before, digest) if digest else (name, None)
+
+
+def some_of(names: Sequence[str]) -> str:
+    """Return the first names for a message, and how many more there are."""
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    return ", ".join(name[:300] for name in names[:20]) + more

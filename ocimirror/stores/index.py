@@ -28,7 +28,7 @@ from ocimirror.model import mediatype, strictjson
 from ocimirror.model.descriptor import Descriptor, Kind
 from ocimirror.model.digest import Digest, digest_or_none
 from ocimirror.model.platform import Platform, joined
-from ocimirror.model.reference import Reference, spellings
+from ocimirror.model.reference import Reference, some_of, spellings, split_digest
 from ocimirror.stores.attached import Attached, Known, is_attachment
 from ocimirror.stores.bydigest import manifest_by_digest
 from ocimirror.stores.store import Referrer, Source
@@ -163,8 +163,13 @@ class LayoutIndex:
             DamagedLayout: the entry of that name cannot be read.
             UsageError: several images; the error lists them.
         """
+        name, digest = split_digest(name)
         found = self._lookup(name)
         if len({entry.descriptor.digest for entry in found}) == 1:
+            if digest not in (None, found[0].descriptor.digest):
+                raise NotFound(
+                    f"{self._what}: {name} is {found[0].descriptor.digest}, not {digest}"
+                )
             return found[0]
         raise self._not_one(name, found)
 
@@ -182,16 +187,18 @@ class LayoutIndex:
 
     def _not_one(self, name: str, found: Sequence[Entry]) -> OciMirrorError:
         if found:
-            listed = sorted({entry.name or str(entry.descriptor.digest) for entry in found})
+            several = len({entry.name for entry in found}) < len(found)
+            digests = {f"@{e.descriptor.digest}" for e in found if several or not e.name}
+            listed = sorted({e.name for e in found if e.name and not several} | digests)
             what = f"{name} names several images" if name else "no name given, and several images"
-            return UsageError(f"{self._what}: {what}", advice=f"Name one of: {_some(listed)}")
+            return UsageError(f"{self._what}: {what}", advice=f"Name one of: {some_of(listed)}")
         for entry in self.unreadable:
             if name in ("", entry.name, entry.tag, str(entry.digest)):
                 return _damaged(entry.message)
         known = sorted(entry.name for entry in self.entries if entry.name)
         missing = f"no image {name}" if name else "no image"
         return NotFound(
-            f"{self._what}: {missing}", advice=f"It holds: {_some(known)}" if known else ""
+            f"{self._what}: {missing}", advice=f"It holds: {some_of(known)}" if known else ""
         )
 
     def _lookup(self, name: str) -> Sequence[Entry]:
@@ -344,7 +351,9 @@ def _moved(entry: Entry, wanted: Descriptor) -> Descriptor | None:
         return wanted
     held, added = entry.platforms, platforms_of(wanted)
     merged = joined(held, added)
-    return None if merged == held else sparse(wanted, merged)
+    # (Who has it from a registry knows better than who made it without.)
+    original = is_synthesised(entry.descriptor) and not is_synthesised(wanted)
+    return None if merged == held and not original else sparse(wanted, merged)
 
 
 def _document_of(name: str, descriptor: Descriptor) -> dict[str, object]:
@@ -378,11 +387,6 @@ def _entry(value: object, number: int, what: str) -> Entry:
     annotations = descriptor.annotations
     tag = annotations.get(REF_NAME, "")
     return Entry(descriptor, annotations.get(IMAGE_NAME) or tag, tag)
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
-    return ", ".join(name[:300] for name in names[:20]) + more
 
 
 def _damaged(message: str) -> DamagedLayout:

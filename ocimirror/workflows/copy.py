@@ -92,15 +92,18 @@ def copy(
 
 
 def _restore(wanted: _Wanted, places: Places, originals: Location, name: str) -> None:
-    """Go on with the original manifest, where the one at hand was made."""
+    """Go on with the original manifest, if the one at hand is another."""
     made = wanted.source.resolve(wanted.read_name)
-    if not is_synthesised(made):
-        wanted.notes.append(f"manifest {made.digest} is the original: nothing to restore")
-        return
     place = places.source(originals)
     restored = restore(wanted.source, made, place, originals.read_name, name)
+    if restored.root.digest == made.digest:
+        wanted.notes.append(f"manifest {made.digest} is the original: nothing to restore")
+        if not is_synthesised(made):
+            return
     wanted.source, wanted.read_name = restored.source, str(restored.root.digest)
     wanted.platforms = wanted.platforms or restored.platforms
+    if restored.root.digest == made.digest:
+        return
     wanted.notes += notes_on_restored(restored.root, restored.manifest, str(originals))
 
 

@@ -8,7 +8,7 @@ under its original digest, with the layers as they were.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ocimirror.errors import DigestNotPreserved, IntegrityError, NotFound, Unsupported
 from ocimirror.model.chain import prove_chain
@@ -18,7 +18,13 @@ from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import ATTESTATION_OF, MAX_DEPTH, Manifest
 from ocimirror.model.platform import Platform
-from ocimirror.stores.index import LayoutSource, is_synthesised
+from ocimirror.stores.index import (
+    MANIFEST,
+    LayoutSource,
+    is_synthesised,
+    platforms_of,
+    sparse,
+)
 from ocimirror.stores.profiles import image_in, is_container_image
 from ocimirror.stores.store import Referrer, Source
 from ocimirror.stores.stream import Reader
@@ -57,17 +63,26 @@ def restore(
         DigestNotPreserved: no root leads to this image, or a layer is in neither place.
         NotFound: no such name there.
     """
-    config = held.read_manifest(made).blobs[0]
+    manifest = held.read_manifest(made)
+    roots = _roots(originals, name, prefers)
+    # (A layout may have got it from the same archive; what a registry returns is no longer new.)
+    tells = not is_synthesised(made) or not isinstance(originals, LayoutSource)
+    if tells and made.digest in {root.digest for root in roots}:
+        return _confirmed(held, made, manifest, originals)
+    if not is_container_image(manifest):
+        raise DigestNotPreserved(
+            f"{originals.location} has another image than {made.digest}, which is no image of one"
+            " platform: there is nothing to prove it by",
+        )
+    config = manifest.blobs[0]
     with held.fetch(config) as stream:
         raw = stream.read_all(MAX_CONFIG_BYTES)
     diff_ids = ImageConfig.parse(raw, f"config {config.digest}").diff_ids
-    paths = (
-        path
-        for root in _roots(originals, name, prefers)
-        for path in _leading_to(originals, root, config.digest)
-        if path[-1].digest != made.digest
-    )
-    path = next(paths, None)
+    paths = [p for root in roots for p in _leading_to(originals, root, config.digest)]
+    same = any(path[-1].digest == made.digest for path in paths)
+    if tells and same:
+        return _confirmed(held, made, manifest, originals)
+    path = next((path for path in paths if path[-1].digest != made.digest), None)
     if path is None:
         where = f"{originals.location}:{name}" if name else originals.location
         raise DigestNotPreserved(f"{where} has no original manifest of image {config.digest}")
@@ -80,6 +95,13 @@ def restore(
                 f" {held.location} nor in {originals.location}"
             )
     return Restored(source, path[0].descriptor, path[-1], _present(source, path[0]))
+
+
+def _confirmed(held: Source, made: Descriptor, manifest: Manifest, originals: Source) -> Restored:
+    """Return an image as it is: the place that knows better has the same manifest."""
+    root = sparse(made, platforms_of(made))
+    root = replace(root, annotations={k: v for k, v in root.annotations.items() if k != MANIFEST})
+    return Restored(_Joined(held, originals, root), root, manifest, platforms_of(made))
 
 
 def _roots(originals: Source, name: str, prefers: str) -> Sequence[Descriptor]:

@@ -16,7 +16,7 @@ from ocimirror.stores.archive import Archive, ArchiveWriter
 from ocimirror.stores.dockerarchive.read import DockerArchive, is_docker_archive
 from ocimirror.stores.dockerarchive.write import DockerArchiveWriter
 from ocimirror.stores.exclusive import ExclusiveLayout
-from ocimirror.stores.index import LayoutSource
+from ocimirror.stores.index import Entry, LayoutSource
 from ocimirror.stores.layout import Layout
 from ocimirror.stores.links import LinkingLayout
 from ocimirror.stores.memory import MemoryStore
@@ -245,9 +245,23 @@ def source_reference(source: Source, location: Location) -> Reference | None:
     """
     if location.reference is not None:
         return location.reference.readable()
-    if isinstance(source, LayoutSource) and location.digest is None:
-        return source.index().find(location.name).reference()
-    return None
+    entry = _entry(source, location)
+    return entry.reference() if entry else None
+
+
+def _entry(source: Source, location: Location) -> Entry | None:
+    """Return the entry of a layout that is meant; None unless a digest has exactly one name.
+
+    Raises:
+        NotFound: a layout without that image.
+        UsageError: it has several.
+    """
+    if not isinstance(source, LayoutSource):
+        return None
+    if location.digest is None:
+        return source.index().find(location.name)
+    named = [e for e in source.entries() if e.name and e.descriptor.digest == location.digest]
+    return named[0] if len({entry.name for entry in named}) == 1 else None
 
 
 def new_name(location: Location, source: Source, source_location: Location) -> str:
@@ -276,10 +290,9 @@ def new_name(location: Location, source: Source, source_location: Location) -> s
         return str(replace(known, tag=name, digest=None)) if known else name
     if known:
         return name_in_a_layout(known)
-    if isinstance(source, LayoutSource) and source_location.digest is None:
-        tag = source.index().find(source_location.name).tag
-        if tag:
-            return tag
+    entry = _entry(source, source_location)
+    if entry and entry.tag:
+        return entry.tag
     raise UsageError(
         f"{location}: the source does not say what the image is called",
         advice=f"Add a name: {location}:HOST/REPOSITORY:TAG",

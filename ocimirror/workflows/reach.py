@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from ocimirror.errors import (
     IntegrityError,
     LocalStorageError,
+    MalformedManifest,
     NotFound,
     OciMirrorError,
     RemoteError,
@@ -14,7 +15,7 @@ from ocimirror.errors import (
 )
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import Manifest
+from ocimirror.model.manifest import MAX_DEPTH, Manifest
 from ocimirror.model.platform import Platform
 from ocimirror.stores.index import Entry, platforms_of
 from ocimirror.stores.store import Source
@@ -41,13 +42,17 @@ def reach(
         failed: told of a manifest that is absent, damaged or cannot be read; it may raise.
     """
     platforms = platforms_of(root)
-    unread = [root]
+    unread = [(root, 1)]
     while unread:
-        descriptor = unread.pop()
+        descriptor, depth = unread.pop()
         key = descriptor.digest, descriptor.size, platforms
         if key in seen:
             continue
         seen.add(key)
+        if depth > MAX_DEPTH:
+            what = f"image {root.digest}: indexes nested deeper than {MAX_DEPTH}"
+            failed(MalformedManifest(what), descriptor)
+            continue
         try:
             manifest = source.read_manifest(descriptor)
         except (IntegrityError, LocalStorageError, RemoteError) as error:
@@ -56,7 +61,8 @@ def reach(
         yield manifest
         wanted = manifest.children_for(platforms)
         others = [child for child in manifest.manifests if child not in wanted]
-        unread += [*wanted, *_present(source, others, failed)]
+        children = (*wanted, *_present(source, others, failed))
+        unread += [(child, depth + 1) for child in children]
 
 
 def _present(

@@ -50,3 +50,56 @@ def test_an_image_id_is_not_an_image(command: str, here: StrictRegistry, tmp_pat
         done = ocimirror(command, place, *target)
         assert done.code == 4, (place, done.stdout, done.stderr)
         assert "is an image ID" in done.stderr
+
+
+def test_two_images_of_one_name_are_listed_by_digest(tmp_path: Path) -> None:
+    name, other = "reg.example.com/app:1", images.multi()
+    layout = images.write_layout(tmp_path / "layout", {name: IMAGE, "x.example.com/y:1": other})
+    index = json.loads((layout / "index.json").read_bytes())
+    index["manifests"][1]["annotations"] = index["manifests"][0]["annotations"]
+    (layout / "index.json").write_text(json.dumps(index))
+
+    asked = ocimirror("copy", f"oci:{layout}:{name}", f"oci:{tmp_path}/other")
+
+    assert asked.code == 2
+    for root in (IMAGE.root, other.root):
+        assert f"@{root}" in asked.stderr
+        # The advice helps: the digest's one name is kept.
+        target = tmp_path / root[-8:]
+        assert ocimirror("copy", f"oci:{layout}:@{root}", f"oci:{target}").code == 0
+        assert name in ocimirror("list", target).stdout
+
+
+def test_a_name_with_a_digest_is_found_and_compared(tmp_path: Path) -> None:
+    name = "reg.example.com:5000/app:1"
+    layout = images.write_layout(
+        tmp_path / "layout", {name: IMAGE, "reg.example.com:5000/app:2": images.multi()}
+    )
+
+    right = ocimirror("copy", f"oci:{layout}:{name}@{IMAGE.root}", f"oci:{tmp_path}/out")
+    wrong = ocimirror("copy", f"oci:{layout}:{name}@{images.multi().root}", f"oci:{tmp_path}/no")
+
+    assert right.code == 0, right.stderr
+    assert name in ocimirror("list", tmp_path / "out").stdout
+    assert wrong.code == 4
+    assert IMAGE.root in wrong.stderr
+
+
+@pytest.mark.parametrize("indexes", [7, 8])
+def test_indexes_nested_too_deep_are_refused_by_every_command(indexes: int, tmp_path: Path) -> None:
+    builder = images.Builder()
+    root = images.add_image(builder, "deep")
+    for _ in range(indexes):
+        root = builder.index([root])
+    name = "reg.example.com/app:1"
+    layout = images.write_layout(tmp_path / "layout", {name: builder.graph(root)})
+    wanted = 0 if indexes == 7 else 5
+
+    for command in (
+        ("verify", layout),
+        ("gc", layout, "--dry-run"),
+        ("copy", f"oci:{layout}:{name}", f"oci:{tmp_path}/out"),
+    ):
+        done = ocimirror(*command)
+        assert done.code == wanted, (command, done.stderr)
+        assert ("nested deeper" in done.stderr + done.stdout) is bool(wanted)

@@ -228,3 +228,60 @@ def test_what_docker_saved_gets_its_digest_back(
     assert image_of(restored(archive, layout))["digest"] == MULTI.root
     assert faults_of(tmp_path / "out") == []
     assert saved().image_id != CONFIG
+
+
+# --- what is said to be the original -------------------------------------------------------------
+
+
+def archive_with(tmp_path: Path, raw: bytes) -> Path:
+    """What `podman save` and others write: a layout with a manifest of their own."""
+    graph = images.single()
+    builder = images.Builder()
+    builder.blobs.update(graph.blobs)
+    root = builder.manifest(raw, images.OCI_MANIFEST)
+    return images.write_layout(tmp_path / "theirs", {NAME: builder.graph(root)})
+
+
+def test_with_proves_by_the_other_place_and_not_by_the_looks(tmp_path: Path) -> None:
+    single = images.single()
+    document = json.loads(single.raw)
+    theirs = archive_with(tmp_path, images.compact(document))
+    place = images.write_layout(tmp_path / "place", {NAME: single})
+    other = images.write_layout(tmp_path / "other", {NAME: MULTI})
+
+    result = ocimirror("copy", theirs, f"oci:{tmp_path}/out", "--with", place, "--json")
+    refused = ocimirror("copy", theirs, f"oci:{tmp_path}/no", "--with", other, "--json")
+    same = ocimirror("copy", place, f"oci:{tmp_path}/same", "--with", place, "--json")
+
+    assert image_of(result)["digest"] == single.root
+    assert "proved and restored" in image_of(result)["notes"][-1]
+    assert refused.code == 9
+    assert "nothing to restore" in image_of(same)["notes"][-1]
+
+
+def test_an_index_is_confirmed_or_refused(tmp_path: Path, layout: Path) -> None:
+    other = images.write_layout(tmp_path / "other", {NAME: images.single()})
+
+    same = ocimirror("copy", layout, f"oci:{tmp_path}/same", "--with", layout, "--json")
+    refused = ocimirror("copy", layout, f"oci:{tmp_path}/no", "--with", other, "--json")
+
+    assert image_of(same)["digest"] == MULTI.root
+    assert refused.code == 9
+
+
+def test_new_is_cleared_once_a_registry_returns_the_digest(
+    tmp_path: Path, archive: Path, registry: StrictRegistry
+) -> None:
+    made = ocimirror("copy", archive, f"oci:{tmp_path}/out", "--json")
+    assert image_of(made)["synthesised"]
+    target = f"docker://{registry.host}/team/app:1.0"
+    assert ocimirror("copy", f"oci:{tmp_path}/out", target).code == 0
+
+    again = ocimirror("copy", target, f"oci:{tmp_path}/out:{NAME}", "--json")
+    confirmed = ocimirror("copy", archive, f"oci:{tmp_path}/new", "--with", target, "--json")
+
+    for image in (image_of(again), image_of(confirmed)):
+        assert not image["synthesised"]
+        assert "NEW" not in str(image["notes"])
+    for out in ("out", "new"):
+        assert "NEW" not in ocimirror("list", tmp_path / out).stdout

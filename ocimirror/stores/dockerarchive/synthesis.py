@@ -36,13 +36,15 @@ def manifest_for(config: Descriptor, layers: Sequence[Descriptor]) -> Manifest:
 
 
 def is_made_up(manifest: Manifest, diff_ids: Sequence[Digest]) -> bool:
-    """Whether an archive's own manifest looks as if an engine made it when it saved the image.
+    """Whether an archive's own manifest is what Docker writes when it saves the image.
 
-    Its layers are then uncompressed, while nearly all that registries hold is compressed.
+    That has uncompressed layers only, and exactly the bytes that we would write.
     """
     layers = manifest.blobs[1:]
     plain = all(layer.media_type == mediatype.OCI_LAYER for layer in layers)
-    return bool(layers) and plain and [layer.digest for layer in layers] == list(diff_ids)
+    if not layers or not plain or [layer.digest for layer in layers] != list(diff_ids):
+        return False
+    return manifest.raw == manifest_for(manifest.blobs[0], layers).raw
 
 
 def is_broken(manifest: Manifest, diff_ids: Sequence[Digest]) -> bool:
