@@ -12,9 +12,10 @@ import binascii
 import contextlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from ocimirror.errors import (
     EngineFailed,
@@ -73,6 +74,10 @@ class Borrowed:
     Args:
         journal: its path; its directory is made where it is absent, and goes with it.
 
+    Attributes:
+        changes: what is changed now.
+        reader: who was made to read a changed file, as `apply` was told; empty if nobody was.
+
     Raises:
         Locked: a living process has it.
         LocalStorageError: no permission.
@@ -85,6 +90,7 @@ class Borrowed:
             _make_directory(directory)
         self._lock = _locked(journal)
         try:
+            self.reader: Mapping[str, Any] = {}
             self.changes, self.directories = self._read()
         except BaseException:
             self._lock.release()
@@ -112,6 +118,10 @@ class Borrowed:
                 )
                 for entry in document["changes"]
             ]
+            reader = document.get("reader", {})
+            if not isinstance(reader, dict):
+                raise TypeError("reader is no object")
+            self.reader = reader
             return changes, list(document["directories"])
         except (ValueError, KeyError, TypeError, binascii.Error) as error:
             raise EngineFailed(
@@ -119,8 +129,14 @@ class Borrowed:
                 advice="Undo it with the version that wrote it.",
             ) from error
 
-    def apply(self, changes: Sequence[Change]) -> None:
-        """Write the journal, then the files; directories that are not there are made."""
+    def apply(self, changes: Sequence[Change], reader: Mapping[str, Any] | None = None) -> None:
+        """Write the journal, then the files; directories that are not there are made.
+
+        Args:
+            changes: the files.
+            reader: who will be made to read them, for whoever has to undo this.
+        """
+        self.reader = reader or {}
         missing: list[str] = []
         for change in changes:
             directory = os.path.dirname(change.path)
@@ -146,7 +162,12 @@ class Borrowed:
             }
             for change in self.changes
         ]
-        document = {"version": _VERSION, "changes": entries, "directories": self.directories}
+        document = {
+            "version": _VERSION,
+            "changes": entries,
+            "directories": self.directories,
+            "reader": dict(self.reader),
+        }
         write_in_place(self.path, json.dumps(document).encode())
         with storage_errors(f"cannot sync the directory of {self.path}"):
             fd = os.open(os.path.dirname(self.path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

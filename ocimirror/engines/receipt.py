@@ -56,7 +56,13 @@ class Receipt:
         return not self.failing(PARTS)
 
     def failing(self, required: Iterable[Part]) -> Sequence[str]:
-        """Return what of the required parts, and of the platforms, the engine did not keep."""
+        """Return what of the required parts, and of the platforms, the engine did not keep.
+
+        The image's own name is always required: if it has no tag, that is the digest.
+        """
+        required = dict.fromkeys(required)
+        if self.tag == "not_applicable":
+            required["manifest" if self.index == "not_applicable" else "index"] = None
         lost = [
             f"{part} {getattr(self, part)}"
             for part in required

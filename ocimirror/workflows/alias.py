@@ -34,10 +34,11 @@ from ocimirror.engines.docker.alias import (
     way_to,
 )
 from ocimirror.engines.docker.engine import Docker
-from ocimirror.engines.docker.process import HOSTS_FILE, LocalDockerd, dockerd_of, running_dockerds
+from ocimirror.engines.docker.process import HOSTS_FILE, LocalDockerd, running_dockerds
+from ocimirror.engines.docker.socket import Reader, dockerd_behind, reload_recorded, socket_of
 from ocimirror.engines.engine import Engine
 from ocimirror.engines.wanted import Wanted
-from ocimirror.errors import EngineFailed, EngineUnavailable, UsageError
+from ocimirror.errors import EngineFailed, EngineUnavailable, OciMirrorError, UsageError
 from ocimirror.model.reference import DOCKER_HUB
 from ocimirror.serve.certificates import generate_certificate
 from ocimirror.serve.server import Options, Server
@@ -68,7 +69,9 @@ class Alias:
     def __init__(self, docker: Docker, layout: str, registries: Iterable[str]) -> None:
         self._docker = docker
         self._shelf = Shelf([layout])
-        self._dockerd = dockerd_of(str(docker.info.get("DockerRootDir") or ""))
+        path = socket_of(docker.client)
+        self._dockerd = dockerd_behind(path)
+        self._reader = Reader.of(path, self._dockerd)
         self._ways: dict[str, Way] = {registry: way_to(registry) for registry in registries}
         refuse_two_in_one_place(self._ways)
         self._reached: set[str] = set()
@@ -102,11 +105,13 @@ class Alias:
         with self._stack:
             borrowed = Borrowed(journal_of(self._dockerd))
             self._stack.callback(borrowed.close)
-            borrowed.undo(self._reload)  # (what a killed run left)
+            # (What a killed run left, maybe with another dockerd.)
+            reader = Reader.parse(borrowed.reader)
+            borrowed.undo(partial(reload, reader=reader, docker=self._docker))
             changes = [*self._mirror(), *self._aliases()]
             self._loopbacks()
             self._stack.callback(self._put_back, borrowed)
-            borrowed.apply(changes)
+            borrowed.apply(changes, self._reader.document())
             if DOCKER_HUB in self._ways:
                 self._reload(self._dockerd.config_file)
             self._stack = self._stack.pop_all()
@@ -173,7 +178,7 @@ class Alias:
 
     def _reload(self, path: str) -> None:
         """Make dockerd read its file again, and wait until what it says is in force."""
-        reload(path, self._docker)
+        reload(path, self._reader, self._docker)
 
     def pull(self, wanted: Wanted, platform: str = "") -> list[str]:
         """Have dockerd pull an image by its tag, by its digest and by its manifest's.
@@ -210,23 +215,32 @@ def journal_of(dockerd: LocalDockerd | None) -> str:
     return os.path.join(directory, JOURNAL)
 
 
-def reload(path: str, docker: Docker | None) -> None:
-    """Make the dockerd that is configured by a file read it again.
+def reload(path: str, reader: Reader | None, docker: Docker | None) -> None:
+    """Make the one dockerd that was made to read a file read it again.
 
-    Where docker can be asked, this returns once the mirrors of the file are in force.
+    If docker can be asked, and is that one, this returns once the mirrors of the file are in force.
+
+    Raises:
+        EngineUnavailable: it has ended.
+        EngineFailed: it did not take the file, or which one it is cannot be told.
     """
-    for dockerd in running_dockerds():
-        if dockerd.config_file != path:
-            continue
-        dockerd.reload()
-        if docker is None:
-            time.sleep(_UNSEEN_RELOAD_S)
-            continue
-        deadline = time.monotonic() + _RELOAD_S
-        while mirrors_in_force(docker.current_info()) != mirrors_in(path):
-            if time.monotonic() > deadline:
-                raise EngineFailed(f"dockerd did not take {path} into force in {_RELOAD_S:.0f} s")
-            time.sleep(0.05)
+    dockerd = reload_recorded(reader, path)
+    if docker is None or _behind(docker) != dockerd:
+        time.sleep(_UNSEEN_RELOAD_S)
+        return
+    deadline = time.monotonic() + _RELOAD_S
+    while mirrors_in_force(docker.current_info()) != mirrors_in(path):
+        if time.monotonic() > deadline:
+            raise EngineFailed(f"dockerd did not take {path} into force in {_RELOAD_S:.0f} s")
+        time.sleep(0.05)
+
+
+def _behind(docker: Docker) -> LocalDockerd | None:
+    """Return the dockerd that docker talks to, None if that cannot be told from here."""
+    try:
+        return dockerd_behind(socket_of(docker.unstopped()))
+    except OciMirrorError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,10 +272,8 @@ def undo(open_docker: Callable[[], Engine]) -> Undone:
     except EngineUnavailable:
         engine = None
     docker = engine if isinstance(engine, Docker) else None
-    if docker is not None:
-        dockerds = [dockerd_of(str(docker.info.get("DockerRootDir") or ""))]
-    else:
-        dockerds = running_dockerds()
+    behind = _behind(docker) if docker is not None else None
+    dockerds = running_dockerds() if behind is None else [behind]
     looked = sorted({journal_of(dockerd) for dockerd in [*dockerds, None]})
     found, left = False, []
     for journal in filter(os.path.exists, looked):
@@ -269,7 +281,8 @@ def undo(open_docker: Callable[[], Engine]) -> Undone:
         try:
             if borrowed.changes:
                 found = True
-                left += borrowed.undo(partial(reload, docker=docker))
+                reader = Reader.parse(borrowed.reader)
+                left += borrowed.undo(partial(reload, reader=reader, docker=docker))
         finally:
             borrowed.close()
     return Undone(looked, found, left)

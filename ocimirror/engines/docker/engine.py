@@ -110,7 +110,11 @@ class Docker(Engine):
 
     def current_info(self) -> Mapping[str, Any]:
         """Ask for the information again, also in a run that was told to stop."""
-        return info_of(Client(self.client.argv, self.client.where))
+        return info_of(self.unstopped())
+
+    def unstopped(self) -> Client:
+        """Return the client for questions that are asked also in a run that was told to stop."""
+        return Client(self.client.argv, self.client.where)
 
     def export(self, name: str, file: IO[bytes]) -> None:
         """Write what `docker save` makes of an image into a file."""

@@ -22,10 +22,12 @@ class LocalDockerd:
     Attributes:
         pid: its process.
         arguments: how it was started.
+        started: when, as the kernel counts it: a process of the same number is another one.
     """
 
     pid: int
     arguments: Sequence[str]
+    started: str = ""
 
     @property
     def config_file(self) -> str:
@@ -70,6 +72,8 @@ class LocalDockerd:
             EngineUnavailable: it is gone.
             UsageError: it is another user's.
         """
+        if start_of(self.pid) != self.started:
+            raise EngineUnavailable(f"dockerd (process {self.pid}) has ended")
         try:
             os.kill(self.pid, signal.SIGHUP)
         except ProcessLookupError as error:
@@ -90,28 +94,27 @@ def running_dockerds() -> list[LocalDockerd]:
     """Return the dockerds that run on this machine."""
     found = []
     for name in os.listdir("/proc"):
-        if name.isdigit():
-            arguments = _arguments(int(name))
-            if arguments and os.path.basename(arguments[0]) == "dockerd":
-                found.append(LocalDockerd(int(name), arguments))
+        if name.isdigit() and (dockerd := dockerd_at(int(name))):
+            found.append(dockerd)
     return found
 
 
-def dockerd_of(data_root: str) -> LocalDockerd:
-    """Return the dockerd that has a data root, as `docker info` names it.
+def dockerd_at(pid: int) -> LocalDockerd | None:
+    """Return a process if it is a dockerd."""
+    started, arguments = start_of(pid), _arguments(pid)
+    if started and arguments and os.path.basename(arguments[0]) == "dockerd":
+        return LocalDockerd(pid, arguments, started)
+    return None
 
-    Raises:
-        UsageError: it does not run on this machine, or cannot be seen from here.
-    """
-    for found in running_dockerds():
-        root = os.path.realpath(data_root)
-        # (With userns-remap the data root is a directory in the one that was stated.)
-        if found.data_root in (root, os.path.dirname(root)):
-            return found
-    raise UsageError(
-        f"no dockerd with the data root {data_root} runs on this machine",
-        advice="This route changes what dockerd reads here: run it on docker's own machine.",
-    )
+
+def start_of(pid: int) -> str:
+    """Return when a process started, in the kernel's ticks; empty if it does not run."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # (The second field is the program's name, which may hold spaces and brackets.)
+            return file.read(_MAX_CMDLINE_BYTES).rpartition(b")")[2].split()[19].decode()
+    except (OSError, IndexError):
+        return ""
 
 
 def _arguments(pid: int) -> list[str]:
