@@ -140,10 +140,15 @@ def _verify_lines(report: Report, location: str) -> None:
     how = f"{output.size(report.bytes)} hashed" if report.hashed else "blobs present, not hashed"
     checked = f"{report.manifests} manifests, {report.blobs} blobs, {how}"
     if report.faults:
-        output.line(f"{len(report.faults)} faults in {location}: {checked}")
-        if any(fault.kind != "unreadable" for fault in report.faults):
+        count = len(report.faults)
+        faults = "1 fault" if count == 1 else f"{count} faults"
+        output.line(f"{faults} in {location}: {checked}")
+        kinds = {fault.kind for fault in report.faults}
+        if kinds - {"unreadable", "stray"}:
             output.line("  `ocimirror repair` fetches what is damaged or missing again")
-        else:
+        if "stray" in kinds:
+            output.line("  remove or move away what is stray: it belongs to no image")
+        if "unreadable" in kinds:
             output.line("  what cannot be read may be whole: verify again once it can")
     elif not report.images:
         output.line(f"empty  {location}: no image, nothing to verify")

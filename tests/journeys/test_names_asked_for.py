@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support import images
 from tests.support.command import ocimirror
+from tests.support.faults import Respond, Rule
+from tests.support.proxy import Proxy
 from tests.support.registry import StrictRegistry, run_registry
 
 IMAGE = images.single()
@@ -103,3 +105,26 @@ def test_indexes_nested_too_deep_are_refused_by_every_command(indexes: int, tmp_
         done = ocimirror(*command)
         assert done.code == wanted, (command, done.stderr)
         assert ("nested deeper" in done.stderr + done.stdout) is bool(wanted)
+
+
+@pytest.mark.parametrize("attached", ["tag", "subject"])
+def test_the_root_is_named_after_what_refers_to_it(
+    attached: str, here: StrictRegistry, proxy: Callable[..., Proxy], tmp_path: Path
+) -> None:
+    """Whoever finds the tag finds the signatures: a run that ends between leaves no tag."""
+    if attached == "tag":
+        signature, name = images.multi(), f"{IMAGE.root.replace(':', '-')}.sig"
+        images.push(here, "app", name, signature)
+    else:
+        signature = images.with_subject(IMAGE)
+        name = signature.root
+        images.push(here, "app", None, signature)
+    with run_registry(tmp_path) as there:
+        put = f"/manifests/{name}"
+        front = proxy(there, Rule("PUT", put, Respond(403)))
+
+        done = ocimirror(
+            "copy", f"docker://{here.host}/app:1.0", f"docker://{front.host}/mirror:1.0"
+        )
+        assert done.code == 4, done.stderr
+        assert there.tags("mirror") == []
