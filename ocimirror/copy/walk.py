@@ -50,6 +50,7 @@ class Walk:
         self._left_out: dict[Digest, str] = {}
         self._children: set[Digest] = {root.digest}
         self._subjects: dict[Digest, set[Digest]] = {}
+        self._tagged: set[Digest] = set()
         self._depth: dict[Digest, int] = {root.digest: 1}
         self._named_as: dict[Digest, Descriptor] = {root.digest: root}
         self._manifests: dict[Digest, Manifest] = {}
@@ -104,7 +105,9 @@ class Walk:
         """
         descriptor = referrer.descriptor
         self._attached[referrer.tag, descriptor.digest] = None
-        if not referrer.tag:
+        if referrer.tag:
+            self._tagged.add(descriptor.digest)
+        else:
             self._subjects.setdefault(descriptor.digest, set()).add(subject.digest)
         self._look_again(descriptor.digest)
         if descriptor.digest in self._named_as:
@@ -154,7 +157,7 @@ class Walk:
             return False
         if manifest.subject is not None and manifest.subject.digest in subjects:
             return False
-        return not any(tag and digest == manifest.digest for tag, digest in self._attached)
+        return manifest.digest not in self._tagged
 
     def _refuse_bombs(self, depth: int) -> None:
         what = f"image {self._root.digest}"

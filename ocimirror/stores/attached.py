@@ -15,6 +15,7 @@ Spec: distribution-spec, referrers tag schema.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from ocimirror.errors import IntegrityError, NotFound, OciMirrorError, Unsupported
@@ -131,7 +132,12 @@ class Attached:
         if subject is not None:
             return size_of(subject) is not None
         whole = tag.partition(".")[0]  # (sha512: the tag has half of the digest)
-        return any(attachment_tag(other.descriptor.digest) == whole for other in self._entries)
+        return whole in self._tags
+
+    @cached_property
+    def _tags(self) -> set[str]:
+        """What the attachments of each entry would be tagged with."""
+        return {attachment_tag(entry.descriptor.digest) for entry in self._entries}
 
     def _add(self, entry: Entry, image: Descriptor | None) -> None:
         descriptor, tag = entry.descriptor, entry.tag

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 
 from ocimirror.errors import (
     IntegrityError,
+    Interrupted,
     LocalStorageError,
     MalformedManifest,
     NotFound,
@@ -29,6 +31,7 @@ def reach(
     root: Descriptor,
     seen: set[Seen],
     failed: Callable[[OciMirrorError, Descriptor], None],
+    stop: threading.Event | None = None,
 ) -> Iterator[Manifest]:
     """Yield each manifest from a root down that can be read, parents first.
 
@@ -40,10 +43,16 @@ def reach(
         root: where it begins; an entry's annotation says which platforms were asked for.
         seen: not looked at again; what is looked at is added, also where it cannot be read.
         failed: told of a manifest that is absent, damaged or cannot be read; it may raise.
+        stop: ends the walk once it is set.
+
+    Raises:
+        Interrupted: `stop` was set.
     """
     platforms = platforms_of(root)
     unread = [(root, 1)]
     while unread:
+        if stop is not None and stop.is_set():
+            raise Interrupted("stopped before every manifest was read")
         descriptor, depth = unread.pop()
         key = descriptor.digest, descriptor.size, platforms
         if key in seen:
@@ -60,7 +69,8 @@ def reach(
             continue
         yield manifest
         wanted = manifest.children_for(platforms)
-        others = [child for child in manifest.manifests if child not in wanted]
+        needed = {(child.digest, child.size) for child in wanted}
+        others = [c for c in manifest.manifests if (c.digest, c.size) not in needed]
         children = (*wanted, *_present(source, others, failed))
         unread += [(child, depth + 1) for child in children]
 

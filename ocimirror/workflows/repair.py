@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -97,7 +98,7 @@ def repair(
         faults = check().faults
     outcomes: list[Outcome] = []
     requests: list[Request] = []
-    for entry in _with_faults(destination, faults):
+    for entry in _with_faults(destination, faults, options.stop):
         request = _request(entry, destination, origins)
         if request.source is destination:
             outcomes.append(_failed(request, reporter or Silent()))
@@ -169,25 +170,38 @@ def _remake_lists(layout: Layout, faults: Sequence[Fault]) -> bool:
     return bool(damaged) and layout.edit_index(edit)
 
 
-def _with_faults(layout: Layout, faults: Sequence[Fault]) -> list[Entry]:
+def _with_faults(
+    layout: Layout, faults: Sequence[Fault], stop: threading.Event | None
+) -> list[Entry]:
     """Return the entries that lead to content with a fault."""
     faulty = {fault.digest for fault in faults if fault.kind != "stray"}
-    return [entry for entry in layout.entries() if faulty and faulty & _closure(layout, entry)]
-
-
-def _closure(layout: Layout, entry: Entry) -> set[str]:
+    if not faulty:
+        return []
+    entries = layout.entries()
     seen: set[Seen] = set()
-    digests: set[Digest] = set()
-    for manifest in reach(layout, entry.descriptor, seen, ignore):
-        digests.update(blob.digest for blob in manifest.blobs)
-    digests.update(digest for digest, _, _ in seen)  # (what cannot be read is not yielded)
-    return {str(digest) for digest in digests}
+    above: dict[Seen | Digest, list[Seen]] = {}  # (who names a manifest, or a blob)
+    for entry in entries:
+        for manifest in reach(layout, entry.descriptor, seen, ignore, stop):
+            parent = manifest.digest, manifest.descriptor.size, entry.platforms
+            for blob in manifest.blobs:
+                above.setdefault(blob.digest, []).append(parent)
+            for child in manifest.manifests:
+                above.setdefault((child.digest, child.size, entry.platforms), []).append(parent)
+    led = {key for key in seen if str(key[0]) in faulty}
+    unread: list[Seen | Digest] = [*led]
+    unread += [key for key in above if isinstance(key, Digest) and str(key) in faulty]
+    while unread:
+        new = [key for key in above.pop(unread.pop(), ()) if key not in led]
+        led.update(new)
+        unread += new
+    roots = ((entry, entry.descriptor) for entry in entries)
+    return [entry for entry, root in roots if (root.digest, root.size, entry.platforms) in led]
 
 
 def _request(entry: Entry, layout: Layout, origins: _Origins) -> Request:
     """Return what to copy; from the layout itself where nobody knows the place to copy from."""
     digest = entry.descriptor.digest
-    source, shown = origins.of(entry, layout.entries()) or (layout, "")
+    source, shown = origins.of(entry, layout) or (layout, "")
     into = Location("oci", layout.path, entry.name, None if entry.name else digest)
     return Request(
         source, str(digest), layout, "", shown or str(into), str(into), _held(layout, entry)
@@ -227,6 +241,7 @@ class _Origins:
         self._places = places
         self._registry: tuple[str, str] | None = None
         self._place: tuple[Source, Location] | None = None
+        self._known: list[Reference] | None = None
         if text.startswith("docker://"):
             self._registry = parse_target(text.removeprefix("docker://").rstrip("/"))
         elif text:
@@ -247,7 +262,7 @@ class _Origins:
                     found.append((entry.name, entry.descriptor))
         return names
 
-    def of(self, entry: Entry, entries: Sequence[Entry]) -> tuple[Source, str] | None:
+    def of(self, entry: Entry, layout: Layout) -> tuple[Source, str] | None:
         """Return a source that may have an entry's root, and how the root is called there.
 
         What has no name is looked for in every repository that the layout knows.
@@ -257,7 +272,7 @@ class _Origins:
             source, location = self._place
             return source, str(replace(location, digest=digest))
         named = entry.reference()
-        known = [named] if named else [other for e in entries if (other := e.reference())]
+        known = [named] if named else self._repositories(layout)
         found = dict.fromkeys(
             replace(place, digest=digest) for reference in known for place in self._at(reference)
         )
@@ -267,6 +282,13 @@ class _Origins:
         *others, reference = candidates
         reference = next((other for other in others if self._has(other)), reference)
         return self._places.repository(reference), str(Location("docker", reference=reference))
+
+    def _repositories(self, layout: Layout) -> list[Reference]:
+        """Return each repository of a layout's names once."""
+        if self._known is None:
+            names = [named for e in layout.entries() if (named := e.reference())]
+            self._known = list(dict.fromkeys(replace(n, tag="", digest=None) for n in names))
+        return self._known
 
     def _at(self, reference: Reference) -> list[Reference]:
         if self._registry is None:

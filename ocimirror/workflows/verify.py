@@ -95,7 +95,7 @@ def verify(
     Raises:
         DamagedLayout: index.json itself cannot be read.
         RemoteError: the registry does not tell what the name stands for.
-        Interrupted: `stop` was set while content was hashed.
+        Interrupted: `stop` was set.
     """
     source = places.source(location)
     local = isinstance(source, LayoutSource)
@@ -107,8 +107,9 @@ def verify(
     blobs: dict[tuple[Digest, int], tuple[Descriptor, str]] = {}
     seen: set[Seen] = set()
     for image, root in roots:
-        for blob in _check_manifests(source, root, image, seen, report):
+        for blob in _check_manifests(source, root, image, seen, report, stop):
             blobs.setdefault((blob.digest, blob.size), (blob, image))
+    report.manifests = len({digest for digest, _, _ in seen})
 
     def watch(_: int) -> None:
         if stop is not None and stop.is_set():
@@ -148,16 +149,16 @@ def _check_manifests(
     image: str,
     seen: set[Seen],
     report: Report,
+    stop: threading.Event | None,
 ) -> Iterator[Descriptor]:
     """Check each manifest below a root once; yield the blobs they name."""
 
     def failed(error: OciMirrorError, descriptor: Descriptor) -> None:
         report.faults.append(_fault(error, descriptor, image))
 
-    for manifest in reach(source, root, seen, failed):
+    for manifest in reach(source, root, seen, failed, stop):
         report.bytes += manifest.descriptor.size
         yield from (b for b in manifest.blobs if not mediatype.is_foreign(b.media_type))
-    report.manifests = len({digest for digest, _, _ in seen})
 
 
 def _check_blob(
