@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ocimirror.cli import output
+from ocimirror.cli.options import extra
+from ocimirror.errors import OciMirrorError
 
 if TYPE_CHECKING:
     from ocimirror.cli.options import Settings
+    from ocimirror.sync.config import RegistrySettings
+    from ocimirror.sync.lock import LockFile
     from ocimirror.workflows.verify_lock import Compared, LockReport
 
 
-def verify_lock(path: str, location: str, settings: Settings, *, deep: bool) -> int:
-    """Compare a lock file with a place, or with the sources; print what differs."""
+def verify_lock(
+    path: str, location: str, settings: Settings, *, deep: bool, config: str | None = None
+) -> int:
+    """Compare a lock file with a place, or with the sources; print what differs.
+
+    Registries are reached as the sync file says: `config`, or the one beside the lock file.
+    """
     from ocimirror.errors import exit_code_of
     from ocimirror.sync.lock import LockFile
+    from ocimirror.workflows.places import Places
+    from ocimirror.workflows.sync.access import own_ways
     from ocimirror.workflows.verify_lock import verify_lock as compare
 
     lock = LockFile.read(path)
-    with settings.places() as places:
+    own = own_ways(_registries(lock, path, config, settings))
+    with Places(settings.network, stop=settings.stop, own=own) as places:
         report = compare(lock, location, places, deep=deep, jobs=settings.jobs, stop=settings.stop)
     code = exit_code_of(report.exit_codes)
     if settings.json:
@@ -26,6 +41,35 @@ def verify_lock(path: str, location: str, settings: Settings, *, deep: bool) -> 
     elif code or not settings.quiet:
         _print(report, path, location or "the sources")
     return code
+
+
+def _registries(
+    lock: LockFile, path: str, config: str | None, settings: Settings
+) -> Mapping[str, RegistrySettings]:
+    """Return what the sync file says of registries.
+
+    One that is only found beside the lock file may be another's, or need variables that are not
+    set here: then it is not used, and a line says so.
+    """
+    named = [config] if config else [str(Path(path).with_suffix(end)) for end in _SUFFIXES]
+    file = next((name for name in named if config or os.path.lexists(name)), None)
+    if file is None:
+        return {}
+    try:
+        with extra("verify --lock --config", "sync"):
+            from ocimirror.sync.config import load
+        found = load(Path(file), os.environ)
+        lock.shard.belongs_to(found.name, path)
+    except OciMirrorError as error:
+        if config:
+            raise
+        if not settings.quiet:
+            output.line(f"note: {file} is not used: {error.message}", aside=True)
+        return {}
+    return found.registries
+
+
+_SUFFIXES = (".yaml", ".yml")
 
 
 def _document(report: LockReport, path: str) -> dict[str, object]:

@@ -33,6 +33,12 @@ if TYPE_CHECKING:
     help="Compare the images of a lock file: with LOCATION, or without it with their sources.",
 )
 @option(
+    "--config",
+    metavar="FILE",
+    help="With --lock: the sync file whose `registries` say how each registry is reached (default:"
+    " sync.yaml beside sync.lock).",
+)
+@option(
     "--in",
     "engine",
     type=click.Choice(["docker", "containerd", "cri", "podman"]),
@@ -44,6 +50,7 @@ def verify_command(
     location: str,
     deep: bool,
     lock_file: str | None,
+    config: str | None,
     engine: Any,
     host: str,
     namespace: str,
@@ -70,7 +77,10 @@ def verify_command(
     if lock_file and not engine:
         from ocimirror.cli.lock import verify_lock
 
-        return verify_lock(lock_file, location, settings_from(options, writes=False), deep=deep)
+        settings = settings_from(options, writes=False)
+        return verify_lock(lock_file, location, settings, deep=deep, config=config)
+    if config:
+        raise click.UsageError("--config goes with --lock")
     if not location or lock_file:
         raise click.UsageError("--lock and --in exclude each other" if location else "no LOCATION")
     where = parse_location(location)

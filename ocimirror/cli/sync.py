@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -157,7 +158,7 @@ def sync_command(
             from ocimirror.workflows.publish import refuse_source
 
             refuse_source(publish_lock, wanted)
-        previous = _lock(lock_file, needed=locked)
+        previous = _lock(lock_file, wanted, needed=locked)
         copying = Options(
             jobs=settings.jobs,
             retries=settings.retries,
@@ -166,7 +167,7 @@ def sync_command(
             stop=settings.stop,
         )
         # (As the first night of a mirror has none yet, a file that does not exist is no mistake.)
-        all_shards = _lock(merged, needed=False) if merged else None
+        all_shards = _lock(merged, wanted, needed=False) if merged else None
         if all_shards is not None:
             previous = joined(previous, all_shards)
         only_locked = previous if locked else None
@@ -186,7 +187,8 @@ def sync_command(
             if done.error is not None:
                 written.failed(done.error)
             if not planned:
-                renewed = previous.renewed(done.records, part, done.own)
+                described = replace(part, configuration=wanted.name)
+                renewed = previous.renewed(done.records, described, done.own)
                 if not locked:
                     written.write(partial(renewed.write, lock_file, durable=settings.fsync))
                 if publish_lock is not None:
@@ -215,13 +217,19 @@ def _old(path: str, suffix: str) -> str:
     return old if os.path.lexists(old) and not os.path.lexists(path) else ""
 
 
-def _lock(path: str, *, needed: bool) -> LockFile:
+def _lock(path: str, wanted: Config, *, needed: bool) -> LockFile:
     """Read the lock file; of an old one that is there instead, what is not ours is left out."""
     from ocimirror.sync.lock import LockFile
 
     if old := _old(path, "lock"):
-        return LockFile.read(old)
-    return LockFile.read(path) if needed or os.path.lexists(path) else LockFile.of()
+        found = LockFile.read(old)
+        if found.shard.configuration in ("", wanted.name):
+            return found
+    if not needed and not os.path.lexists(path):
+        return LockFile.of()
+    lock = LockFile.read(path)
+    lock.shard.belongs_to(wanted.name, path)
+    return lock
 
 
 def _state(stack: ExitStack, path: str, wanted: Config, *, dry_run: bool) -> State:

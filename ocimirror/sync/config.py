@@ -72,7 +72,8 @@ def parse(text: str, name: str, environment: Mapping[str, str]) -> Config:
     reader = _Reader(environment)
     reader.read(name, text, Fields(Mark(name)))
     reader.findings.complete(name)
-    own_name = reader.name or Path(name).stem
+    # (A file name need not be text; the name is written into the state and the lock file.)
+    own_name = reader.name or os.fsencode(Path(name).stem).decode("utf-8", "backslashreplace")
     return Config(tuple(reader.mirrors), reader.registries, tuple(reader.files), own_name)
 
 

@@ -71,6 +71,7 @@ def document(report: Report) -> dict[str, object]:
             }
             for item in report.pruning
         ],
+        "clashes": [clash.document() for clash in report.clashes],
         "attrition": [
             {
                 "entry": dropped.entry,

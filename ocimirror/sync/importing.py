@@ -34,11 +34,11 @@ def translate(text: str, name: str, to: str = "") -> Translation:
             skopeo's command line, or a destination with `{fields}`.
 
     Raises:
-        InvalidConfiguration: the file is no YAML, or has duplicate keys, tags or aliases.
+        InvalidConfiguration: the file is no YAML, or has duplicate keys or tags.
         UsageError: it is neither tool's, or nothing in it can be carried over.
     """
     findings = Findings()
-    node = yamlfile.parse(text, name, findings)
+    node = yamlfile.parse(text, name, findings, aliases=True)
     findings.complete(name)
     draft = Draft()
     top = pairs(node)

@@ -123,6 +123,8 @@ class LockFile:
         images = ",".join(f"\n  {_lines(record)}" for record in self)
         own = ",".join(f"\n  {_own_line(made)}" for made in self.own) + ("\n " * bool(self.own))
         shard = f'"shard": {self.shard.number}, "of": {self.shard.count}'
+        if self.shard.configuration:
+            shard = f'"configuration": {_text(self.shard.configuration)}, {shard}'
         return (
             f'{{"schema": {_text(SCHEMA)}, {shard}, "run": {_text(self.shard.run)},\n'
             f' "own": [{own}],\n "images": [{images}\n ]}}\n'
@@ -182,7 +184,9 @@ def merge(locks: Iterable[LockFile]) -> LockFile:
     """
     found = list(locks)
     own = [made for lock in found for made in lock.own]
-    return LockFile.of((record for lock in found for record in lock), own=own)
+    names = sorted({lock.shard.configuration for lock in found} - {""})
+    whole = Shard(configuration=names[0] if len(names) == 1 else "")
+    return LockFile.of((record for lock in found for record in lock), whole, own)
 
 
 def joined(lock: LockFile, others: LockFile) -> LockFile:
@@ -251,7 +255,8 @@ def _parsed(raw: bytes, what: str) -> tuple[dict[str, ImageRecord], Shard, list[
             advice="A newer ocimirror may have written it.",
         )
     keys = {"schema", "images"} | ({"shard", "of", "run", "own"} if schema == SCHEMA else set())
-    if set(document) != keys or not isinstance(images, list):
+    optional = {"configuration"} if schema == SCHEMA else set()
+    if set(document) - optional != keys or not isinstance(images, list):
         raise InvalidReference(
             f"it has other keys than {', '.join(sorted(keys))}, or no list of images"
         )
@@ -271,9 +276,12 @@ def _parsed(raw: bytes, what: str) -> tuple[dict[str, ImageRecord], Shard, list[
 
 def _shard(document: Mapping[str, object]) -> Shard:
     number, count, run = (document[key] for key in ("shard", "of", "run"))
+    name = document.get("configuration", "")
     if type(number) is not int or type(count) is not int or not isinstance(run, str):
         raise InvalidReference("shard, of or run is of the wrong type")
-    return Shard(number, count, run)
+    if not isinstance(name, str):
+        raise InvalidReference("configuration is of the wrong type")
+    return Shard(number, count, run, name)
 
 
 def _owned(value: object, what: str) -> Owned:

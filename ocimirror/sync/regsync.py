@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from ocimirror.errors import InvalidReference
+from ocimirror.errors import UsageError
 from ocimirror.model.reference import Reference
 from ocimirror.sync.drafts import (
     Draft,
@@ -18,6 +18,7 @@ from ocimirror.sync.drafts import (
     texts,
     whole,
 )
+from ocimirror.sync.re2 import python_regex
 from ocimirror.sync.yamlfile import Node
 
 _ENV = re.compile(r'\{\{-?\s*env\s+"([A-Za-z_][A-Za-z0-9_]*)"\s*-?\}\}', re.ASCII)
@@ -162,7 +163,7 @@ def _step(node: Node, fields: Mapping[str, Node], draft: Draft) -> None:
             _whole_registry(node, fields, draft, (source, target), shared)
         else:
             draft.note(node, f"{source} is left out: its type is {kind or 'missing'}")
-    except InvalidReference as error:
+    except UsageError as error:
         draft.note(node, f"{source} is left out: {error.message}")
 
 
@@ -241,7 +242,9 @@ def _range(text: str) -> str:
 
 def _regex(allow: list[str], deny: list[str]) -> str:
     """Return one expression for tags that match one of these and none of those."""
-    allow, deny = ([whole(f"^{regex}$") for regex in regexes] for regexes in (allow, deny))
+    allow, deny = (
+        [whole(python_regex(f"^{regex}$")) for regex in regexes] for regexes in (allow, deny)
+    )
     allowed = "|".join(f"(?:{regex})" for regex in allow) if allow[1:] else "".join(allow)
     if not deny:
         return allowed

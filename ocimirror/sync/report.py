@@ -13,6 +13,7 @@ from typing import Literal, get_args
 
 from ocimirror.errors import OciMirrorError, exit_code_of
 from ocimirror.model.digest import Digest
+from ocimirror.sync.clashes import TargetClash, target_clashes
 
 Status = Literal["copied", "unchanged", "failed", "planned", "deferred", "pruned"]
 STATUSES: tuple[Status, ...] = get_args(Status)
@@ -251,6 +252,14 @@ class Report:
     def moves(self) -> Iterator[ImageResult]:
         """The images whose target stood for something else before."""
         return (image for image in self.images if image.moved)
+
+    @property
+    def clashes(self) -> list[TargetClash]:
+        """Repositories of one path in several registries, which go to one target."""
+        return target_clashes(
+            ((i.entry, i.source, i.target) for i in self.images if not i.goes),
+            {entry.name: entry.targets for entry in self.entries},
+        )
 
     @property
     def exit_code(self) -> int:

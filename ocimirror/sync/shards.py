@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from ocimirror.errors import InvalidReference, ShardsMissing
+from ocimirror.errors import InvalidReference, ShardsMissing, UsageError
 from ocimirror.model.digest import Digest
 
 MAX_SHARDS = 9999
@@ -16,23 +16,39 @@ _RUN = re.compile(r"[A-Za-z0-9._:/@+-]{0,255}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Which part of a configuration a lock file tells of.
+    """Which part of which configuration a lock file describes.
 
     Attributes:
         number: from 1.
         count: of how many; 1 of 1 is the whole.
         run: what tells the runs of all shards from those of another night; may be empty.
+        configuration: the configuration's name; empty in files of earlier versions.
     """
 
     number: int = 1
     count: int = 1
     run: str = ""
+    configuration: str = ""
 
     def __post_init__(self) -> None:
         if not 0 < self.number <= self.count <= MAX_SHARDS:
             raise InvalidReference(f"not a shard: {self.number} of {self.count}")
         if not _RUN.fullmatch(self.run):
             raise InvalidReference(f"not the name of a run: {self.run[:300]!r}")
+
+    def belongs_to(self, name: str, what: str) -> None:
+        """Make sure that a lock file is the one of a configuration; an old one may be anybody's.
+
+        Raises:
+            UsageError: it is another configuration's.
+        """
+        if self.configuration not in ("", name):
+            raise UsageError(
+                f"{what} is the lock file of the configuration {self.configuration!r}, not of"
+                f" {name!r}",
+                advice="Give each configuration a --lock of its own; if it was only renamed, write"
+                f" `name: {self.configuration}` into it.",
+            )
 
     def __str__(self) -> str:
         return f"{self.number} of {self.count}" + (f" of run {self.run}" if self.run else "")
@@ -59,8 +75,16 @@ def check_complete(shards: Sequence[tuple[str, Shard]], count: int | None) -> No
         count: how many shards there are; None for what the files say.
 
     Raises:
-        ShardsMissing: one is missing or there twice, or they are of different runs.
+        ShardsMissing: one is missing or there twice, or they are of different runs or
+            configurations.
     """
+    for what, said in (
+        ("configurations", {shard.configuration for _, shard in shards if shard.configuration}),
+        ("runs", {shard.run for _, shard in shards}),
+    ):
+        if len(said) > 1:
+            told = ", ".join(map(repr, sorted(said)[:5]))
+            raise ShardsMissing(f"these are lock files of different {what}: {told}")
     counts = {shard.count for _, shard in shards} | ({count} if count else set())
     if count is None and counts == {1}:
         return  # (whole ones, as files of earlier versions are)
@@ -68,9 +92,6 @@ def check_complete(shards: Sequence[tuple[str, Shard]], count: int | None) -> No
         told = ", ".join(f"{name} is {shard}" for name, shard in shards[:10])
         wanted = f" of {count}" if count else ""
         raise ShardsMissing(f"these are not the shards{wanted} of one run: {told}")
-    runs = sorted({shard.run for _, shard in shards})
-    if len(runs) > 1:
-        raise ShardsMissing(f"these are shards of different runs: {', '.join(map(repr, runs[:5]))}")
     total = counts.pop()
     numbers = [shard.number for _, shard in shards]
     twice = sorted({number for number in numbers if numbers.count(number) > 1})

@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from ocimirror.errors import UsageError
 from ocimirror.sync.drafts import Draft, Values, literal, pairs, text_of, texts, whole
 from ocimirror.sync.patterns import Target
+from ocimirror.sync.re2 import python_regex
 from ocimirror.sync.yamlfile import Node, Scalar
 
+# (What is a version to us, and not to skopeo: V1.2, and 1.2.3_4.)
+_VERSION = r"v?[0-9]+(\.[0-9]+){0,2}(-[0-9A-Za-z.-]+)?"
 _KINDS = ("images", "images-by-tag-regex", "images-by-semver")
 _INSECURE = (
     "tls-verify: false is not carried over, certificates are always verified: give ca_file the"
@@ -57,17 +60,18 @@ def _registry(host: str, node: Node, draft: Draft, to: str) -> None:
     settings = pairs(node)
     for repository, refs in pairs(settings.get("images")).items():
         _images(f"{host}/{repository}", refs, draft, _destination(to, repository))
-    for theirs, ours, made in (
-        ("images-by-tag-regex", "regex", whole),
-        ("images-by-semver", "semver", str),
-    ):
+    for theirs, made in (("images-by-tag-regex", _by_regex), ("images-by-semver", _by_semver)):
         for repository, value in pairs(settings.get(theirs)).items():
             source = f"{host}/{repository}"
-            if isinstance(value, Scalar):
-                tags = {ours: literal(made(text_of(value)))}
-                draft.entry(value, _entry(source, _destination(to, repository), tags))
-            else:
+            if not isinstance(value, Scalar):
                 draft.note(value, f"{source} is left out: {theirs} has one expression for it")
+                continue
+            try:
+                tags = made(text_of(value))
+            except UsageError as error:
+                draft.note(value, f"{source} is left out: {error.message}")
+                continue
+            draft.entry(value, _entry(source, _destination(to, repository), tags))
     credentials = pairs(settings.get("credentials"))
     if credentials:
         username, password = (text_of(credentials.get(name)) for name in ("username", "password"))
@@ -81,6 +85,16 @@ def _registry(host: str, node: Node, draft: Draft, to: str) -> None:
     for key in settings:
         if key not in (*_KINDS, "credentials", "tls-verify", "cert-dir"):
             draft.note(settings[key], f"{key} is not known")
+
+
+def _by_regex(regex: str) -> Values:
+    """Return the rule for tags in which an expression is found."""
+    return {"regex": literal(whole(python_regex(regex)))}
+
+
+def _by_semver(constraint: str) -> Values:
+    """Return the rules for tags that are versions to skopeo, and in a range."""
+    return {"regex": _VERSION, "semver": literal(constraint)}
 
 
 def _images(source: str, node: Node, draft: Draft, to: str) -> None:

@@ -33,12 +33,17 @@ def lines(report: Report, width: int = 120) -> list[str]:
     rest = [
         *_some(_moves(report), _MOVES, "tags moved"),
         *_some(_gone(report), _MOVES, "tags gone"),
+        *_some(_clashes(report), _MOVES, "clashes"),
         *([] if report.dry_run else _some(pruned_lines(report), _MOVES, "tags pruned")),
         *_attrition(report),
         _totals(report),
     ]
     entries = _entries(report, MAX_LINES - len(failures) - len(rest))
     return [_cut(line, width) for line in (*failures, *entries, *rest)]
+
+
+def _clashes(report: Report) -> list[str]:
+    return [printable(f"CLASH   {clash.text()}") for clash in report.clashes]
 
 
 def attrition_lines(report: Report) -> list[str]:

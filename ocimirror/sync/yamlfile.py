@@ -1,4 +1,6 @@
-"""Strict YAML: a tree in which every node knows its line; no tags, no aliases, no guessing.
+"""Strict YAML: a tree in which every node knows its line; no tags, no guessing.
+
+Anchors, aliases and `<<` are read only if they are asked for: other tools' files have them.
 
 The tree is made of the parser's events, so nothing is ever constructed from a file. Scalars stay
 text: whoever reads one says what it must be, see `shapes`.
@@ -10,6 +12,7 @@ import re
 from collections.abc import Mapping as Environment
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
@@ -105,7 +108,12 @@ def read(path: Path) -> str:
 
 
 def parse(
-    text: str, file: str, findings: Findings, environment: Environment[str, str] | None = None
+    text: str,
+    file: str,
+    findings: Findings,
+    environment: Environment[str, str] | None = None,
+    *,
+    aliases: bool = False,
 ) -> Node | None:
     """Return the file's one document, or None where it cannot be read; then there is a finding.
 
@@ -115,8 +123,10 @@ def parse(
         findings: gets what is wrong; duplicate keys, tags, anchors and aliases among it.
         environment: what `${NAME}` and `${NAME:-default}` in values stand for, `$$` is a dollar;
             None leaves them as they are.
+        aliases: read them, and merge what `<<` names; what they stand for counts each time, so
+            that a small file cannot become a large tree.
     """
-    builder = _Builder(file, findings, environment)
+    builder = _Builder(file, findings, environment, aliases=aliases)
     try:
         for event in yaml.parse(text, Loader=_LOADER):
             builder.take(event)
@@ -167,13 +177,31 @@ class _Open:
 
     where: Mark
     mapping: bool
+    anchor: str = ""
     nodes: list[Node] = field(default_factory=list)
+    size: int = 1
+    height: int = 1
+
+
+class _Anchored(NamedTuple):
+    """What an alias stands for: how many values, and how deep."""
+
+    node: Node
+    size: int
+    height: int
 
 
 class _Builder:
     def __init__(
-        self, file: str, findings: Findings, environment: Environment[str, str] | None
+        self,
+        file: str,
+        findings: Findings,
+        environment: Environment[str, str] | None,
+        *,
+        aliases: bool = False,
     ) -> None:
+        self._aliases = aliases
+        self._anchored: dict[str, _Anchored] = {}
         self.root: Node | None = None
         self._file = file
         self._findings = findings
@@ -193,22 +221,28 @@ class _Builder:
             self._node(event, where)
         elif isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
             done = self._open.pop()
+            node: Node
             if done.mapping:
-                self._place(Mapping(done.where, self._pairs(done.nodes)))
+                node = Mapping(done.where, self._pairs(done.nodes))
             else:
-                self._place(Sequence(done.where, tuple(done.nodes)))
+                node = Sequence(done.where, tuple(done.nodes))
+            self._place(node, done.anchor, done.size, done.height)
 
     def _node(self, event: yaml.NodeEvent, where: Mark) -> None:
         self._nodes += 1
         if self._nodes > MAX_NODES:
             self._give_up(where, f"more than {MAX_NODES} values")
+        if isinstance(event, yaml.AliasEvent) and self._aliases:
+            self._alias(event, where)
+            return
         if isinstance(event, yaml.AliasEvent):
             # (What it is called is not shown: it may be a password without quotes.)
             hint = "A text that begins with * is written in quotes."
             self._findings.add(where, "this is an alias, and none are read", hint)
             self._place(Scalar(where, "", broken=True))
             return
-        if event.anchor:
+        anchor = event.anchor or ""
+        if anchor and not self._aliases:
             hint = (
                 "What entries share can stand once at the top level; a text that begins with & is"
                 " written in quotes."
@@ -218,11 +252,24 @@ class _Builder:
             self._findings.add(where, f"the tag {event.tag} is not read", "Leave it out.")  # type: ignore[attr-defined]
         if isinstance(event, yaml.ScalarEvent):
             plain = bool(event.implicit[0])
-            self._place(self._scalar(Scalar(where, event.value, plain)))
+            scalar = self._scalar(Scalar(where, event.value, plain))
+            self._place(scalar, anchor, 1 + len(scalar.text) // 64)
             return
         if len(self._open) >= MAX_DEPTH:
             self._give_up(where, f"nested deeper than {MAX_DEPTH}")
-        self._open.append(_Open(where, isinstance(event, yaml.MappingStartEvent)))
+        self._open.append(_Open(where, isinstance(event, yaml.MappingStartEvent), anchor))
+
+    def _alias(self, event: yaml.AliasEvent, where: Mark) -> None:
+        known = self._anchored.get(event.anchor or "")
+        if known is None:
+            self._give_up(where, "this is an alias of nothing that stands before it")
+            return
+        self._nodes += known.size
+        if self._nodes > MAX_NODES:
+            self._give_up(where, f"more than {MAX_NODES} values, counting those of aliases")
+        if len(self._open) + known.height > MAX_DEPTH:
+            self._give_up(where, f"nested deeper than {MAX_DEPTH}")
+        self._place(known.node, "", known.size, known.height)
 
     def _scalar(self, scalar: Scalar) -> Scalar:
         parent = self._open[-1] if self._open else None
@@ -231,18 +278,28 @@ class _Builder:
             return scalar
         return fill(scalar, self._environment, self._findings)
 
-    def _place(self, node: Node) -> None:
+    def _place(self, node: Node, anchor: str = "", size: int = 1, height: int = 0) -> None:
+        if anchor:
+            self._anchored[anchor] = _Anchored(node, size, height)
         if self._open:
-            self._open[-1].nodes.append(node)
+            parent = self._open[-1]
+            parent.nodes.append(node)
+            parent.size += size
+            parent.height = max(parent.height, height + 1)
         else:
             self.root = node
 
     def _pairs(self, nodes: list[Node]) -> tuple[tuple[Scalar, Node], ...]:
         pairs: dict[str, tuple[Scalar, Node]] = {}
+        merged: Node | None = None
         for key, value in zip(nodes[::2], nodes[1::2], strict=True):
             if not isinstance(key, Scalar):
                 hint = "A text that begins with { or [ is written in quotes."
                 self._findings.add(key.where, "a key must be one word", hint)
+            elif self._aliases and key.plain and key.text == "<<":
+                if merged is not None:
+                    self._findings.add(key.where, "'<<' is here twice")
+                merged = value
             elif key.text in pairs:
                 first = pairs[key.text][0].where.line
                 self._findings.add(key.where, f"{key.text!r} is here twice, first in line {first}")
@@ -250,7 +307,19 @@ class _Builder:
                 self._findings.add(key.where, f"a key of more than {MAX_KEY} characters")
             elif not key.broken:
                 pairs[key.text] = key, value
+        if merged is not None:
+            self._merge(merged, pairs)
         return tuple(pairs.values())
+
+    def _merge(self, merged: Node, pairs: dict[str, tuple[Scalar, Node]]) -> None:
+        """Add the keys of the mapping, or mappings, that `<<` names; keys that are there stay."""
+        several = merged.items if isinstance(merged, Sequence) else (merged,)
+        for one in several:
+            if not isinstance(one, Mapping):
+                self._findings.add(one.where, "'<<' takes a mapping, or a list of mappings")
+                continue
+            for key, value in one.pairs:
+                pairs.setdefault(key.text, (key, value))
 
     def _give_up(self, where: Mark, problem: str, hint: str = "") -> None:
         self._findings.add(where, problem, hint)

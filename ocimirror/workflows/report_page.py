@@ -77,6 +77,7 @@ def page(report: Report) -> str:
         _failures(report),
         _moves(report),
         _gone(report),
+        _clashes(report),
         _changes(report),
         _entries(report),
         _waiting(report),
@@ -172,6 +173,12 @@ def _gone(report: Report) -> Html:
     rows = [(gone.source, _digest(gone.digest)) for gone in report.gone[:ROWS]]
     title = "Gone from the source; what was copied stays until it is pruned"
     return _section(title, ("image", "digest"), rows, len(report.gone))
+
+
+def _clashes(report: Report) -> Html:
+    found = report.clashes
+    rows = [(clash.text(),) for clash in found[:ROWS]]
+    return _section("Repositories of one path in several registries", ("clash",), rows, len(found))
 
 
 def _changes(report: Report) -> Html:

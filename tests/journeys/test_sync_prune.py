@@ -260,3 +260,24 @@ def test_a_dry_run_says_what_keeps_an_image_where_only_digests_are_deleted(
     offer(docker_registry, repository, "1.2.3", SCHEMA2)
     (item,) = sync(file, "--dry-run").document["pruning"]
     assert item["action"] == "refused"
+
+
+def test_two_gone_tags_of_one_manifest_do_not_keep_each_other(
+    registry, docker_registry, pruned, repository
+) -> None:
+    """distribution deletes by digest only; a tag that stays keeps its image still."""
+    for tag, graph in {"1": SINGLE, "1.0": SINGLE, "2": SCHEMA2, "2.0": SCHEMA2}.items():
+        offer(registry, repository, tag, graph)
+    offer(registry, repository, "3", MULTI)
+    file = pruned(f"{registry.host}/{repository}", f"{docker_registry.host}/{repository}")
+    assert sync(file).code == 0
+    for tag in ("1", "1.0", "2.0"):
+        registry.delete_manifest(repository, tag)
+    planned = actions(sync(file, "--dry-run"))
+    night = sync(file)
+    assert night.code == 0
+    told = {tag.rpartition(":")[2]: action for tag, action in actions(night).items()}
+    assert told == {"1": "deleted", "1.0": "deleted", "2.0": "keep"}
+    assert set(planned.values()) == {"delete"}
+    left = ocimirror("list", f"docker://{docker_registry.host}/{repository}", "--json")
+    assert sorted(left.document["tags"]) == ["2", "2.0", "3"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -378,14 +379,14 @@ def test_a_file_of_many_nested_lists_is_refused_in_time(faults: Faults) -> None:
 
 
 def test_a_file_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"cannot read .*absent\.yaml"):
+    with pytest.raises(UsageError, match=r"absent\.yaml does not exist"):
         load(tmp_path / "absent.yaml", {})
 
 
 def test_a_file_that_is_too_large_or_not_utf_8_is_a_usage_error(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_bytes(b"#" * (4 * 1024 * 1024 + 1))
-    with pytest.raises(UsageError, match="more than 4194304 bytes"):
+    with pytest.raises(UsageError, match="larger than 4194304 bytes"):
         load(path, {})
     path.write_bytes(b"mirrors: \xff")
     with pytest.raises(UsageError, match="not UTF-8 at byte 9"):
@@ -432,7 +433,7 @@ def test_includes_are_followed_only_so_deep(faults: Faults, write: Write) -> Non
 
 def test_an_included_file_that_is_not_there_is_named_where_it_is_included(faults: Faults) -> None:
     (found,) = faults(ENTRY + "include: [x.yaml]\n")
-    assert found.startswith("4:10: cannot read")
+    assert re.match(r"4:10: .*x\.yaml does not exist", found)
 
 
 def test_faults_of_all_files_are_told_together(faults: Faults, write: Write) -> None:

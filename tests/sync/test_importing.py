@@ -154,16 +154,17 @@ def test_a_file_of_regsync_keeps_its_entries() -> None:
         ("gcr.io/example/repo", "registry:5000/gcr/example/repo"),
         ("ghcr.io/org/app", "oci:/srv/app"),
         ("ghcr.io/org/app", "oci:/srv/app"),
+        ("ghcr.io/org/app", "oci:/srv/app"),
         ("registry.example.com:5000/team/*", "registry:5000/all/{repository}"),
         ("registry.example.com:5000/one", "registry:5000/all/{repository}"),
     ]
     referrers = [mirror.referrers for mirror in config.mirrors]
-    assert referrers == [False, False, True, False, False, False, False]
+    assert referrers == [False, False, True, False, False, False, False, False]
     tags = [mirror.tags for mirror in config.mirrors]
     assert tags[2].regex == r"(?!(?:3\.0|.*-rc$)$)(?:(?:3)|(?:3\.\d+)|(?:latest))"
     assert tags[3].semver == ">=1.0.0 <2.0.0 >=0.0.0-0 || >=4.0.0 >=0.0.0-0"
-    assert tags[4].regex == ".*(?:^edge|main$).*"
-    assert [len(mirror.platforms) for mirror in config.mirrors] == [0, 1, 0, 2, 2, 0, 0]
+    assert [tags[4].regex, tags[5].regex] == ["v[0-9]+", ".*(?:^edge|main$).*"]
+    assert [len(mirror.platforms) for mirror in config.mirrors] == [0, 1, 0, 2, 2, 2, 0, 0]
     assert config.registries == {
         "registry:5000": RegistrySettings(plain_http=True, requests_per_second=2.5),
         "docker.io": RegistrySettings(
@@ -182,7 +183,6 @@ def test_what_regsync_has_and_we_have_not_is_named_with_its_line() -> None:
         (17, "parallel"),
         (18, "interval"),
         (27, "platform"),
-        (35, "ghcr.io/org/app is left out"),
         (43, "repos a.c is left out"),
         (47, "{{ .Foo }} is left out"),
     ]
@@ -300,7 +300,7 @@ def test_an_entry_that_cannot_be_said_is_left_out_and_never_widened() -> None:
         ("- a\n", "", "is neither"),
         ("sync: []\n", "", "nothing in theirs.yaml can be carried over: it has no images"),
         ("sync: [{source: A, target: b.c/d, type: image}]\n", "", "line 1: A is left out"),
-        ("a: &b {images: {}}\nc: *b\n", "m.local", "this is an anchor, and none are read"),
+        ("a: {images: *b}\n", "m.local", "this is an alias of nothing that stands before it"),
         ("a: [\n", "", "not YAML"),
     ],
 )

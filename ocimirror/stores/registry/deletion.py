@@ -10,7 +10,7 @@ Spec: distribution-spec, deleting tags and manifests.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ocimirror.errors import NotFound, PruneRefused
@@ -27,12 +27,17 @@ _GONE = (200, 202, 404)
 _UNSUPPORTED = (400, 405, 501)
 
 
+_NONE: Mapping[str, Digest] = {}
 Needed = dict[Digest, set[str]]
 """Which tags of a repository lead to a manifest: by its name, or as a part of an index."""
 
 
 def delete_tag(
-    repository: RegistryRepository, tag: str, digest: Digest, needed: Needed
+    repository: RegistryRepository,
+    tag: str,
+    digest: Digest,
+    needed: Needed,
+    leaving: Mapping[str, Digest],
 ) -> list[str]:
     """Delete a tag that stands for a digest; it is no error where it is gone already.
 
@@ -43,6 +48,7 @@ def delete_tag(
         tag: to delete.
         digest: what it stands for, as far as the caller knows.
         needed: what `needed` returned of this repository; the tag is taken out of it.
+        leaving: tags that this run deletes too, with what they stood for: they keep nothing.
 
     Returns:
         Nothing where it is gone now; the tags that keep it where the registry deletes by digest
@@ -55,20 +61,23 @@ def delete_tag(
     """
     root = own_tag(repository, tag, digest)
     if root is None:
+        _forget(tag, needed)
         return []
     others = other_tags(tag, digest, needed)
     attachments = [] if others else _attachments(repository, root)
     response = repository.send("DELETE", f"manifests/{tag}")
     if response.status in _UNSUPPORTED:
         response.drain()
+        staying = other_tags(tag, digest, needed, leaving)
+        if staying:
+            return staying
         if others:
-            return others
+            attachments = _attachments(repository, root)
         response = repository.send("DELETE", f"manifests/{digest}")
     if response.status not in _GONE:
         raise rejection(response)
     response.drain()
-    for tags in needed.values():
-        tags.discard(tag)
+    _forget(tag, needed)
     for name in attachments:
         if not needed.get(name):  # (of no use any more, and no harm)
             repository.send("DELETE", f"manifests/{name}").drain()
@@ -92,9 +101,24 @@ def own_tag(repository: RegistryRepository, tag: str, digest: Digest) -> Descrip
     return root
 
 
-def other_tags(tag: str, digest: Digest, needed: Needed) -> list[str]:
-    """Return the other tags that need a manifest, sorted."""
-    return sorted(needed.get(digest, set()) - {tag})
+def other_tags(
+    tag: str, digest: Digest, needed: Needed, leaving: Mapping[str, Digest] = _NONE
+) -> list[str]:
+    """Return the other tags that need a manifest, sorted; those that are leaving do not.
+
+    A tag that stands for something else than `leaving` says is not leaving: it was moved.
+    """
+    others = needed.get(digest, set()) - {tag}
+    return sorted(
+        other
+        for other in others
+        if other not in leaving or other not in needed.get(leaving[other], ())
+    )
+
+
+def _forget(tag: str, needed: Needed) -> None:
+    for tags in needed.values():
+        tags.discard(tag)
 
 
 def needed(repository: RegistryRepository) -> Needed:

@@ -9,7 +9,7 @@ go than is allowed, none does.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -22,6 +22,7 @@ from ocimirror.errors import (
     PruneRefused,
     UsageError,
 )
+from ocimirror.model.digest import Digest
 from ocimirror.model.reference import Location, Reference
 from ocimirror.stores.registry.deletion import Needed, delete_tag, needed, other_tags, own_tag
 from ocimirror.sync.config import Mirror, Target
@@ -190,6 +191,12 @@ def prune(
             ):
                 found.append(going)
     tags: dict[str, Needed] = {}
+    leaving: dict[str, dict[str, Digest]] = {}
+    for entry, found in due.items():
+        for going in found if len(found) <= limits[entry] else ():
+            place = Location.parse(going.target).reference
+            if place is not None:
+                leaving.setdefault(place.name, {})[place.tag] = going.digest
     for entry, found in due.items():
         if len(found) > limits[entry]:
             told = (
@@ -200,7 +207,8 @@ def prune(
             yield entry, PruneRefused(told)
             continue
         for going in found:
-            yield from _pruned(going, places, tags, state, dry_run=dry_run, stop=stop)
+            delete = partial(_delete, going, places, tags, leaving, dry_run=dry_run)
+            yield from _pruned(going, delete, state, dry_run=dry_run, stop=stop)
 
 
 def _with(going: Pruning, action: PruneAction, reason: str = "") -> Pruning:
@@ -227,8 +235,7 @@ def _goes(reference: Reference, target: Target, place: str) -> bool:
 
 def _pruned(
     going: Pruning,
-    places: Places,
-    tags: dict[str, Needed],
+    delete: Callable[[], list[str]],
     state: State,
     *,
     dry_run: bool,
@@ -239,7 +246,7 @@ def _pruned(
     action: PruneAction = "delete" if dry_run else "deleted"
     reason = ""
     try:
-        keep = patiently(partial(_delete, going, places, tags, dry_run=dry_run), stop)
+        keep = patiently(delete, stop)
         if keep:
             shown = ", ".join(keep[:5]) + (f" and {len(keep) - 5} more" if len(keep) > 5 else "")
             need = "needs" if len(keep) == 1 else "need"
@@ -270,10 +277,18 @@ def _pruned(
     yield _with(going, action, reason)
 
 
-def _delete(going: Pruning, places: Places, tags: dict[str, Needed], *, dry_run: bool) -> list[str]:
+def _delete(
+    going: Pruning,
+    places: Places,
+    tags: dict[str, Needed],
+    leaving: Mapping[str, Mapping[str, Digest]],
+    *,
+    dry_run: bool,
+) -> list[str]:
     """Delete what was made, where it is still there; return the names that keep it.
 
-    `tags` are what is known of repositories, each looked at once a run.
+    `tags` are what is known of repositories, each looked at once a run; `leaving` are the tags of
+    each that this run deletes.
     """
     target = Location.parse(going.target)
     if target.reference is not None:
@@ -281,11 +296,12 @@ def _delete(going: Pruning, places: Places, tags: dict[str, Needed], *, dry_run:
         if repository.location not in tags:
             tags[repository.location] = needed(repository)
         known, tag = tags[repository.location], target.reference.tag
+        also = leaving.get(target.reference.name, {})
         if not dry_run:
-            return delete_tag(repository, tag, going.digest, known)
+            return delete_tag(repository, tag, going.digest, known, also)
         if own_tag(repository, tag, going.digest) is None:
             return []
-        others = other_tags(tag, going.digest, known)
+        others = other_tags(tag, going.digest, known, also)
         if not others:
             for names in known.values():
                 names.discard(tag)
