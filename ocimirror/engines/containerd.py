@@ -20,6 +20,7 @@ from ocimirror.stores.profiles import this_linux
 from ocimirror.stores.store import Source
 from ocimirror.stores.stream import Watch
 
+_LABEL = "containerd.io/gc.ref.content"
 _KEPT = re.compile(r"containerd\.io/gc\.ref\.content[^=,\s]*=([a-z0-9]+:[0-9a-f]+)", re.ASCII)
 
 
@@ -88,7 +89,12 @@ class Containerd(Engine):
         }
         by_digest = all(target == str(digest) for digest, target in named.items())
         found = records.get(wanted.name)
-        index = named[wanted.root.digest] == root and held
+        beside = _closure(wanted) - _needed(wanted) - safe
+        index = named[wanted.root.digest] == root and held and not beside
+        note = (
+            f"{len(beside)} of what belongs to the image beside its platforms (attestations), which"
+            f" no record keeps: {', '.join(sorted(beside))}"
+        )
         return self.receipt(
             wanted,
             kept,
@@ -96,6 +102,7 @@ class Containerd(Engine):
             index="not_applicable" if not wanted.is_index else "kept" if index else "lost",
             manifest="kept" if by_digest and kept else "lost",
             config="kept" if kept else "lost",
+            notes=(note,) if beside and found == root else (),
             evidence=(
                 *(
                     f"ctr images ls: {name} -> {records.get(name, 'absent')}"
@@ -111,10 +118,30 @@ class Containerd(Engine):
     def load(self, source: Source, wanted: Wanted, watch: Watch) -> None:
         """Feed `ctr images import` with an archive that names its own digests."""
         for options in _imports(wanted):
-            self.client.feed(
-                lambda write: write_archive(source, wanted, "containerd", write, watch),
-                *("images", "import", "--no-unpack", *options, "-"),
-            )
+            self._import(source, wanted, watch, options)
+        if wanted.absent:
+            self._keep(source, wanted, watch)
+
+    def _import(self, source: Source, wanted: Wanted, watch: Watch, options: Sequence[str]) -> None:
+        self.client.feed(
+            lambda write: write_archive(source, wanted, "containerd", write, watch),
+            *("images", "import", "--no-unpack", *options, "-"),
+        )
+
+    def _keep(self, source: Source, wanted: Wanted, watch: Watch) -> None:
+        """Have the root keep what an import by platform leaves unlabelled: attestations.
+
+        A garbage collection may take it before the label is there; then it is sent once more.
+        """
+        content = self.content()
+        left = _closure(wanted) - reachable(self.records().values(), content)
+        root = str(wanted.root.digest)
+        if not left or root in left:
+            return
+        labels = [f"{_LABEL}.ocimirror.{d.partition(':')[2][:32]}={d}" for d in sorted(left)]
+        self.client.ask("content", "label", root, *labels)
+        if left - set(self.content()):
+            self._import(source, wanted, watch, _imports(wanted)[0])
 
 
 def server_version(printed: str) -> str:
@@ -149,3 +176,13 @@ def _imports(wanted: Wanted) -> list[Sequence[str]]:
 def _closure(wanted: Wanted) -> set[str]:
     manifests = {str(manifest.digest) for manifest in wanted.manifests}
     return manifests | {str(blob.digest) for blob in wanted.blobs}
+
+
+def _needed(wanted: Wanted) -> set[str]:
+    """Return what the platforms of an image need, and the indexes above them."""
+    found = {str(manifest.digest) for manifest in wanted.manifests if manifest.manifests}
+    found.add(str(wanted.root.digest))
+    for image in wanted.images:
+        found.add(str(image.manifest.digest))
+        found.update(str(blob.digest) for blob in image.manifest.blobs)
+    return found

@@ -39,6 +39,8 @@ _MESSAGES: Mapping[str, Mapping[str, tuple[int, int, int, str]]] = {
     "ImageStatusResponse": {"image": (1, _MESSAGE, _ONE, "Image")},
 }
 _PACKAGE = "runtime.v1"
+_UNSEEN = "CRI tells of names and image IDs only: whether the layers are there was not looked at"
+_NOT_ASKED = {"containerd": f"{_UNSEEN}; --in containerd --namespace k8s.io looks"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,7 @@ class Cri(Auditor):
             index="not_applicable" if not wanted.is_index else "kept" if same["index"] else "lost",
             manifest="kept" if same["manifest"] else "lost",
             config="kept" if any(same.values()) else "lost",
+            notes=(_NOT_ASKED.get(self.store, _UNSEEN),) if any(same.values()) else (),
             evidence=tuple(
                 f"ImageStatus {names[part]}: {status.id if status else 'no such image'}"
                 for part, status in found.items()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from ocimirror.engines.client import Client
 from ocimirror.engines.receipt import Part, Receipt, Tag
 from ocimirror.engines.wanted import PlatformImage, Wanted
 from ocimirror.errors import EngineFailed, InvalidReference, NotFound
+from ocimirror.model.digest import Digest
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Reference
 from ocimirror.stores.store import Source
@@ -144,39 +145,50 @@ def tag_of(wanted: Wanted, *, found: bool, same: bool) -> Tag:
     return "lost" if not found else "kept" if same else "moved"
 
 
+Answers = Mapping[str, Mapping[str, Any] | None]
+"""What `image inspect` says of each name that was asked for; None: no such image."""
+
+
+def ask_each(
+    inspect: Callable[[str], Mapping[str, Any] | None], wanted: Wanted, digests: Sequence[Digest]
+) -> dict[str, Mapping[str, Any] | None]:
+    """Ask for an image by its name, and by each of its digests."""
+    names = [wanted.name, *(wanted.by_digest(digest) for digest in digests)]
+    return {name: inspect(name) for name in dict.fromkeys(names)}
+
+
 def one_platform(
-    engine: Auditor,
-    wanted: Wanted,
-    image: PlatformImage,
-    inspected: Mapping[str, Any] | None,
-    *,
-    image_id: str,
-    asked: str,
+    engine: Auditor, wanted: Wanted, image: PlatformImage, answers: Answers, *, image_id: str
 ) -> Receipt:
-    """Return the receipt of an engine that keeps one platform, from `image inspect` of the name.
+    """Return the receipt of an engine that keeps one platform, from `image inspect` of each name.
 
     Args:
         engine: whose answer it is.
         wanted: the image.
         image: the platform that it should have.
-        inspected: Id, RepoDigests and RootFS, as docker and podman print them; None: no image.
+        answers: Id, RepoDigests and RootFS of each name, as docker and podman print them.
         image_id: the config's digest as this engine writes it.
-        asked: the question, for the evidence.
     """
-    found = inspected or {}
-    same = found.get("Id") == image_id
-    whole = same and layers_of(found) == [str(diff_id) for diff_id in image.config.diff_ids]
-    digests = canonical(words(found, "RepoDigests")) if same else set()
-    index = wanted.by_digest(wanted.root.digest) in digests
-    manifest = wanted.by_digest(image.manifest.digest) in digests
+    same = {name: found for name, found in answers.items() if found and found.get("Id") == image_id}
+    found = next(iter(same.values()), {})
+    whole = bool(same) and layers_of(found) == [str(d) for d in image.config.diff_ids]
+    index = wanted.by_digest(wanted.root.digest) in same
+    manifest = wanted.by_digest(image.manifest.digest) in same
     return engine.receipt(
         wanted.only(image),
         [image] if whole else [],
-        tag=tag_of(wanted, found=inspected is not None, same=same),
+        tag=tag_of(wanted, found=answers.get(wanted.name) is not None, same=wanted.name in same),
         index="not_applicable" if not wanted.is_index else "kept" if index else "lost",
         manifest="kept" if manifest else "lost",
         config="kept" if whole else "lost",
-        evidence=(told(asked, inspected),),
+        evidence=evidence_of(engine, answers),
+    )
+
+
+def evidence_of(engine: Auditor, answers: Answers) -> tuple[str, ...]:
+    """Return each question to `image inspect` with its answer."""
+    return tuple(
+        told(f"{engine.name} image inspect {name}", found) for name, found in answers.items()
     )
 
 

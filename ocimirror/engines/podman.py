@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from ocimirror.engines.archive import write_archive
 from ocimirror.engines.client import Client
-from ocimirror.engines.engine import Engine, answer, first, one_platform
+from ocimirror.engines.engine import Answers, Engine, answer, ask_each, first, one_platform
 from ocimirror.engines.receipt import Receipt
 from ocimirror.engines.wanted import PlatformImage, Wanted
 from ocimirror.errors import EngineFailed, storage_errors
@@ -57,21 +57,14 @@ class Podman(Engine):
         return first(raw, "podman image inspect")
 
     def audit(self, wanted: Wanted) -> Receipt:
-        """Ask by name; of its digests, podman tells those of the index and of the manifest."""
-        return self.judge(wanted, self.chosen(wanted), self.inspect(wanted.name))
+        """Ask by name, by the index's digest and by the manifest's."""
+        image = self.chosen(wanted)
+        digests = wanted.root.digest, image.manifest.digest
+        return self.judge(wanted, image, ask_each(self.inspect, wanted, digests))
 
-    def judge(
-        self, wanted: Wanted, image: PlatformImage, inspected: Mapping[str, Any] | None
-    ) -> Receipt:
-        """Return the receipt for what `podman image inspect` says of the name."""
-        return one_platform(
-            self,
-            wanted,
-            image,
-            inspected,
-            image_id=image.config_digest.encoded,
-            asked=f"podman image inspect {wanted.name}",
-        )
+    def judge(self, wanted: Wanted, image: PlatformImage, answers: Answers) -> Receipt:
+        """Return the receipt for what `podman image inspect` says of each name."""
+        return one_platform(self, wanted, image, answers, image_id=image.config_digest.encoded)
 
     def export(self, name: str, file: IO[bytes]) -> None:
         """Write an image as docker would into a file.

@@ -69,6 +69,11 @@ def docker(info: dict[str, Any] = INFO_29C) -> DockerContainerd:
     return DockerContainerd(Client(["false"], "nowhere"), info)
 
 
+def answers(wanted: Wanted, found: dict[str, Any]) -> dict[str, Any]:
+    """Return what a docker says that has one record for an image: by tag, and by the root."""
+    return {wanted.name: found, wanted.by_digest(wanted.root.digest): found}
+
+
 def words(receipt: Receipt) -> tuple[str, str, str, str]:
     """Return the four words of a receipt."""
     return receipt.tag, receipt.index, receipt.manifest, receipt.config
@@ -85,10 +90,13 @@ def test_an_image_that_every_platform_was_asked_of_is_kept_whole() -> None:
     wanted = wanted_of(images.multi())
     first, *others = wanted.images
     told = {i.manifest.digest: inspected(wanted, i) for i in others}
-    receipt = docker().judge(wanted, inspected(wanted, first), told)
-    assert words(receipt) == ("kept", "kept", "kept", "differs_by_design")
+    receipt = docker().judge(wanted, answers(wanted, inspected(wanted, first)), told)
+    assert words(receipt) == ("kept", "kept", "lost", "differs_by_design")
     assert receipt.kept == receipt.asked == tuple(image.label for image in wanted.images)
-    assert receipt.whole
+    assert all(wanted.by_digest(i.manifest.digest) in receipt.notes[0] for i in wanted.images)
+    known = {wanted.by_digest(i.manifest.digest): inspected(wanted, i) for i in wanted.images}
+    everything = answers(wanted, inspected(wanted, first)) | known
+    assert docker().judge(wanted, everything, told).whole
 
 
 def test_a_platform_that_docker_does_not_have_is_not_kept() -> None:
@@ -96,7 +104,7 @@ def test_a_platform_that_docker_does_not_have_is_not_kept() -> None:
     wanted = wanted_of(images.multi())
     first, *others = wanted.images
     told = {image.manifest.digest: None for image in others}
-    receipt = docker().judge(wanted, inspected(wanted, first), told)
+    receipt = docker().judge(wanted, answers(wanted, inspected(wanted, first)), told)
     assert receipt.kept == (first.label,)
     assert len(receipt.missing) == len(others)
     assert not receipt.whole
@@ -104,7 +112,7 @@ def test_a_platform_that_docker_does_not_have_is_not_kept() -> None:
 
 def test_a_docker_that_tells_of_one_platform_is_not_believed_of_others() -> None:
     wanted = wanted_of(images.multi())
-    receipt = docker().judge(wanted, inspected(wanted, wanted.images[0]))
+    receipt = docker().judge(wanted, answers(wanted, inspected(wanted, wanted.images[0])))
     assert receipt.kept == receipt.asked == (wanted.images[0].label,)
     assert all(image.label in receipt.notes[0] for image in wanted.images[1:])
 
@@ -115,7 +123,7 @@ def test_platforms_with_the_same_layers_are_told_apart() -> None:
     wanted = wanted_of(builder.graph(builder.index(children)))
     assert wanted.images[0].config.diff_ids == wanted.images[1].config.diff_ids
     told = {wanted.images[1].manifest.digest: None}
-    receipt = docker().judge(wanted, inspected(wanted, wanted.images[0]), told)
+    receipt = docker().judge(wanted, answers(wanted, inspected(wanted, wanted.images[0])), told)
     assert receipt.kept == (wanted.images[0].label,)
 
 
@@ -123,7 +131,7 @@ def test_the_image_id_of_the_other_store_is_no_proof_here() -> None:
     wanted = wanted_of(images.single())
     (image,) = wanted.images
     by_config = inspected(wanted, image, Id=str(image.config_digest))
-    receipt = docker().judge(wanted, by_config)
+    receipt = docker().judge(wanted, answers(wanted, by_config))
     assert words(receipt) == ("moved", "not_applicable", "lost", "lost")
     assert receipt.missing == list(receipt.asked)
 
@@ -131,18 +139,20 @@ def test_the_image_id_of_the_other_store_is_no_proof_here() -> None:
 def test_digests_of_another_repository_are_not_this_ones() -> None:
     wanted = wanted_of(images.multi())
     elsewhere = [f"other.example.com/x@{wanted.root.digest}"]
-    receipt = docker().judge(wanted, inspected(wanted, wanted.images[0], RepoDigests=elsewhere))
+    receipt = docker().judge(
+        wanted, {wanted.name: inspected(wanted, wanted.images[0], RepoDigests=elsewhere)}
+    )
     assert words(receipt) == ("kept", "lost", "lost", "differs_by_design")
 
 
 def test_docker_shortens_names_of_docker_io() -> None:
     wanted = wanted_of(images.single(), "docker.io/library/alpine:3.19")
     found = inspected(wanted, wanted.images[0], RepoDigests=[f"alpine@{wanted.root.digest}"])
-    assert docker().judge(wanted, found).whole
+    assert docker().judge(wanted, answers(wanted, found)).whole
 
 
 def test_an_absent_image_has_lost_everything() -> None:
-    receipt = docker().judge(wanted_of(images.multi()), None)
+    receipt = docker().judge(wanted_of(images.multi()), {})
     assert words(receipt) == ("lost", "lost", "lost", "lost")
     assert receipt.kept == ()
 
@@ -151,7 +161,9 @@ def test_the_graphdriver_of_29_keeps_the_config() -> None:
     wanted = wanted_of(images.single())
     (image,) = wanted.images
     found = inspected(wanted, image, Id=str(image.config_digest), RepoDigests=[])
-    receipt = DockerGraphdriver(Client(["false"], "nowhere"), INFO_29G).judge(wanted, image, found)
+    receipt = DockerGraphdriver(Client(["false"], "nowhere"), INFO_29G).judge(
+        wanted, image, {wanted.name: found}
+    )
     assert words(receipt) == ("kept", "not_applicable", "lost", "kept")
 
 

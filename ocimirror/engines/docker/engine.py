@@ -16,14 +16,16 @@ from typing import IO, Any
 from ocimirror.engines.archive import write_archive
 from ocimirror.engines.client import Client
 from ocimirror.engines.engine import (
+    Answers,
     Engine,
     answer,
+    ask_each,
     canonical,
+    evidence_of,
     first,
     layers_of,
     one_platform,
     tag_of,
-    told,
     words,
 )
 from ocimirror.engines.receipt import Part, Receipt
@@ -138,25 +140,17 @@ class DockerGraphdriver(Docker):
     keeps: frozenset[Part] = frozenset(("tag", "config"))
 
     def audit(self, wanted: Wanted) -> Receipt:
-        """Ask by name; the digests of a name are those that were pulled, or put back."""
+        """Ask by name and by each digest: those that were pulled, or put back, are known."""
         image = self.chosen(wanted)
-        found = self.inspect(wanted.name)
-        if found is None and not wanted.reference.tag:
-            found = self.inspect(str(image.config_digest))
-        return self.judge(wanted, image, found)
+        answers = ask_each(self.inspect, wanted, (wanted.root.digest, image.manifest.digest))
+        if not any(answers.values()):
+            image_id = str(image.config_digest)
+            answers[image_id] = self.inspect(image_id)
+        return self.judge(wanted, image, answers)
 
-    def judge(
-        self, wanted: Wanted, image: PlatformImage, inspected: Mapping[str, Any] | None
-    ) -> Receipt:
-        """Return the receipt for what `docker image inspect` says of the name."""
-        return one_platform(
-            self,
-            wanted,
-            image,
-            inspected,
-            image_id=str(image.config_digest),
-            asked=f"docker image inspect {wanted.name}",
-        )
+    def judge(self, wanted: Wanted, image: PlatformImage, answers: Answers) -> Receipt:
+        """Return the receipt for what `docker image inspect` says of each name."""
+        return one_platform(self, wanted, image, answers, image_id=str(image.config_digest))
 
     def load(self, source: Source, wanted: Wanted, watch: Watch) -> None:
         """Feed `docker load` with what every version of it reads: zstd layers decompressed."""
@@ -174,27 +168,39 @@ class DockerContainerd(Docker):
     """The containerd store: a choice since 24, the default of a fresh 29."""
 
     store = "containerd"
+    keeps: frozenset[Part] = frozenset(("tag", "index", "config"))
     keeps_index = True
 
     def audit(self, wanted: Wanted) -> Receipt:
-        """Ask by name; its Id is the digest that the name stands for."""
-        found = self.inspect(wanted.name)
+        """Ask by name and by each digest; an Id is the digest that the name stands for."""
+        digests = [wanted.root.digest, *(image.manifest.digest for image in wanted.images)]
+        answers = ask_each(self.inspect, wanted, digests)
         others: dict[Digest, Mapping[str, Any] | None] = {}
-        if found is not None and found.get("Id") == str(wanted.root.digest):
-            for image in wanted.images:
-                if is_of(found, image):
-                    continue
-                option = "--platform", str(image.platform)
-                try:
-                    others[image.manifest.digest] = self.inspect(wanted.name, *option)
-                except EngineFailed:
-                    break  # (before 28.1: "unknown flag", or it "requires API version 1.49")
-        return self.judge(wanted, found, others)
+        name = self._name_of_root(wanted, answers)
+        for image in wanted.images if name else ():
+            if is_of(answers[name] or {}, image):
+                continue
+            try:
+                found = self.inspect(name, "--platform", str(image.platform))
+            except EngineFailed:
+                break  # (before 28.1: "unknown flag", or it "requires API version 1.49")
+            # (Of two manifests for one platform, docker tells of one.)
+            alike = [i for i in wanted.images if i.platform == image.platform]
+            if found is None or len(alike) == 1 or is_of(found, image):
+                others[image.manifest.digest] = found
+        return self.judge(wanted, answers, others)
+
+    def _name_of_root(self, wanted: Wanted, answers: Answers) -> str:
+        """Return a name that stands for the whole image; empty if none does."""
+        root = str(wanted.root.digest)
+        return next(
+            (name for name, found in answers.items() if found and found.get("Id") == root), ""
+        )
 
     def judge(
         self,
         wanted: Wanted,
-        inspected: Mapping[str, Any] | None,
+        answers: Answers,
         others: Mapping[Digest, Mapping[str, Any] | None] = MappingProxyType({}),
     ) -> Receipt:
         """Return the receipt for what `docker image inspect` says.
@@ -204,33 +210,49 @@ class DockerContainerd(Docker):
 
         Args:
             wanted: the image.
-            inspected: the answer for the name; None: no image.
+            answers: what it says of the name and of each digest.
             others: the answers for further platforms, by the digests of their manifests.
         """
-        found = inspected or {}
-        same = found.get("Id") == str(wanted.root.digest)
-        known = same and (
-            wanted.by_digest(wanted.root.digest) in canonical(words(found, "RepoDigests"))
+        root = wanted.by_digest(wanted.root.digest)
+        name = self._name_of_root(wanted, answers)
+        found = answers.get(name) or {}
+        known = (answers.get(root) or {}).get("Id") == str(wanted.root.digest) and (
+            root in canonical(words(answers.get(root) or {}, "RepoDigests"))
         )
-        kept, untold = [], []
-        for image in wanted.images if same else ():
+        kept, untold, by_digest = [], [], []
+        for image in wanted.images:
             digest = image.manifest.digest
-            if is_of(found, image) or is_of(others.get(digest) or {}, image):
+            own = answers.get(wanted.by_digest(digest)) or {}
+            if own.get("Id") not in (str(digest), str(wanted.root.digest)):
+                own = {}
+            if is_of(own, image):
+                by_digest.append(image)
+            if any(is_of(a, image) for a in (own, found, others.get(digest) or {})):
                 kept.append(image)
-            elif digest not in others:
+            elif name and digest not in others:
                 untold.append(image)
         asked = [i for i in wanted.images if i not in untold] if kept else wanted.images
         unknown = ", ".join(image.label for image in untold)
-        note = f"this docker does not tell whether it has the content for {unknown}"
+        notes = []
+        if kept and untold:
+            notes = [f"this docker does not tell whether it has the content for {unknown}"]
+        unnamed = [image for image in kept if image not in by_digest]
+        if known and unnamed:
+            notes.append(
+                "this store finds an image by its index's digest, not by a manifest's: "
+                + ", ".join(wanted.by_digest(image.manifest.digest) for image in unnamed)
+            )
         return self.receipt(
             replace(wanted, images=tuple(asked)),
             kept,
-            tag=tag_of(wanted, found=inspected is not None, same=same),
+            tag=tag_of(
+                wanted, found=answers.get(wanted.name) is not None, same=name == wanted.name
+            ),
             index="not_applicable" if not wanted.is_index else "kept" if known else "lost",
-            manifest="kept" if known and kept else "lost",
+            manifest="kept" if kept and not unnamed else "lost",
             config="differs_by_design" if kept else "lost",
-            evidence=(told(f"docker image inspect {wanted.name}", inspected),),
-            notes=(note,) if kept and untold else (),
+            evidence=evidence_of(self, answers),
+            notes=notes,
         )
 
     def load(self, source: Source, wanted: Wanted, watch: Watch) -> None:
