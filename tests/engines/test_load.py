@@ -307,7 +307,8 @@ def test_an_image_that_only_its_digest_names(engine, request, layout, repository
     graph = images.multi()
     path = layout({f"{HOST}/{repository}@{graph.root}": graph})
     result = load(path, *options_of(engine, request, repository), env=env_of(engine, request))
-    assert result.code == 0, result.document
+    # (Docker's older store learns no digest from an archive, so it has no name for it.)
+    assert result.code == (9 if engine == "dockerd" else 0), result.document
     receipt = only_receipt(result)
     kept = "lost" if engine == "dockerd" else "kept"
     assert parts(receipt) == ("not_applicable", kept, kept, "kept")
