@@ -90,7 +90,8 @@ def verify_command(
         from ocimirror.workflows.engines import EngineOptions
 
         chosen = EngineOptions(engine, host, namespace)
-        return _verify_in(chosen, where, receipts.platforms_from(platforms), require, settings)
+        wanted = receipts.platforms_from(platforms)
+        return _verify_in(chosen, where, wanted, require, settings, deep=deep)
     if host or namespace or platforms or require:
         raise click.UsageError("--host, --namespace, --platform and --require go with --in")
     with settings.places() as places:
@@ -109,6 +110,8 @@ def _verify_in(
     platforms: tuple[Platform, ...],
     require: tuple[Part, ...],
     settings: Settings,
+    *,
+    deep: bool,
 ) -> int:
     """Print a receipt of what an engine has of each image."""
     from ocimirror.engines.receipt import PARTS
@@ -124,7 +127,7 @@ def _verify_in(
             entries = chosen_entries(source, where, ())
             auditor = open_auditor(engine, settings.stop)
             parts = tuple(part for part in PARTS if part in auditor.keeps or part in require)
-            for item in audit(source, entries, auditor, platforms):
+            for item in audit(source, entries, auditor, platforms, deep=deep):
                 audited.append(item)
                 if not settings.json:
                     verbose = bool(settings.verbose)

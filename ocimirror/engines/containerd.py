@@ -11,14 +11,16 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from ocimirror.engines.archive import write_archive
-from ocimirror.engines.client import Client
+from ocimirror.engines.client import Client, Output
 from ocimirror.engines.engine import Engine, tag_of
 from ocimirror.engines.receipt import Receipt
 from ocimirror.engines.wanted import Wanted
+from ocimirror.errors import DamagedEngineStore, IntegrityError
+from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.platform import Platform
 from ocimirror.stores.profiles import this_linux
 from ocimirror.stores.store import Source
-from ocimirror.stores.stream import Watch
+from ocimirror.stores.stream import VerifiedStream, Watch
 
 _LABEL = "containerd.io/gc.ref.content"
 _KEPT = re.compile(r"containerd\.io/gc\.ref\.content[^=,\s]*=([a-z0-9]+:[0-9a-f]+)", re.ASCII)
@@ -114,6 +116,31 @@ class Containerd(Engine):
                 f" {len(_closure(wanted))}, {len(_closure(wanted) & safe)} kept by a record",
             ),
         )
+
+    def reread(self, wanted: Wanted) -> str:
+        """Read each manifest and blob by `ctr content get`, and hash it."""
+        here = set(self.content())
+        descriptors = [*(m.descriptor for m in wanted.manifests), *wanted.blobs]
+        known = {d.digest: d for d in descriptors if str(d.digest) in here}
+        damaged = []
+        for descriptor in known.values():
+            try:
+                with self._checked(descriptor) as stream:
+                    while stream.read():
+                        pass
+            except IntegrityError:
+                damaged.append(str(descriptor.digest))
+        if damaged:
+            raise DamagedEngineStore(
+                f"image {wanted.name}: containerd gives back other bytes than"
+                f" {', '.join(damaged)} ({len(damaged)} of {len(known)})",
+                advice="Remove the images that need it and `ctr content rm` it, then load again.",
+            )
+        return f"ctr content get: {len(known)} of {len(known)} hashed"
+
+    def _checked(self, descriptor: Descriptor) -> VerifiedStream:
+        raw = Output(self.client, "content", "get", str(descriptor.digest))
+        return VerifiedStream(descriptor, lambda _: raw)
 
     def load(self, source: Source, wanted: Wanted, watch: Watch) -> None:
         """Feed `ctr images import` with an archive that names its own digests."""

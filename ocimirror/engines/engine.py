@@ -10,7 +10,7 @@ from typing import Any, cast
 from ocimirror.engines.client import Client
 from ocimirror.engines.receipt import Part, Receipt, Tag
 from ocimirror.engines.wanted import PlatformImage, Wanted
-from ocimirror.errors import EngineFailed, InvalidReference, NotFound
+from ocimirror.errors import EngineFailed, InvalidReference, NotFound, UsageError
 from ocimirror.model.digest import Digest
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Reference
@@ -63,6 +63,20 @@ class Auditor(ABC):
         Raises:
             EngineUnavailable, EngineFailed: it does not answer.
         """
+
+    def reread(self, wanted: Wanted) -> str:
+        """Hash all that the engine has of an image, as it gives it back; return the evidence.
+
+        Raises:
+            UsageError: this engine gives no content back as it came.
+            DamagedEngineStore: some of it is not what its digest says.
+        """
+        raise UsageError(
+            f"--deep: image {wanted.name}: {self.name} ({self.store}) does not give back content"
+            " as it came",
+            advice="containerd does: --in containerd. Of the others, `ocimirror save` hashes what"
+            " comes out.",
+        )
 
     def receipt(
         self,

@@ -6,7 +6,6 @@ archive holds one image and nothing that could be taken for another kind (podman
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from typing import IO, Any
 
@@ -14,6 +13,7 @@ from ocimirror.engines.archive import write_archive
 from ocimirror.engines.client import Client
 from ocimirror.engines.engine import Answers, Engine, answer, ask_each, first, one_platform
 from ocimirror.engines.receipt import Receipt
+from ocimirror.engines.scratch import scratch_file
 from ocimirror.engines.wanted import PlatformImage, Wanted
 from ocimirror.errors import EngineFailed, storage_errors
 from ocimirror.model.platform import Platform
@@ -79,7 +79,7 @@ class Podman(Engine):
         one = wanted.only(image)
         one.refuse_foreign(image)
         with storage_errors("cannot write the archive for podman"):
-            with tempfile.NamedTemporaryFile(prefix="ocimirror-", suffix=".tar") as file:
+            with scratch_file("ocimirror-podman-") as file:
                 write_archive(source, one, "podman", file.write, watch)
                 file.flush()
                 # (Podman looks for its own platform unless it is told.)

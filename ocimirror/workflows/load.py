@@ -220,13 +220,31 @@ def _advised(receipt: Receipt, wanted: Wanted) -> Receipt:
 
 
 def audit(
-    source: Source, entries: Sequence[Entry], engine: Auditor, platforms: Sequence[Platform]
+    source: Source,
+    entries: Sequence[Entry],
+    engine: Auditor,
+    platforms: Sequence[Platform],
+    *,
+    deep: bool = False,
 ) -> Iterator[Loaded]:
-    """Yield what an engine has of each image; nothing is changed."""
+    """Yield what an engine has of each image; nothing is changed.
+
+    Args:
+        source: the layout or archive.
+        entries: which images of it.
+        engine: which is asked.
+        platforms: those that should be there.
+        deep: hash what the engine gives back.
+    """
     _refuse_several(engine, platforms)
     for entry in entries:
         try:
-            yield Loaded(entry.name, engine.audit(wanted_of(source, entry, engine, platforms)))
+            wanted = wanted_of(source, entry, engine, platforms)
+            receipt = engine.audit(wanted)
+            if deep:
+                evidence = (*receipt.evidence, engine.reread(wanted))
+                receipt = replace(receipt, evidence=evidence)
+            yield Loaded(entry.name, receipt)
         except (Interrupted, EngineUnavailable, LocalStorageError):
             raise
         except OciMirrorError as error:
