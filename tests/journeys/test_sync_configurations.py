@@ -224,3 +224,21 @@ def test_a_clash_of_two_registries_is_a_line_of_the_report(
     for path in tmp_path.glob("sync.[ls]*"):
         path.unlink()
     assert sync(file).document["clashes"] == []
+
+
+def test_a_state_with_what_is_no_location_does_not_spoil_the_lock_file(
+    registry, repository, tmp_path
+) -> None:
+    offer(registry, repository, "1.0", SINGLE)
+    file = write(tmp_path / "one.yaml", f"{registry.host}/{repository}", "oci:x")
+    assert sync(file).code == 0
+    with sqlite3.connect(tmp_path / "one.state") as database:
+        for place in ("bad", "\x1b[31m", "oci:x:\u202e"):
+            row = (place, place, SINGLE.root)
+            database.execute("INSERT INTO created VALUES (?, ?, ?, 5, NULL)", row)
+    database.close()
+    for _ in range(2):
+        done = sync(file)
+        assert done.code == 0, done.stderr
+    (made,) = json.loads((tmp_path / "one.lock").read_text())["own"]
+    assert made["source"].endswith(f"{repository}:1.0")

@@ -121,10 +121,10 @@ def test_schema_1_is_refused_whatever_it_holds(media_type: str) -> None:
     ],
 )
 def test_a_hostile_document_is_refused_in_little_time(raw: bytes) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(MalformedManifest):
         strictjson.loads(raw, "it")
-    assert time.monotonic() - started < 3
+    assert time.process_time() - started < 3
 
 
 def test_brackets_inside_strings_do_not_nest() -> None:

@@ -109,9 +109,9 @@ def test_what_repeats_without_end_is_read_once() -> None:
 def test_a_bomb_of_repeated_children_is_planned_in_no_time() -> None:
     """Each of these is a manifest of nearly 4 MiB, the most that is read."""
     graph = index_bomb(levels=2, repeats=12_000)
-    started = time.monotonic()
+    started = time.process_time()
     planned(graph)
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_many_foreign_layers_are_planned_in_no_time() -> None:
@@ -127,9 +127,9 @@ def test_many_foreign_layers_are_planned_in_no_time() -> None:
     (manifest,) = manifests_of(builder.graph(builder.manifest(raw, images.OCI_MANIFEST)))
     progress = Walk(manifest.descriptor)
     progress.add(manifest)
-    started = time.monotonic()
+    started = time.process_time()
     assert len(progress.plan().foreign) == 8000
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
 
 
 @pytest.mark.bar("R41")
