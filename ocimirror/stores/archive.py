@@ -197,7 +197,11 @@ class ArchiveWriter(Layout):
     def _pack(self, tar: TarWriter, watch: Watch | None) -> None:
         for name, content in self._documents():
             tar.member(name, content)
-        for name, text in self.blob_files():
+        files = list(self.blob_files())
+        directories = {name.rpartition("/")[0] for name, _ in files}
+        for directory in sorted({"blobs", *directories}):
+            tar.directory(directory)
+        for name, text in files:
             digest = Digest.parse(text)
             descriptor = Descriptor(OCTET_STREAM, digest, self.size_of(digest) or 0)
             with self.fetch(descriptor, watch) as stream:

@@ -13,7 +13,7 @@ Write = Callable[[bytes], object]
 class TarWriter:
     """A tar on its way out. Content passes its check while it is written.
 
-    Members are regular files, 0644, owned by nobody, without a time.
+    Members are regular files, 0644, and directories, 0755, owned by nobody, without a time.
 
     Args:
         write: takes all bytes that it is given.
@@ -21,6 +21,12 @@ class TarWriter:
 
     def __init__(self, write: Write) -> None:
         self._write = write
+
+    def directory(self, name: str) -> None:
+        """Write a directory; its name has no slash at its end."""
+        member = tarfile.TarInfo(name)
+        member.type, member.mode = tarfile.DIRTYPE, 0o755
+        self._write(member.tobuf(tarfile.PAX_FORMAT))
 
     def member(self, name: str, content: bytes) -> None:
         """Write a member that is in memory."""

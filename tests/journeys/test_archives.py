@@ -249,3 +249,17 @@ import resource, subprocess, sys
 subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
+
+
+def test_archives_have_members_for_their_directories_as_other_tools_write_them(
+    tmp_path: Path,
+) -> None:
+    images.write_layout(tmp_path / "layout", {NAME: images.single()})
+
+    result = ocimirror("copy", tmp_path / "layout", f"oci-archive:{tmp_path}/a.tar")
+
+    assert result.code == 0, result.stderr
+    with tarfile.open(tmp_path / "a.tar") as tar:
+        directories = [member.name for member in tar if member.isdir()]
+    assert directories == ["blobs", "blobs/sha256"]
+    assert ocimirror("verify", tmp_path / "a.tar").code == 0

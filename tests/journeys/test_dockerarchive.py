@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
 import json
 import signal
@@ -470,3 +471,45 @@ def test_dry_run_writes_nothing(tmp_path: Path) -> None:
     result = ocimirror("copy", layout_of(tmp_path, images.single()), place, "--dry-run", "--json")
     assert image_of(result)["status"] == "planned"
     assert not (tmp_path / "a.tar").exists()
+
+
+@pytest.mark.parametrize("padding", [b"\0", b"\0" * 1000, b"\0" * 70_000])
+def test_a_gzip_layer_padded_with_zeros_is_written_and_read_back(
+    tmp_path: Path, padding: bytes
+) -> None:
+    tar = images.tar_of(images.files_of("padded"))
+    image = Saved(images.compact(images.config_of((tar,), images.PLATFORMS[0])), (tar,))
+    half = len(tar) // 2
+    layer = gzip.compress(tar[:half]) + padding + gzip.compress(tar[half:]) + padding
+    archive = DockerTar()
+    archive.file("config.json", image.config)
+    archive.file("layer.tar.gz", layer)
+    archive.json(
+        "manifest.json",
+        [{"Config": "config.json", "RepoTags": [NAME], "Layers": ["layer.tar.gz"]}],
+    )
+    archive.write(tmp_path / "in.tar")
+
+    read = ocimirror("copy", f"docker-archive:{tmp_path}/in.tar", f"oci:{tmp_path}/l:{NAME}")
+    again = ocimirror("copy", f"oci:{tmp_path}/l:{NAME}", f"docker-archive:{tmp_path}/out.tar")
+    back = ocimirror("copy", f"docker-archive:{tmp_path}/out.tar", f"oci:{tmp_path}/m:{NAME}")
+
+    assert (read.code, again.code, back.code) == (0, 0, 0), read.stderr + back.stderr
+    assert layer in contents_of(tmp_path / "m").values()
+
+
+def test_the_keys_of_manifest_json_are_read_in_any_case_as_go_does(tmp_path: Path) -> None:
+    archive = DockerTar()
+    archive.file("config.json", IMAGE.config)
+    names = []
+    for number, tar in enumerate(IMAGE.tars):
+        names.append(f"{number}.tar")
+        archive.file(names[-1], tar)
+    archive.json("manifest.json", [{"config": "config.json", "repoTags": [NAME], "layers": names}])
+    archive.write(tmp_path / "jib.tar")
+
+    result = ocimirror("copy", f"docker-archive:{tmp_path}/jib.tar", f"oci:{tmp_path}/l")
+
+    assert result.code == 0, result.stderr
+    assert IMAGE.config in contents_of(tmp_path / "l").values()
+    assert image_id_by_skopeo(tmp_path / "jib.tar") == IMAGE.image_id

@@ -25,7 +25,9 @@ def compression_of(head: bytes) -> Compression:
     """Return what content is compressed with, from its first `MAGIC_BYTES`."""
     if head.startswith(b"\x1f\x8b\x08"):
         return "gzip"
-    if head.startswith(b"\x28\xb5\x2f\xfd"):
+    # (A skippable frame may come first: RFC 8878, 3.1.2.)
+    skippable = head[1:4] == b"\x2a\x4d\x18" and 0x50 <= head[0] <= 0x5F
+    if skippable or head.startswith(b"\x28\xb5\x2f\xfd"):
         return "zstd"
     if head.startswith(b"\xfd7zXZ\x00"):
         return "xz"
@@ -94,8 +96,7 @@ class _Gzip:
     def read(self, amount: int) -> bytes:
         while True:
             if self._member.eof:
-                self._input = self._member.unused_data or self._reader.read(CHUNK_BYTES)
-                if not self._input:
+                if not self._at_next_member(self._member.unused_data):
                     return b""
                 self._member = zlib.decompressobj(wbits=31)
             elif not self._input:
@@ -106,6 +107,15 @@ class _Gzip:
             self._input = self._member.unconsumed_tail
             if chunk:
                 return chunk
+
+    def _at_next_member(self, rest: bytes) -> bool:
+        """Skip zeros, with which tapes and some builders pad; False at the end."""
+        while not (rest := rest.lstrip(b"\0")):
+            rest = self._reader.read(CHUNK_BYTES)
+            if not rest:
+                return False
+        self._input = rest
+        return True
 
 
 def require_zstd(what: str = "this image's layers") -> ModuleType:

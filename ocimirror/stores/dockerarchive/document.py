@@ -63,17 +63,25 @@ def document_of(config: str, name: str, layers: Sequence[str]) -> bytes:
 
 
 def _image(item: object, what: str) -> SavedImage:
-    if not isinstance(item, dict) or not isinstance(item.get("Config"), str):
+    config = _value(item, "Config") if isinstance(item, dict) else None
+    if not isinstance(item, dict) or not isinstance(config, str):
         raise MalformedManifest(f"{what} names no Config")
     return SavedImage(
-        item["Config"],
+        config,
         tuple(_texts(item, "Layers", what)),
         tuple(_reference(text, what) for text in dict.fromkeys(_texts(item, "RepoTags", what))),
     )
 
 
+def _value(item: Mapping[str, object], key: str) -> object:
+    """Return a key's value; its case does not matter, as in Go (Jib writes `config`)."""
+    if key in item:
+        return item[key]
+    return next((value for other, value in item.items() if other.lower() == key.lower()), None)
+
+
 def _texts(item: Mapping[str, object], key: str, what: str) -> list[str]:
-    values = item.get(key) or []
+    values = _value(item, key) or []
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise MalformedManifest(f"{what}: {key} is no list of strings")
     return values
