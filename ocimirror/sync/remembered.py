@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
+from ocimirror.errors import InvalidReference
 from ocimirror.model.digest import Digest
+from ocimirror.model.reference import Location
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,3 +74,24 @@ class Run:
     unchanged: int
     failed: int
     bytes_copied: int
+
+
+def well_made(made: Iterable[Created]) -> list[Created]:
+    """Return what names an image at a source, and a place, as we write them.
+
+    A row of a state that does not would spoil the lock file, which is read strictly.
+    """
+    return [one for one in made if _is_well_made(one)]
+
+
+def _is_well_made(made: Created) -> bool:
+    try:
+        source = Location.parse(made.source).reference
+        target = str(Location.parse(made.target))
+        named = source and str(Location("docker", reference=source.readable()))
+        if (named, target) == (made.source, made.target):
+            return True
+    except InvalidReference:
+        pass
+    logger.warning("the state has an entry that is no location; it is left out")
+    return False

@@ -19,7 +19,6 @@ from typing import Any
 
 from ocimirror.errors import InvalidReference, UsageError
 from ocimirror.model.digest import Digest
-from ocimirror.model.reference import Location
 from ocimirror.stores.atomic import FileLock
 from ocimirror.sync.database import in_use, open_to_read, open_to_write
 from ocimirror.sync.remembered import Complete, Created, Run, Span
@@ -227,7 +226,7 @@ class State:
         return [
             Created(target, source, digest, _time(time), None if gone is None else _time(gone))
             for target, source, text, time, gone in rows
-            if (digest := _digest(text)) is not None and _is_place(target) and _is_place(source)
+            if (digest := _digest(text)) is not None
         ]
 
     def mark_gone(self, target: str, since: datetime | None) -> None:
@@ -366,17 +365,6 @@ def _seconds(time: datetime) -> int:
 def _time(seconds: int) -> datetime:
     """Return a time; of one that there cannot be, the nearest that there can."""
     return datetime.fromtimestamp(min(max(seconds, 0), _LAST_S), UTC)
-
-
-def _is_place(text: str) -> bool:
-    """Whether a location is written as we write it: what is not would spoil the lock file."""
-    try:
-        if str(Location.parse(text)) == text:
-            return True
-    except InvalidReference:
-        pass
-    logger.warning("the state has an entry that is no location; it is left out")
-    return False
 
 
 def _digest(text: str) -> Digest | None:

@@ -11,6 +11,7 @@ from ocimirror.errors import Interrupted, NotFound, OciMirrorError
 from ocimirror.model.digest import Digest
 from ocimirror.model.reference import Reference
 from ocimirror.stores.store import Store
+from ocimirror.sync.remembered import well_made
 from ocimirror.sync.shards import Owned
 from ocimirror.sync.state import State
 from ocimirror.workflows.sync.carry import Destinations, Work, name_at, shown_source
@@ -88,7 +89,7 @@ def owned(state: State, chosen: Chosen) -> tuple[Owned, ...]:
     """Return what this mirror made itself, of the repositories that are this shard's."""
     return tuple(
         Owned(made.target, made.source, made.digest, made.gone_since)
-        for made in state.own()
+        for made in well_made(state.own())
         if chosen.belongs(_repository(made.source))
     )
 

@@ -26,6 +26,7 @@ from ocimirror.model.digest import Digest
 from ocimirror.model.reference import Location, Reference
 from ocimirror.stores.registry.deletion import Needed, delete_tag, needed, other_tags, own_tag
 from ocimirror.sync.config import Mirror, Target
+from ocimirror.sync.remembered import well_made
 from ocimirror.sync.report import Failure, ImageResult, PruneAction, Pruning, Status
 from ocimirror.sync.state import Created, State
 from ocimirror.workflows.names import remove
@@ -149,7 +150,7 @@ def prune(
         Interrupted: `stop` was set.
     """
     made_of: dict[str, list[Created]] = {}
-    for made in state.own() if work else ():
+    for made in well_made(state.own()) if work else ():
         name = Reference.parse(made.source.removeprefix("docker://")).name
         made_of.setdefault(name, []).append(made)
     due: dict[str, list[Pruning]] = {}
