@@ -74,7 +74,7 @@ def load_command(
     """
     from ocimirror.cli.progress import moving
     from ocimirror.workflows.engines import EngineOptions, open_engine
-    from ocimirror.workflows.load import LoadOptions, chosen_entries, load
+    from ocimirror.workflows.load import LoadOptions, chosen_entries, left_out, load
     from ocimirror.workflows.places import layout_location
     from ocimirror.workflows.routes import opened
 
@@ -111,6 +111,9 @@ def load_command(
                 for item in load(source, entries, target, way, how):
                     loaded.append(item)
                     told(item)
+            for item in left_out(source, where, names):
+                loaded.append(item)
+                told(item)
         except OciMirrorError as error:
             failed = error
     return receipts.finish("load", loaded, failed, require, settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -116,7 +117,7 @@ def _verify_in(
     """Print a receipt of what an engine has of each image."""
     from ocimirror.engines.receipt import PARTS
     from ocimirror.workflows.engines import open_auditor
-    from ocimirror.workflows.load import audit, chosen_entries
+    from ocimirror.workflows.load import audit, chosen_entries, left_out
 
     audited: list[Loaded] = []
     failed: OciMirrorError | None = None
@@ -127,7 +128,8 @@ def _verify_in(
             entries = chosen_entries(source, where, ())
             auditor = open_auditor(engine, settings.stop)
             parts = tuple(part for part in PARTS if part in auditor.keeps or part in require)
-            for item in audit(source, entries, auditor, platforms, deep=deep):
+            audited_now = audit(source, entries, auditor, platforms, deep=deep)
+            for item in chain(audited_now, left_out(source, where, ())):
                 audited.append(item)
                 if not settings.json:
                     verbose = bool(settings.verbose)
@@ -269,7 +271,7 @@ def _inspect_lines(inspection: Inspection, indent: str) -> None:
 
 @click.command(
     "list",
-    short_help="List images of a layout, tags of a repository, a registry's catalog.",
+    short_help="List images, tags of a repository, or a catalog.",
     no_args_is_help=True,
 )
 @click.argument("location")
@@ -287,6 +289,7 @@ def list_command(location: str, **options: Any) -> int:
     from ocimirror.model.reference import registry_location
     from ocimirror.workflows.inspect import list_images
     from ocimirror.workflows.places import parse_location
+    from ocimirror.workflows.unread import unread
 
     registry = registry_location(location)
     if registry:
@@ -295,16 +298,22 @@ def list_command(location: str, **options: Any) -> int:
     settings = settings_from(options, writes=False)
     with settings.places() as places:
         found = list_images(where, places)
+        bad = [] if where.reference else list(unread(places.source(where), where))
     tags = [item for item in found if isinstance(item, str)]
     images = [item for item in found if not isinstance(item, str)]
     if settings.json:
-        listed: dict[str, object] = {"images": [_listed_document(image) for image in images]}
+        listed: dict[str, object] = {
+            "images": [_listed_document(image) for image in images],
+            "unreadable": [{"name": label, "message": error.message} for label, error in bad],
+        }
         output.document("list", 0, {"tags": tags} if where.reference else listed)
         return 0
     for tag in tags:
         output.line(tag)
     for image in images:
         output.line(_listed_line(image))
+    for label, error in bad:
+        output.line(f"{label}  cannot be read: {error.message}")
     return 0
 
 

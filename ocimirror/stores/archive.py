@@ -27,10 +27,11 @@ from ocimirror.model.digest import Digest
 from ocimirror.model.mediatype import OCTET_STREAM
 from ocimirror.model.platform import Platform
 from ocimirror.stores import index as layout_index
-from ocimirror.stores.atomic import ABANDONED_S, FileLock, NewFile, OsLayer
+from ocimirror.stores.atomic import ABANDONED_S, FileLock, NewFile
 from ocimirror.stores.index import LayoutIndex, LayoutSource
 from ocimirror.stores.layout import Layout
 from ocimirror.stores.layoutfile import LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES, check_layout_file
+from ocimirror.stores.oslayer import OsLayer
 from ocimirror.stores.profiles import (
     Profile,
     docker_manifest,
@@ -62,7 +63,9 @@ class Archive(LayoutSource):
         self.location = f"oci-archive:{path}"
         self._members = TarMembers(path, watch=watch)
         try:
-            check_layout_file(self._document(LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES), path)
+            stated = self._members.small(LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES)
+            if stated is not None:  # (some tools leave it out)
+                check_layout_file(stated, path)
             raw = self._document("index.json", layout_index.MAX_SIZE_BYTES)
             self._index = LayoutIndex.parse(raw, path)
         except BaseException:

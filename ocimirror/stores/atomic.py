@@ -1,7 +1,6 @@
 """Durable writes: a new file, synced, renamed over its name; and locks that processes respect.
 
-Everything that changes the disk goes through OsLayer, so that tests can record each step, fail
-it, or drop what was not synced, and look at what a crash would have left.
+Everything that changes the disk goes through OsLayer (see stores/oslayer.py).
 """
 
 from __future__ import annotations
@@ -9,110 +8,22 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import functools
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Literal
 
 from ocimirror.errors import IntegrityError, Locked, storage_error, storage_errors
 from ocimirror.stores.files import FileReader
+from ocimirror.stores.oslayer import OsLayer
 
-_SYNC_FILE_RANGE_WRITE = 2
 _WRITE_BACK_BYTES = 16 * 1024 * 1024
 ABANDONED_S = 60
 _KEPT_S = 7 * 24 * 3600
 WORTH_KEEPING_BYTES = 1024 * 1024
 PARTIAL = ".partial"
 _TEMPORARY = ".ocimirror-new"
-
-
-@functools.cache
-def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
-    """Return Linux's call of that name, which Python does not have; None elsewhere.
-
-    (posix_fadvise begins write-back too, but waits for all processors to drop cached pages.)
-    """
-    import ctypes  # (loaded for a large file only)
-
-    function = getattr(ctypes.CDLL(None), "sync_file_range", None)
-    if function is not None:
-        function.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
-    return function
-
-
-class OsLayer:
-    """The operations that change a disk; paths are absolute."""
-
-    def create(self, path: str) -> int:
-        """Create a file that must not exist; return its descriptor."""
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-
-    def reopen(self, path: str) -> int:
-        """Open a file that an earlier writer left; return its descriptor, at the beginning."""
-        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        return os.open(path, flags)
-
-    def truncate(self, fd: int) -> None:
-        """Make a file empty."""
-        os.ftruncate(fd, 0)
-
-    def write(self, fd: int, content: bytes) -> None:
-        """Write all of it."""
-        view = memoryview(content)
-        while view:
-            view = view[os.write(fd, view) :]
-
-    def start_write_back(self, fd: int, offset: int, length: int) -> None:
-        """Ask the kernel to begin writing a range, so that the final sync is short."""
-        start = _sync_file_range()
-        if start is not None:
-            start(fd, offset, length, _SYNC_FILE_RANGE_WRITE)
-
-    def sync(self, fd: int) -> None:
-        """Wait until the file's content is on the disk."""
-        os.fsync(fd)
-
-    def close(self, fd: int) -> None:
-        """Close a descriptor from `create`."""
-        os.close(fd)
-
-    def rename(self, old: str, new: str) -> None:
-        """Rename over whatever has the new name, atomically."""
-        os.replace(old, new)
-
-    def link(self, path: str, new: str) -> None:
-        """Give a file one more name, on the same file system; a symbolic link is not followed."""
-        os.link(path, new, follow_symlinks=False)
-
-    def touch(self, path: str) -> None:
-        """Say of a file that it was modified now."""
-        os.utime(path, follow_symlinks=False)
-
-    def unlink(self, path: str) -> None:
-        """Remove a file."""
-        os.unlink(path)
-
-    def make_directory(self, path: str) -> None:
-        """Create one directory; no error where it exists."""
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(path, 0o755)
-
-    def sync_file(self, path: str) -> None:
-        """Wait until a file that is there already is on the disk."""
-        self._sync_path(path, os.O_NOFOLLOW)
-
-    def sync_directory(self, path: str) -> None:
-        """Wait until the directory's entries are on the disk."""
-        self._sync_path(path, os.O_DIRECTORY)
-
-    def _sync_path(self, path: str, flags: int) -> None:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
 
 
 class NewFile:
@@ -296,7 +207,7 @@ def remove_abandoned(
                 os.close(fd)
 
 
-def free_bytes(directory: str) -> int:
+def free_bytes(directory: str | int) -> int:
     """Return what an ordinary user may still write on the file system of a directory."""
     try:
         status = os.statvfs(directory)
@@ -311,12 +222,13 @@ class FileLock:
     Advisory: only processes that ask for it are held back, and not across NFS clients.
     """
 
-    def __init__(self, path: str, *, create: bool = True) -> None:
+    def __init__(self, path: str, *, create: bool = True, os_layer: OsLayer | None = None) -> None:
         # (A link is not followed, and a FIFO in its place does not block.)
         flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         flags |= os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
         try:
-            self._fd = os.open(path, flags, 0o644)
+            name, directory = (os_layer or OsLayer()).at(path)
+            self._fd = os.open(name, flags, 0o644, dir_fd=directory)
         except OSError as error:
             raise storage_error(error, f"cannot open the lock {path}") from error
         self._path = path

@@ -24,7 +24,7 @@ from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import Manifest
 from ocimirror.stores import index as layout_index
-from ocimirror.stores.atomic import FileLock, remove_abandoned
+from ocimirror.stores.atomic import remove_abandoned
 from ocimirror.stores.bydigest import manifest_by_digest
 from ocimirror.stores.files import FileReader
 from ocimirror.stores.index import LayoutIndex
@@ -61,9 +61,7 @@ class ExclusiveLayout(Layout):
 
     def _open_for_writing(self, wait: bool) -> None:
         self._refuse_what_is_no_layout()
-        self._make_directories()
-        self._lock = FileLock(os.path.join(self._private, "lock"))
-        self._lock.acquire(self._lock_mode, wait=wait)
+        self._lock = self._skeleton.locked(self._lock_mode, wait=wait)
         # (Every writer has the lock, so that whatever is left has none.)
         remove_abandoned(self._temporary_directory, new_s=0)
 

@@ -83,10 +83,10 @@ def _read_waiting(fd: int, amount: int, *, began: bool, mode: int) -> bytes:
         time.sleep(0.02)
 
 
-def read_whole(path: str, limit: int) -> bytes | None:
+def read_whole(path: str, limit: int, directory: int | None = None) -> bytes | None:
     """Return a regular file's content, None if it is absent; OSError (EFBIG) if it is too large."""
     try:
-        fd = open_regular(path)
+        fd = open_regular(path, directory)
     except (FileNotFoundError, NotADirectoryError):
         return None
     with os.fdopen(fd, "rb") as file:

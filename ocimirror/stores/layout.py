@@ -40,14 +40,7 @@ from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import Manifest
 from ocimirror.stores import index as layout_index
-from ocimirror.stores.atomic import (
-    PARTIAL,
-    FileLock,
-    NewFile,
-    OsLayer,
-    free_bytes,
-    remove_abandoned,
-)
+from ocimirror.stores.atomic import PARTIAL, FileLock, NewFile, free_bytes, remove_abandoned
 from ocimirror.stores.files import FileReader, open_regular, read_whole
 from ocimirror.stores.index import LayoutIndex, LayoutSource
 from ocimirror.stores.layoutfile import (
@@ -56,7 +49,9 @@ from ocimirror.stores.layoutfile import (
     MAX_LAYOUT_FILE_BYTES,
     check_layout_file,
 )
+from ocimirror.stores.oslayer import OsLayer
 from ocimirror.stores.referrerslist import lists_with
+from ocimirror.stores.skeleton import Skeleton
 from ocimirror.stores.store import Store, Stored, verified
 from ocimirror.stores.stream import CHUNK_BYTES, Reader, VerifiedStream
 from ocimirror.stores.writable import PRIVATE, is_layout_to_write
@@ -100,6 +95,8 @@ class Layout(LayoutSource, Store):
         self._os = os_layer or OsLayer()
         self._durable = durable
         self._root = os.path.abspath(path)
+        self._skeleton = Skeleton(self._root, self._os, durable=durable)
+        self._made = False
         self._private = os.path.join(self._root, PRIVATE)
         self._directories: dict[str, int] = {}
         self._parsed: tuple[tuple[int, int, int], bytes, LayoutIndex] | None = None
@@ -134,9 +131,7 @@ class Layout(LayoutSource, Store):
 
     def _open_for_writing(self, wait: bool) -> None:
         is_layout_to_write(self.path)
-        self._make_directories()
-        self._lock = FileLock(os.path.join(self._private, "lock"))
-        self._lock.acquire(self._lock_mode, wait=wait)
+        self._lock = self._skeleton.locked(self._lock_mode, wait=wait)
         remove_abandoned(self._temporary_directory)
         raw = self._read_small(LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES)
         if raw is not None:
@@ -150,6 +145,7 @@ class Layout(LayoutSource, Store):
             if raw is None:
                 self._write_file(LAYOUT_FILE, LAYOUT_VERSION)
             if absent:
+                self._made = True
                 # (index.json is last: what has one is a layout, and stays where it is.)
                 for directory in (os.path.dirname(self._root), self._root):
                     if os.access(directory, os.R_OK):
@@ -157,34 +153,17 @@ class Layout(LayoutSource, Store):
                 self._write_file("index.json", layout_index.EMPTY)
                 self._sync_directory(self._root)
 
-    def _make_directories(self) -> None:
-        """Make what is absent; what is there must be ours to write, and lead nowhere else."""
-        absent = []
-        parent = os.path.dirname(self._root)
-        while not os.path.exists(parent):
-            absent.append(parent)
-            parent = os.path.dirname(parent)
-        ours = [self._private, self._temporary_directory]
-        ours += [self._path("blobs"), self._path("blobs", "sha256")]
-        try:
-            for directory in reversed(absent):
-                self._os.make_directory(directory)
-                self._sync_directory(os.path.dirname(directory))
-            for directory in (self._root, *ours):
-                self._os.make_directory(directory)
-                if directory in ours and not stat.S_ISDIR(os.lstat(directory).st_mode):
-                    raise DamagedLayout(f"{directory} is a link or not a directory")
-                if not os.access(directory, os.W_OK | os.X_OK):
-                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), directory)
-        except OSError as error:
-            where = error.filename or self.path
-            raise storage_error(error, f"cannot write {where}") from error
+    def remove_if_unused(self) -> None:
+        """Remove the layout if we made it, nothing came into it, and nobody else writes to it."""
+        if self._made and self._lock is not None:
+            self._skeleton.remove_if_empty(self._lock)
 
     def close(self) -> None:
         """Give the lock back; what was written stays."""
         for directory in self._directories.values():
             os.close(directory)
         self._directories.clear()
+        self._os.let_go()
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -194,7 +173,8 @@ class Layout(LayoutSource, Store):
     def index(self) -> LayoutIndex:
         """Return index.json as it is now, parsed once for each version of the file."""
         try:
-            status = os.stat(self._path("index.json"))
+            name, directory = self._os.at(self._path("index.json"))
+            status = os.stat(name, dir_fd=directory)
         except OSError as error:
             raise DamagedLayout(f"{self.path}: no index.json") from error
         version = (status.st_ino, status.st_size, status.st_mtime_ns)
@@ -228,12 +208,12 @@ class Layout(LayoutSource, Store):
                 yield f"blobs/{name}", name
 
     def _is_directory(self, algorithm: str) -> bool:
-        directory = self._path("blobs", algorithm)
-        return os.path.isdir(directory) and not os.path.islink(directory)
+        name, blobs = self._os.at(self._path("blobs", algorithm))
+        return stat.S_ISDIR(os.stat(name, dir_fd=blobs, follow_symlinks=False).st_mode)
 
     def _listed(self, *parts: str) -> list[str]:
         try:
-            return sorted(os.listdir(self._path(*parts)))
+            return sorted(os.listdir(self._os.held(self._path(*parts))))
         except FileNotFoundError as error:
             raise DamagedLayout(f"{self.path} has no directory {'/'.join(parts)}") from error
         except OSError as error:
@@ -259,7 +239,8 @@ class Layout(LayoutSource, Store):
     def _read_small(self, name: str, limit: int) -> bytes | None:
         """Read a whole document at the root; None where it is absent."""
         try:
-            return read_whole(self._path(name), limit)
+            name_there, directory = self._os.at(self._path(name))
+            return read_whole(name_there, limit, directory)
         except OSError as error:
             raise self._read_error(error, name) from error
 
@@ -275,13 +256,13 @@ class Layout(LayoutSource, Store):
     def _ingest(self, descriptor: Descriptor, stream: VerifiedStream, replace: bool) -> Stored:
         digest = descriptor.digest
         directory = self._path("blobs", digest.algorithm)
+        self._make_directory(directory)
         if not replace and self._exists(descriptor):
             self._sync_present(os.path.join(directory, digest.encoded))
             return Stored.PRESENT
-        free = free_bytes(self._root)
+        free = free_bytes(self._os.held(self._root))
         if descriptor.size > free:
             raise NoSpace(f"{self.path}: {digest} needs {descriptor.size} bytes, {free} are free")
-        self._make_directory(directory)
         with self._new_file(os.path.join(directory, digest.encoded), descriptor) as file:
             if file.kept:
                 stream.resume(file.kept_content(), file.kept)
@@ -291,8 +272,10 @@ class Layout(LayoutSource, Store):
         return Stored.COPIED
 
     def _make_directory(self, path: str) -> None:
-        with storage_errors(f"cannot make {path}"):
-            self._os.make_directory(path)
+        if isinstance(self._os.held(path), str):
+            with storage_errors(f"cannot make {path}"):
+                self._os.make_directory(path)
+                self._os.hold(path)
 
     def _named(self, name: str, descriptor: Descriptor) -> bool:
         return self.index().stands_for(name, descriptor)
@@ -347,6 +330,13 @@ class Layout(LayoutSource, Store):
             return result
 
     def _write_file(self, name: str, content: bytes) -> None:
+        moved = self._os.replaced()
+        if moved is not None:
+            raise LocalStorageError(
+                f"{moved} is not the directory that it was when this run began; {name} was not"
+                " written. What came until then is in the directory that was there.",
+                advice="Put the directory back and run again.",
+            )
         with self._new_file(self._path(name)) as file:
             file.write(content)
             file.commit()
@@ -371,7 +361,7 @@ class Layout(LayoutSource, Store):
 
     @contextlib.contextmanager
     def _index_lock(self) -> Iterator[None]:
-        lock = FileLock(os.path.join(self._private, "index.lock"))
+        lock = FileLock(os.path.join(self._private, "index.lock"), os_layer=self._os)
         try:
             lock.acquire("exclusive", wait=True)
             yield
@@ -389,7 +379,8 @@ class Layout(LayoutSource, Store):
         """Return a descriptor of blobs/<algorithm>, which may not be a link."""
         with self._guard:
             if algorithm not in self._directories:
-                blobs = os.open(self._path("blobs"), _DIRECTORY)
+                name, root = self._os.at(self._path("blobs"))
+                blobs = os.open(name, _DIRECTORY, dir_fd=root)
                 try:
                     self._directories[algorithm] = os.open(algorithm, _DIRECTORY, dir_fd=blobs)
                 finally:

@@ -21,9 +21,9 @@ from collections.abc import Sequence
 
 from ocimirror.errors import IntegrityError, LocalStorageError, UsageError
 from ocimirror.model.descriptor import Descriptor
-from ocimirror.stores.atomic import OsLayer
 from ocimirror.stores.files import FileReader, open_regular
 from ocimirror.stores.layout import Layout
+from ocimirror.stores.oslayer import OsLayer
 from ocimirror.stores.store import Stored
 from ocimirror.stores.stream import VerifiedStream
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 from ocimirror.errors import DamagedLayout, InvalidReference, storage_error
 from ocimirror.model.digest import Digest
-from ocimirror.stores.atomic import OsLayer
 from ocimirror.stores.files import open_regular
+from ocimirror.stores.oslayer import OsLayer
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +101,14 @@ class Quarantine:
         for directory in (parent, *(os.path.join(parent, name) for name in names)):
             with _translated("cannot make", directory):
                 self._os.make_directory(directory)
-                found = os.lstat(directory)
+                name, above = self._os.at(directory)
+                found = os.stat(name, dir_fd=above, follow_symlinks=False)
                 if self._durable:
                     self._os.sync_directory(os.path.dirname(directory))
             if not stat.S_ISDIR(found.st_mode):
                 raise DamagedLayout(f"{directory} is a link or not a directory")
+            with _translated("cannot open", directory):
+                self._os.hold(directory)
 
     def _sync(self, parent: str, files: Collection[BlobFile]) -> None:
         for name in sorted({file.digest.algorithm for file in files}) if self._durable else ():

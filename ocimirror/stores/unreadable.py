@@ -30,6 +30,11 @@ class UnreadableEntry:
         self.name = full or self.tag
 
     @property
+    def label(self) -> str:
+        """What it is called: its name, else its digest, else its place in index.json."""
+        return self.name or str(self.digest or f"manifests[{self.number}]")
+
+    @property
     def digest(self) -> Digest | None:
         """The digest that it states, None if that is none."""
         return digest_or_none(self._document.get("digest"))

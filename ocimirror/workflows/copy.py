@@ -24,6 +24,7 @@ from ocimirror.stores.store import Source
 from ocimirror.workflows.identity import note_on_identity, notes_on_docker, notes_on_restored
 from ocimirror.workflows.originals import restore
 from ocimirror.workflows.places import Places, new_name
+from ocimirror.workflows.unread import failures
 
 
 @dataclass(slots=True)
@@ -88,7 +89,9 @@ def copy(
         outcome.notes += _notes_on_root(wanted.source, outcome)
         outcome.notes += wanted.notes
     reporter.finished(outcome)
-    return [outcome]
+    if source.read_name:
+        return [outcome]
+    return [outcome, *failures(origin, source, str(destination), reporter)]
 
 
 def _restore(wanted: _Wanted, places: Places, originals: Location, name: str) -> None:

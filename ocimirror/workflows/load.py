@@ -28,6 +28,7 @@ from ocimirror.model.reference import Location, is_attachment_tag
 from ocimirror.stores.index import Entry, LayoutSource
 from ocimirror.stores.store import Source
 from ocimirror.stores.stream import Watch
+from ocimirror.workflows.unread import unread
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +109,7 @@ def chosen_entries(source: Source, location: Location, names: Sequence[str]) -> 
     Raises:
         UsageError: a place that is no layout.
         NotFound: a name that it does not have.
+        DamagedLayout: no entry can be read.
     """
     if not isinstance(source, LayoutSource):
         raise UsageError(f"{location}: engines take images from a layout or an archive")
@@ -123,9 +125,18 @@ def chosen_entries(source: Source, location: Location, names: Sequence[str]) -> 
             entries.append(entry)
         else:
             logger.warning("%s is left out: engines run images, not artifacts", entry.name)
+    for _, error in () if entries else unread(source, location):
+        raise error
     if not entries:
         raise NotFound(f"{location}: no named container image; engines run no artifacts")
     return entries
+
+
+def left_out(source: Source, location: Location, names: Sequence[str]) -> Iterator[Loaded]:
+    """Yield a failure for each entry that cannot be read, if all of a place was asked for."""
+    if not names and not location.read_name:
+        for label, error in unread(source, location):
+            yield Loaded(label, error=error)
 
 
 def _refuse_several(engine: Auditor, platforms: Sequence[Platform]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os.path
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
         Transport,
     )
     from ocimirror.stores.registry.credentials import Credential
+
+logger = logging.getLogger(__name__)
 
 
 def parse_location(text: str) -> Location:
@@ -162,7 +165,12 @@ class Places:
             layout = Layout(path, wait=self.wait)
         else:
             layout = LinkingLayout(path, self._link_from, durable=self._durable, wait=self.wait)
-        return self._stack.enter_context(layout)
+        self._stack.enter_context(layout)
+        if write:
+            _warn_of_unreadable(layout)
+            # (A run that failed leaves no empty layout that could be taken for a mirror.)
+            self._stack.callback(layout.remove_if_unused)
+        return layout
 
     def present_layout(self, path: str) -> Layout:
         """Return a layout for writing that is there already; none is made.
@@ -226,6 +234,15 @@ class Places:
                 )
             )
         return self.layout(location.path, write=True, dry_run=dry_run)
+
+
+def _warn_of_unreadable(layout: Layout) -> None:
+    for row in layout.index().unreadable:
+        logger.warning(
+            "%s; it stays as it is, and `ocimirror repair %s` mends it if it can",
+            row.message,
+            layout.path,
+        )
 
 
 def name_in_a_layout(reference: Reference) -> str:

@@ -17,6 +17,7 @@ from ocimirror.model.reference import (
 )
 from ocimirror.stores.index import Entry, LayoutSource
 from ocimirror.workflows.places import Places
+from ocimirror.workflows.unread import failures
 
 
 def push(
@@ -51,7 +52,7 @@ def push(
     index = source.index()
     # (Attachments follow what they refer to; only asked for by name they are images.)
     entries = [index.find(name) for name in images] or source.images()
-    if not entries:
+    if not entries and not index.unreadable:
         raise UsageError(
             f"{layout} has no named image to push",
             advice="`ocimirror list` shows what it holds. With a name of your choice:"
@@ -80,7 +81,10 @@ def push(
                 platforms or entry.platforms,
             )
         )
-    return copy(requests, options, reporter)
+    outcomes = copy(requests, options, reporter)
+    if not images:
+        outcomes += failures(source, Location("oci", layout), f"docker://{target}", reporter)
+    return outcomes
 
 
 def parse_target(text: str) -> tuple[str, str]:

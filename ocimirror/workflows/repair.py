@@ -26,6 +26,7 @@ from ocimirror.model.reference import Location, Reference
 from ocimirror.stores.exclusive import Mended, Mending
 from ocimirror.stores.index import Entry, LayoutIndex, LayoutSource, sparse
 from ocimirror.stores.layout import Layout
+from ocimirror.stores.layoutfile import mend_layout_file
 from ocimirror.stores.mending import Names
 from ocimirror.stores.referrerslist import remade
 from ocimirror.stores.store import Source
@@ -114,6 +115,8 @@ def repair(
 def _mend_index(
     path: str, places: Places, names: Names, rebuild: bool, *, dry_run: bool
 ) -> Mending:
+    if not dry_run:
+        mend_layout_file(path)
     with Layout(path, wait=places.wait) as layout:
         try:
             known = layout.index()

@@ -181,3 +181,55 @@ def test_these_tests_notice_a_sync_that_is_left_out(
     recorder = recorded(old_layout, kind(), durable=durable)
     states = found_after_each_step(disk, recorder, old_layout)
     assert complaints(states, recorder, OLD) != []
+
+
+class Other(Recorder):
+    """The disk while another process of ours, not yet done, has renamed a blob into place."""
+
+    def leave_unsynced(self, layout: Path, digest: str, content: bytes) -> None:
+        temporary = str(layout / ".ocimirror" / "tmp" / digest)
+        fd = self.create(temporary)
+        self.write(fd, content)
+        self.close(fd)
+        self.rename(temporary, str(images.blob_path(layout, digest)))
+
+
+@pytest.mark.bar("R03")
+def test_what_another_writer_left_unsynced_is_synced_before_it_is_named(old_layout: Path) -> None:
+    """It said nothing to the disk yet: we name its blobs, so that we have to say it."""
+    name, graph = "registry.example.com/other:v1", images.docker_schema2()
+    disk, recorder = disk_of(old_layout), Other()
+    for digest, content in graph.contents.items():
+        recorder.leave_unsynced(old_layout, digest, content)
+    with Layout(str(old_layout), "write", os_layer=recorder) as layout:
+        wanted = [request(memory({name: graph}), name, layout)]
+        (outcome,) = copy(wanted, Options(jobs=1), Silent())
+        assert outcome.error is None
+        assert outcome.blobs["present"] == len(graph.blobs)
+    states = found_after_each_step(disk, recorder, old_layout)
+    with_name = [files for _, files in states if name in names_in(files)]
+    assert with_name
+    assert [fault for files in with_name for fault in faults_in(files)] == []
+
+
+class Order(Recorder):
+    """Keeps the names that files get, in their order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.renamed: list[str] = []
+
+    def rename(self, old: str, new: str) -> None:
+        super().rename(old, new)
+        self.renamed.append(Path(new).name)
+
+
+def test_the_index_is_kept_as_it_was_before_it_is_replaced(old_layout: Path) -> None:
+    """Killed between the two, index.json.prev is the one that was valid, never one still older."""
+    order, before = Order(), (old_layout / "index.json").read_bytes()
+    with Layout(str(old_layout), "write", os_layer=order) as layout:
+        wanted = [request(memory(RUNS[0]), name, layout) for name in RUNS[0]]
+        assert failures(copy(wanted, Options(jobs=1), Silent())) == []
+    indexes = [name for name in order.renamed if name.startswith("index.json")]
+    assert indexes == ["index.json.prev", "index.json"]
+    assert (old_layout / "index.json.prev").read_bytes() == before

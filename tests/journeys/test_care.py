@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -749,6 +751,7 @@ def test_one_bad_entry_is_a_fault_that_stops_nobody_and_that_repair_mends(
     assert verified.code == 5
     assert [fault["path"] for fault in verified.document["faults"]] == ["index.json"]
     assert ocimirror("list", layout).code == 0
+    assert len(ocimirror("list", layout, "--json").document["unreadable"]) == 1
     assert ocimirror("copy", f"oci:{layout}:{APP}", f"oci:{tmp_path}/copy").code == 0
     assert ocimirror("tag", layout, APP, "more").code == 0
     assert json.loads(index.read_bytes())["manifests"][0] == entry
@@ -763,6 +766,187 @@ def test_one_bad_entry_is_a_fault_that_stops_nobody_and_that_repair_mends(
     assert repaired.code == (0 if proved else 5), repaired.stdout
     assert ocimirror("verify", layout).code == 0
     assert names_of(layout).get(OTHER) == (SECOND.root if proved else None)
+
+
+@pytest.mark.parametrize("bad", ["odd media type", "null"])
+def test_who_asks_for_all_of_a_layout_with_a_bad_entry_gets_the_others_and_a_failure(
+    layout: Path, docker_registry: Registry, tmp_path: Path, bad: str
+) -> None:
+    index = layout / "index.json"
+    document = json.loads(index.read_bytes())
+    whole = [e for e in document["manifests"] if e["digest"] != SECOND.root]
+    index.write_text(json.dumps({**document, "manifests": [*whole, BAD[bad]]}))
+    named = "manifests[1]" if BAD[bad] is None else SECOND.root
+    prefix = f"{docker_registry.host}/{tmp_path.name.replace('_', '')}"
+
+    pushed = ocimirror("push", layout, prefix, "--json")
+    assert pushed.code == 5
+    statuses = [image["status"] for image in pushed.document["images"]]
+    assert statuses == ["copied", "failed"]
+    assert named in pushed.document["images"][1]["source"]
+    assert ocimirror("push", layout, prefix).code == 5
+    assert ocimirror("push", layout, prefix, "--image", APP).code == 0
+    copied = ocimirror("copy", layout, f"oci:{tmp_path}/copy")
+    assert copied.code == 5
+    assert named in copied.stdout + copied.stderr
+    assert names_of(tmp_path / "copy") == {APP: IMAGE.root}
+    pulled = ocimirror("pull", f"{prefix}/app:1", layout)
+    listed = ocimirror("list", layout)
+    assert named in listed.stdout
+    assert pulled.code in (0, 4)
+    assert "repair" in pulled.stderr
+
+    index.write_text(json.dumps({**document, "manifests": [BAD[bad]]}))
+    assert ocimirror("push", layout, prefix).code == 5
+    assert ocimirror("copy", layout, f"oci:{tmp_path}/copy").code == 5
+
+
+@pytest.mark.parametrize("there", ["absent", "deep/and/absent", "an empty directory"])
+def test_a_first_pull_that_failed_leaves_no_layout(
+    docker_registry: Registry, repository: str, tmp_path: Path, there: str
+) -> None:
+    layout = tmp_path / there
+    if there == "an empty directory":
+        layout.mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    absent = f"{docker_registry.host}/{repository}:absent"
+    assert ocimirror("pull", absent, layout).code == 4
+    assert ocimirror("copy", f"docker://{absent}", f"oci:{layout}:{APP}").code == 4
+    assert sorted(tmp_path.rglob("*")) == before
+    # What is there already stays.
+    images.write_layout(layout, {})
+    assert ocimirror("pull", absent, layout).code == 4
+    assert ocimirror("verify", layout).code == 0
+
+
+def test_a_first_pull_that_fails_beside_others_takes_nothing_from_them(
+    docker_registry: Registry, repository: str, tmp_path: Path
+) -> None:
+    images.push(docker_registry, repository, "1", SECOND)
+    name = f"{docker_registry.host}/{repository}"
+    for moment in range(4):
+        layout = tmp_path / f"layout{moment}"
+        failing = [start("pull", f"{name}:absent", layout) for _ in range(2)]
+        time.sleep(0.1 * moment)
+        good = start("pull", f"{name}:1", layout)
+        for process in (*failing, good):
+            process.communicate(timeout=60)
+        assert [process.returncode for process in (*failing, good)] == [4, 4, 0]
+        assert names_of(layout) == {f"{name}:1": SECOND.root}
+        assert faults_of(layout) == []
+
+
+@pytest.mark.parametrize("part", ["", ".ocimirror", "blobs", "blobs/sha256", ".ocimirror/tmp"])
+def test_a_directory_that_is_replaced_by_a_link_during_a_pull_redirects_no_write(
+    docker_registry: Registry, repository: str, layout: Path, tmp_path: Path, part: str
+) -> None:
+    images.push(docker_registry, repository, "1", images.shared_layers(1, 4, 60_000, 0)[0])
+    assert ocimirror("tag", layout, APP, "more").code == 0  # (makes .ocimirror)
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(layout / part, elsewhere)
+    before = {path: path.stat().st_mtime_ns for path in [elsewhere, *elsewhere.rglob("*")]}
+    index = (layout / "index.json").read_bytes()
+    with run_proxy(docker_registry, Rule("GET", r"/blobs/", Drip(4000, 0.05))) as proxy:
+        pull = start("pull", f"{proxy.host}/{repository}:1", layout)
+        while not proxy.count("GET", "/blobs/"):
+            time.sleep(0.02)
+        held = tmp_path / "held"
+        (layout / part).rename(held)
+        (layout / part).symlink_to(elsewhere)
+        told = pull.communicate(timeout=60)
+
+    assert pull.returncode == 8, told
+    assert {p: p.stat().st_mtime_ns for p in [elsewhere, *elsewhere.rglob("*")]} == before
+    assert ((held if not part else layout) / "index.json").read_bytes() == index
+
+
+@pytest.mark.parametrize("torn", [b"", b"{", b"\0" * 30])
+def test_a_torn_oci_layout_file_is_an_error_that_repair_mends(layout: Path, torn: bytes) -> None:
+    (layout / "oci-layout").write_bytes(torn)
+    assert ocimirror("verify", layout).code == 5
+    assert ocimirror("gc", layout, "--grace", "0").code == 5
+    assert ocimirror("repair", layout, "--dry-run").code == 5
+    assert (layout / "oci-layout").read_bytes() == torn
+    assert ocimirror("repair", layout).code == 0
+    assert ocimirror("verify", layout).code == 0
+    # Another version is no damage, and a link leads nowhere.
+    (layout / "oci-layout").write_bytes(b'{"imageLayoutVersion":"2.0.0"}')
+    assert ocimirror("repair", layout).code == 5
+    (layout / "oci-layout").unlink()
+    (layout / "other").write_bytes(b"")
+    (layout / "oci-layout").symlink_to("other")
+    assert ocimirror("repair", layout).code == 5
+    assert (layout / "other").read_bytes() == b""
+
+
+def test_an_archive_without_the_file_oci_layout_is_read(layout: Path, tmp_path: Path) -> None:
+    (layout / "oci-layout").unlink()
+    archive = tmp_path / "images.tar"
+    with tarfile.open(archive, "w") as tar:
+        for name in ("index.json", "blobs"):
+            tar.add(layout / name, name)
+    assert ocimirror("verify", archive).code == 0
+    assert ocimirror("copy", f"oci-archive:{archive}:{APP}", f"oci:{tmp_path}/copy").code == 0
+
+
+def test_schema_1_is_4_for_verify_and_inspect_alike_and_gc_keeps_it(layout: Path) -> None:
+    raw = json.dumps(
+        {
+            "schemaVersion": 1,
+            "name": "app",
+            "tag": "1",
+            "architecture": "amd64",
+            "fsLayers": [{"blobSum": digest} for digest in SECOND.blobs],
+            "history": [{"v1Compatibility": "{}"} for _ in SECOND.blobs],
+        }
+    ).encode()
+    digest = "sha256:" + hashlib.sha256(raw).hexdigest()
+    images.blob_path(layout, digest).write_bytes(raw)
+    index = layout / "index.json"
+    document = json.loads(index.read_bytes())
+    entry = {
+        "mediaType": "application/vnd.docker.distribution.manifest.v1+json",
+        "digest": digest,
+        "size": len(raw),
+        "annotations": {"io.containerd.image.name": OTHER},
+    }
+    whole = [e for e in document["manifests"] if e["digest"] != SECOND.root]
+    index.write_text(json.dumps({**document, "manifests": [*whole, entry]}))
+
+    assert ocimirror("inspect", f"oci:{layout}:{OTHER}").code == 4
+    assert ocimirror("verify", f"oci:{layout}:{OTHER}").code == 4
+    assert ocimirror("verify", layout).code == 4
+    for _ in range(2):
+        assert ocimirror("gc", layout, "--grace", "0").code == 0
+    assert {digest, *SECOND.blobs} <= set(contents_of(layout))
+
+
+def test_repair_finds_a_sparse_index_and_leaves_what_refers_to_an_image_without_a_name(
+    docker_registry: Registry, repository: str, tmp_path: Path
+) -> None:
+    images.push(docker_registry, repository, "1", IMAGE)
+    layout = tmp_path / "layout"
+    name = f"{docker_registry.host}/{repository}:1"
+    assert ocimirror("pull", name, layout, "--platform", "linux/arm64").code == 0
+    note = images.with_subject()
+    images.write_layout(tmp_path / "other", {APP: images.single()}, [note])
+    for path in (tmp_path / "other" / "blobs" / "sha256").iterdir():
+        shutil.copy(path, layout / "blobs" / "sha256" / path.name)
+    (layout / "index.json").write_bytes(b"")
+    (layout / "index.json.prev").unlink(missing_ok=True)
+
+    repaired = ocimirror("repair", layout, "--json")
+
+    assert repaired.code == 5
+    assert sorted(repaired.document["unnamed"]) == sorted([IMAGE.root, images.single().root])
+    entries = json.loads((layout / "index.json").read_bytes())["manifests"]
+    assert {e["digest"] for e in entries} == {IMAGE.root, images.single().root, note.root}
+    assert ocimirror("tag", layout, IMAGE.root, name).code == 0
+    assert ocimirror("tag", layout, images.single().root, APP).code == 0
+    assert ocimirror("repair", layout).code == 0
+    assert ocimirror("verify", layout).code == 0
+    assert ocimirror("gc", layout, "--grace", "0", "--after-repair").code == 0
+    assert put_aside(layout) == set()
 
 
 def test_a_layout_without_the_file_oci_layout_is_read_and_repair_adds_it(

@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable
 
-from ocimirror.stores.atomic import OsLayer
+from ocimirror.stores.oslayer import OsLayer
 
 
 class Died(Exception):
@@ -55,6 +55,10 @@ class Step(OsLayer):
     def make_directory(self, path: str) -> None:
         self.before("make_directory", path)
         super().make_directory(path)
+
+    def remove_directory(self, path: str) -> None:
+        self.before("remove_directory", path)
+        super().remove_directory(path)
 
     def sync_file(self, path: str) -> None:
         self.before("sync_file", path)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from ocimirror.stores.atomic import OsLayer
+from ocimirror.stores.oslayer import OsLayer
 
 DIRECTORY = -1
 RANDOM_CHOICES = 12
@@ -176,6 +176,10 @@ class Recorder(OsLayer):
         super().make_directory(path)
         if not existed:
             self._record(lambda disk: disk.change(path, DIRECTORY))
+
+    def remove_directory(self, path: str) -> None:
+        super().remove_directory(path)
+        self._record(lambda disk: disk.change(path, None))
 
     def sync_file(self, path: str) -> None:
         def step(disk: Disk) -> None:

@@ -277,3 +277,32 @@ def test_a_disk_that_refuses_is_a_local_storage_error(layout: Path) -> None:
     with pytest.raises(LocalStorageError):
         run_with(Refuses(lambda operation, path: "quarantine" in path), layout)
     assert faults_of(layout) == []
+
+
+class Watching(Recorder):
+    """Looks at what a run that is killed before a step would leave in quarantine."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__()
+        self.directory = directory
+        self.old: list[str] = []
+
+    def rename(self, old: str, new: str) -> None:
+        super().rename(old, new)
+        now = time.time()
+        found = (self.directory / ".ocimirror" / "quarantine").glob("*/*")
+        self.old += [path.name for path in found if now - path.stat().st_mtime > DAY_S]
+
+
+def test_a_blob_is_stamped_before_it_is_put_aside_so_that_it_waits_its_whole_time(
+    layout: Path,
+) -> None:
+    """Killed between the two, the run before would have left it old: the next one deletes it."""
+    for digest in LEFT:
+        age(images.blob_path(layout, digest), 9 * DAY_S)
+    watching = Watching(layout)
+    with ExclusiveLayout(str(layout), "write", os_layer=watching) as exclusive:
+        stored, _ = exclusive.quarantine.stored()
+        exclusive.quarantine.take([file for file in stored if str(file.digest) in LEFT])
+    assert put_aside(layout) == LEFT
+    assert watching.old == []

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 
 from ocimirror.errors import UsageError, storage_error
 from ocimirror.model.reference import DOCKER_HUB
-from ocimirror.stores.atomic import FileLock, NewFile, OsLayer
+from ocimirror.stores.atomic import FileLock, NewFile
+from ocimirror.stores.oslayer import OsLayer
 from ocimirror.stores.registry.credentials import (
     HUB_KEY,
     Credential,
