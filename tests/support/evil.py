@@ -45,6 +45,7 @@ MAY_PASS: frozenset[str] = frozenset(
         "gzip-bomb.tar.gz",
         "gzip.tar.gz",
         "header-differential.tar",
+        "missing-layout-file.tar",
         "newline-name.tar",
         "not-utf8-name.tar",
         "pax-chain.tar",
