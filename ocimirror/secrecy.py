@@ -40,3 +40,9 @@ def without_secrets(text: str) -> str:
         if secret in text:
             text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "…", text)
     return text
+
+
+def forget_secrets() -> None:
+    """Forget all values; for a process that has nothing more to print of what it did with them."""
+    _secrets.clear()
+    _short_secrets.clear()

@@ -146,10 +146,13 @@ class LayoutIndex:
             raise _damaged(error.message) from error
 
     @classmethod
-    def of(cls, entries: Sequence[Entry], what: str) -> LayoutIndex:
+    def of(
+        cls, entries: Sequence[Entry], what: str, unreadable: Sequence[UnreadableEntry] = ()
+    ) -> LayoutIndex:
         """Return the index of a place that has no such document."""
         index = cls({"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX}, what)
         index.entries = tuple(entries)
+        index.unreadable = tuple(unreadable)
         return index
 
     def find(self, name: str) -> Entry:

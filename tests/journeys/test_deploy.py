@@ -60,13 +60,19 @@ def command_lines() -> Iterator[tuple[str, list[str]]]:
         for container in job["template"]["spec"]["containers"]:
             if container.get("command") == ["sh", "-c"]:
                 (script,) = container["args"]
-                script = script.replace(f"$(({INDEX} + 1))", "1").replace(f"${INDEX}", "0")
+                script = (
+                    script.replace(f"$(({INDEX} + 1))", "1")
+                    .replace(f"${INDEX}", "0")
+                    .replace("$RUN", "1")
+                )
                 words = shlex.split(script)
                 yield "kubernetes, a shell", words[words.index("ocimirror") + 1 :]
             else:
                 yield "kubernetes", container["args"]
     for path in MANIFESTS:
-        for line in re.findall(r"^# +ocimirror (.*)$", path.read_text(), re.MULTILINE):
+        for line in re.findall(
+            r"^# +(?:cd \S+ && )?ocimirror (.*)$", path.read_text(), re.MULTILINE
+        ):
             yield path.name, shlex.split(line)
 
 

@@ -112,11 +112,23 @@ def _follow(files: Files, descriptor: dict[str, Any], seen: set[str], faults: li
         _follow(files, child, seen, faults)
 
 
-def contents_of(layout: Path) -> dict[str, bytes]:
-    """Return digest → bytes of every file under blobs/."""
+def contents_of(layout: Path, *, lists: bool = True) -> dict[str, bytes]:
+    """Return digest → bytes of every file under blobs/.
+
+    Args:
+        lists: with the lists of referrers, which a layout has for other tools.
+    """
+    tags = [
+        (entry.get("annotations", {}).get("org.opencontainers.image.ref.name", ""), entry["digest"])
+        for entry in json.loads((layout / "index.json").read_bytes())["manifests"]
+    ]
+    left_out = {
+        digest for tag, digest in tags if not lists and tag.startswith(("sha256-", "sha512-"))
+    }
     return {
-        f"{path.parent.name}:{path.name}": path.read_bytes()
+        digest: path.read_bytes()
         for path in sorted(layout.glob("blobs/*/*"))
+        if (digest := f"{path.parent.name}:{path.name}") not in left_out
     }
 
 

@@ -236,7 +236,7 @@ def test_an_archive_gives_back_what_was_put_in(tmp_path: Path, case: str) -> Non
     path = archive_of(tmp_path / "a.tar", {NAME: graph})
     with Archive(str(path)) as archive, Layout(str(tmp_path / "out"), "write") as layout:
         assert failures(copy_all(archive, layout, [NAME])) == []
-    assert contents_of(tmp_path / "out") == graph.contents
+    assert contents_of(tmp_path / "out", lists=False) == graph.contents
 
 
 def test_the_same_images_give_the_same_archive(tmp_path: Path) -> None:

@@ -99,8 +99,9 @@ def test_an_image_arrives_with_every_byte_and_nothing_else(tmp_path: Path, case:
     graph = images.ALL[case]()
     outcomes = copy_into_layout(memory({NAME: graph}), tmp_path, [NAME])
     assert failures(outcomes) == []
-    assert contents_of(tmp_path) == graph.contents
-    assert names_of(tmp_path) == {NAME: graph.root}
+    assert contents_of(tmp_path, lists=False) == graph.contents
+    names = {n: d for n, d in names_of(tmp_path).items() if not n.startswith("sha256-")}
+    assert names == {NAME: graph.root}
     assert faults_of(tmp_path) == []
 
 

@@ -54,6 +54,7 @@ from ocimirror.stores.layoutfile import LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES, chec
 from ocimirror.stores.profiles import blob_path, is_container_image
 from ocimirror.stores.stream import CHUNK_BYTES, Reader, Watch
 from ocimirror.stores.tarmembers import TarMembers
+from ocimirror.stores.unreadable import UnreadableEntry
 
 
 def is_docker_archive(path: str) -> bool:
@@ -98,12 +99,14 @@ class DockerArchive(LayoutSource):
         self.path = path
         self._watch = watch
         self.location = f"docker-archive:{path}"
+        self._unreadable: tuple[UnreadableEntry, ...] = ()
         self._made: dict[Digest, bytes] = {}
         self._named: dict[Digest, str] = {}
         self._compressed: dict[str, tuple[Descriptor, Digest]] = {}
         self._members = TarMembers(path, links=True, watch=watch)
         try:
-            self._index = LayoutIndex.of(self._read_entries(), path)
+            entries = self._read_entries()
+            self._index = LayoutIndex.of(entries, path, self._unreadable)
         except BaseException:
             self.close()
             raise
@@ -118,7 +121,9 @@ class DockerArchive(LayoutSource):
         if layout is not None:
             check_layout_file(layout, self.path)
             document = self._document("index.json", layout_index.MAX_SIZE_BYTES)
-            for entry in LayoutIndex.parse(document or b"", self.path).entries:
+            index = LayoutIndex.parse(document or b"", self.path)
+            self._unreadable = index.unreadable
+            for entry in index.entries:
                 self._take_entry(entry, entries, originals)
         for image in saved_images(raw, self.path) if raw is not None else ():
             entries += self._entries_of(image, entries, originals)
