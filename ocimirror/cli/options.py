@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
 import click
 
+from ocimirror.cli.environment import auth_files, certs_dirs, proxy_url
 from ocimirror.errors import Interrupted, UsageError
 from ocimirror.model.readable import SPAN_ADVICE, seconds_of
 
@@ -75,14 +75,15 @@ class Settings:
             ca_file=_path(self.ca_file),
             client_cert=_path(self.client_cert),
             client_key=_path(self.client_key),
-            proxy=_proxy(proxy),
+            certs_dirs=certs_dirs(environment),
+            proxy=proxy_url(proxy),
             no_proxy=_first(environment, "NO_PROXY"),
             retries=self.retries,
             timeout_s=self.timeout,
             jobs=self.jobs,
             requests_per_second=self.max_requests_per_second,
             bytes_per_second=self.limit_rate,
-            auth_files=_auth_files(self.auth_file),
+            auth_files=auth_files(self.auth_file),
             stop=self.stop,
         )
 
@@ -140,45 +141,8 @@ def _first(environment: os._Environ[str], *names: str) -> str:
     return next((value for value in values if value), "")
 
 
-def _proxy(text: str) -> str:
-    """Return the URL of a proxy, or nothing; it may hold a password, so it is not shown."""
-    try:
-        parts = urlsplit(text if "://" in text else f"http://{text}")
-        good = bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        good = False
-    if text and not good:
-        raise UsageError("--proxy, or HTTPS_PROXY in the environment, is not a URL of a proxy")
-    return text
-
-
 def _path(text: str | None) -> Path | None:
     return Path(text) if text else None
-
-
-def _auth_files(chosen: str | None) -> tuple[Any, ...]:
-    """Return the credential files in the order in which podman and docker look for them."""
-    from ocimirror.stores.registry import AuthFile
-
-    if chosen:
-        if not Path(chosen).is_file():
-            raise UsageError(f"--auth-file {chosen} is not a file")
-        return (AuthFile(Path(chosen), "containers"),)
-    environment = os.environ
-    files = []
-    if environment.get("REGISTRY_AUTH_FILE"):
-        files.append(AuthFile(Path(environment["REGISTRY_AUTH_FILE"]), "containers"))
-    if environment.get("DOCKER_CONFIG"):
-        files.append(AuthFile(Path(environment["DOCKER_CONFIG"]) / "config.json", "docker"))
-    if environment.get("XDG_RUNTIME_DIR"):
-        runtime = Path(environment["XDG_RUNTIME_DIR"])
-        files.append(AuthFile(runtime / "containers" / "auth.json", "containers"))
-    home = Path(environment.get("HOME") or "/")
-    configuration = Path(environment.get("XDG_CONFIG_HOME") or home / ".config")
-    files.append(AuthFile(configuration / "containers" / "auth.json", "containers"))
-    if not environment.get("DOCKER_CONFIG"):
-        files.append(AuthFile(home / ".docker" / "config.json", "docker"))
-    return tuple(files)
 
 
 def option(*names: str, **attributes: Any) -> Callable[[F], F]:

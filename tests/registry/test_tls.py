@@ -14,6 +14,7 @@ from ocimirror.stores.registry import NetworkOptions, RegistryHost, Transport
 from ocimirror.stores.registry.tls import speaks_tls
 from ocimirror.stores.registry.url import Origin
 from tests.support.certificates import Certificates, write_certificates
+from tests.support.command import environment, ocimirror
 from tests.support.faults import Respond
 from tests.support.registry import run_registry
 from tests.support.stores import fill
@@ -122,3 +123,33 @@ def test_a_client_certificate_is_shown_to_who_asks(tmp_path, connect, image) -> 
         fill(connect(registry, **shown).repository("a/b"), {"v1": image})
         with pytest.raises(RegistryUnavailable, match="TLS"):
             connect(registry, retries=0).repository("a/b").resolve("v1")
+
+
+@pytest.mark.parametrize("how", ["certs.d", "SSL_CERT_FILE", "nothing"])
+def test_the_ca_of_a_host_is_found_where_docker_and_containers_keep_it(
+    tls_registry, connect, repository, image, tmp_path, how
+) -> None:
+    fill(connect(tls_registry).repository(repository), {"v1": image})
+    directory = tmp_path / ".config" / "containers" / "certs.d" / tls_registry.host
+    directory.mkdir(parents=True)
+    more = {}
+    if how == "certs.d":
+        (directory / "ca.crt").write_bytes(tls_registry.ca_file.read_bytes())
+    elif how == "SSL_CERT_FILE":
+        more = {"SSL_CERT_FILE": str(tls_registry.ca_file)}
+
+    name = f"docker://{tls_registry.host}/{repository}:v1"
+    result = ocimirror("inspect", name, env=environment(tmp_path, **more))
+
+    assert result.code == (4 if how == "nothing" else 0), result.stderr
+
+
+def test_a_certificate_of_a_host_that_cannot_be_read_is_named(tls_registry, tmp_path) -> None:
+    directory = tmp_path / ".config" / "containers" / "certs.d" / tls_registry.host
+    directory.mkdir(parents=True)
+    (directory / "ca.crt").write_text("none")
+
+    result = ocimirror("inspect", f"docker://{tls_registry.host}/a:1", env=environment(tmp_path))
+
+    assert result.code == 2
+    assert f"{directory}/ca.crt" in result.stderr

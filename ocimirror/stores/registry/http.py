@@ -38,7 +38,7 @@ from ocimirror.stores.registry.messages import RETRIED, Request, Response
 from ocimirror.stores.registry.notices import Notices
 from ocimirror.stores.registry.options import NetworkOptions
 from ocimirror.stores.registry.pulse import Pulse
-from ocimirror.stores.registry.tls import client_context
+from ocimirror.stores.registry.tls import certificates_of, client_context
 from ocimirror.stores.registry.url import Origin, UrlPolicy, bypasses_proxy, redact
 from ocimirror.stores.stream import CHUNK_BYTES, VerifiedStream
 
@@ -324,6 +324,7 @@ class _Adapter(HTTPAdapter):
 
     def __init__(self, options: NetworkOptions) -> None:
         self._options = options
+        self._contexts: dict[Origin, ssl.SSLContext] = {}
         if options.ca_file or options.client_cert:
             _ = self._context
         # A job has at most one download and one upload under way.
@@ -353,7 +354,17 @@ class _Adapter(HTTPAdapter):
     ) -> tuple[Any, Any]:
         """Choose the pool; requests would read the CA file again for each connection."""
         host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
-        return host, {"ssl_context": self._context} if host["scheme"] == "https" else {}
+        if host["scheme"] != "https":
+            return host, {}
+        return host, {"ssl_context": self._context_of(Origin("https", host["host"], host["port"]))}
+
+    def _context_of(self, origin: Origin) -> ssl.SSLContext:
+        """Return the run's policy, or a host's own if it has certificates of its own."""
+        if origin not in self._contexts:
+            own = certificates_of(origin, self._options.certs_dirs)
+            made = client_context(self._options, origin) if own else self._context
+            self._contexts[origin] = made
+        return self._contexts[origin]
 
     def build_response(self, _: PreparedRequest, raw: Any) -> Any:
         """Wrap the answer: all of it that we use is `raw`; cookies are neither read nor kept."""

@@ -28,6 +28,7 @@ class NetworkOptions:
         ca_file: PEM certificates that are trusted besides the system's.
         client_cert: PEM certificate for servers that ask for one; `client_key` where its key is
             in another file.
+        certs_dirs: directories of docker and containers with a directory of certificates a host.
         proxy: URL of an HTTP proxy for everything that is not loopback; may hold a password.
         no_proxy: comma-separated hosts, domains, networks or `*` that are reached directly.
         retries: how often a request is sent again, at most.
@@ -43,6 +44,7 @@ class NetworkOptions:
     ca_file: Path | None = None
     client_cert: Path | None = None
     client_key: Path | None = None
+    certs_dirs: tuple[Path, ...] = ()
     proxy: str = field(default="", repr=False)
     no_proxy: str = ""
     retries: int = 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 
 from ocimirror.errors import UsageError
@@ -16,11 +17,18 @@ PROBE_TIMEOUT_S = 2.0
 NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"})
 
 
-def client_context(options: NetworkOptions) -> ssl.SSLContext:
-    """Return the one TLS policy of a run: the system's CAs, those of `ca_file`, always verified.
+def client_context(options: NetworkOptions, host: Origin | None = None) -> ssl.SSLContext:
+    """Return the TLS policy of a run: the system's CAs, those of `ca_file`, always verified.
+
+    Args:
+        options: of the run.
+        host: adds what docker and containers keep for this host in their certs.d: `*.crt` are
+            CAs, `NAME.cert` with `NAME.key` is for servers that ask for a certificate.
 
     Raises:
         UsageError: a certificate file cannot be read.
+
+    Spec: containers-certs.d(5).
     """
     context = ssl.create_default_context()
     context.sslsocket_class = TlsSocket
@@ -39,7 +47,30 @@ def client_context(options: NetworkOptions) -> ssl.SSLContext:
         except OSError as error:
             files = f"{options.client_cert}, {options.client_key or options.client_cert}"
             raise UsageError(f"--client-cert, --client-key: {files}: {_why(error)}") from error
+    if host is not None:
+        for directory in certificates_of(host, options.certs_dirs):
+            _take(context, directory)
     return context
+
+
+def certificates_of(host: Origin, certs_dirs: Sequence[Path]) -> list[Path]:
+    """Return the directories there are for a host; at port 443, also that of its bare name."""
+    name = f"[{host.host}]" if ":" in host.host else host.host
+    names = [f"{name}:{host.port}", *([name] if host.port == 443 else [])]
+    if host.host == "registry-1.docker.io":
+        names.append("docker.io")
+    return [path for base in certs_dirs for each in names if (path := base / each).is_dir()]
+
+
+def _take(context: ssl.SSLContext, directory: Path) -> None:
+    for path in sorted(directory.iterdir()):
+        try:
+            if path.suffix == ".crt":
+                context.load_verify_locations(path)
+            elif path.suffix == ".cert":
+                context.load_cert_chain(path, path.with_suffix(".key"), password=_no_password)
+        except OSError as error:
+            raise UsageError(f"{path}: {_why(error)}") from error
 
 
 def speaks_tls(host: Origin) -> bool:

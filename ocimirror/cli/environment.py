@@ -1,0 +1,59 @@
+"""Where docker and containers keep credentials and certificates, as the environment says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from ocimirror.errors import UsageError
+
+
+def certs_dirs(environment: Mapping[str, str]) -> tuple[Path, ...]:
+    """Return where docker and containers keep certificates of single hosts."""
+    home = Path(environment.get("HOME") or "/")
+    configuration = Path(environment.get("XDG_CONFIG_HOME") or home / ".config")
+    return (
+        configuration / "containers" / "certs.d",
+        Path("/etc/containers/certs.d"),
+        Path("/etc/docker/certs.d"),
+    )
+
+
+def proxy_url(text: str) -> str:
+    """Return the URL of a proxy, or nothing; it may hold a password, so it is not shown."""
+    try:
+        parts = urlsplit(text if "://" in text else f"http://{text}")
+        good = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if text and not good:
+        raise UsageError("--proxy, or HTTPS_PROXY in the environment, is not a URL of a proxy")
+    return text
+
+
+def auth_files(chosen: str | None) -> tuple[Any, ...]:
+    """Return the credential files in the order in which podman and docker look for them."""
+    from ocimirror.stores.registry import AuthFile
+
+    if chosen:
+        if not Path(chosen).is_file():
+            raise UsageError(f"--auth-file {chosen} is not a file")
+        return (AuthFile(Path(chosen), "containers"),)
+    environment = os.environ
+    files = []
+    if environment.get("REGISTRY_AUTH_FILE"):
+        files.append(AuthFile(Path(environment["REGISTRY_AUTH_FILE"]), "containers"))
+    if environment.get("DOCKER_CONFIG"):
+        files.append(AuthFile(Path(environment["DOCKER_CONFIG"]) / "config.json", "docker"))
+    if environment.get("XDG_RUNTIME_DIR"):
+        runtime = Path(environment["XDG_RUNTIME_DIR"])
+        files.append(AuthFile(runtime / "containers" / "auth.json", "containers"))
+    home = Path(environment.get("HOME") or "/")
+    configuration = Path(environment.get("XDG_CONFIG_HOME") or home / ".config")
+    files.append(AuthFile(configuration / "containers" / "auth.json", "containers"))
+    if not environment.get("DOCKER_CONFIG"):
+        files.append(AuthFile(home / ".docker" / "config.json", "docker"))
+    return tuple(files)
