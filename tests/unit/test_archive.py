@@ -258,10 +258,13 @@ def test_an_archive_holds_the_layout_and_nothing_of_ours(tmp_path: Path) -> None
     assert [m.name for m in members] == [
         "oci-layout",
         "index.json",
+        "blobs",
+        "blobs/sha256",
         *sorted(f"blobs/{digest.replace(':', '/')}" for digest in SINGLE.contents),
     ]
-    assert {(m.mode, m.uid, m.gid, m.uname, m.gname, m.mtime) for m in members} == {
-        (0o644, 0, 0, "", "", 0)
+    assert {(m.isdir(), m.mode, m.uid, m.gid, m.uname, m.gname, m.mtime) for m in members} == {
+        (False, 0o644, 0, 0, "", "", 0),
+        (True, 0o755, 0, 0, "", "", 0),
     }
 
 
