@@ -143,7 +143,9 @@ def _verify_in(
 def _verify_document(report: Report, code: int) -> None:
     checked = {"manifests": report.manifests, "blobs": report.blobs, "bytes": report.bytes}
     faults = [output.fault_document(fault) for fault in report.faults]
-    content = {"images": report.images, "checked": checked, "faults": faults}
+    content: dict[str, object] = {"images": report.images, "checked": checked, "faults": faults}
+    if report.notes:
+        content["notes"] = report.notes
     output.document("verify", code, content)
 
 
@@ -152,6 +154,8 @@ def _verify_lines(report: Report, location: str) -> None:
         needed = f"  (needed by {fault.image})" if fault.image else ""
         output.line(f"{fault.kind}  {fault.digest}{needed}")
         output.line(f"  {fault.message}")
+    for note in report.notes:
+        output.line(f"note  {note}")
     how = f"{output.size(report.bytes)} hashed" if report.hashed else "blobs present, not hashed"
     checked = f"{report.manifests} manifests, {report.blobs} blobs, {how}"
     if report.faults:

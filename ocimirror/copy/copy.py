@@ -27,7 +27,7 @@ from ocimirror.copy.plan import Plan
 from ocimirror.copy.ready import Ready
 from ocimirror.copy.sparse import instead_of_sparse, refuse_or_warn_of_sparse
 from ocimirror.copy.tasks import Tasks
-from ocimirror.copy.there import is_there, previous
+from ocimirror.copy.there import is_there, of_what_is_held, previous
 from ocimirror.copy.transfer import Carried, Carrier, move_names, push_manifest
 from ocimirror.copy.walk import Walk, refuse_foreign
 from ocimirror.errors import (
@@ -114,8 +114,9 @@ class _Run:
         def work() -> tuple[Descriptor, bool, Digest | None]:
             with blamed_on("source"):
                 root = request.resolve()
+            asked = of_what_is_held(request, root)
             with blamed_on("destination"):
-                if not self._options.deep and is_there(request, root, self._options):
+                if not self._options.deep and is_there(asked, root, self._options):
                     return root, True, root.digest
                 return root, False, previous(request) if self._options.previous else None
 
@@ -123,6 +124,7 @@ class _Run:
 
     def _resolved(self, image: Image, root: Descriptor, complete: bool, old: Digest | None) -> None:
         image.outcome.root, image.outcome.previous = root, old
+        image.request = of_what_is_held(image.request, root)
         if complete:
             self._end(image, "unchanged")
             return

@@ -18,9 +18,9 @@ from ocimirror.copy.plan import Plan
 from ocimirror.copy.walk import Walk
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import Manifest
+from ocimirror.model.manifest import ATTESTATION_OF, Manifest
 from ocimirror.model.reference import is_attachment_tag
-from ocimirror.stores.index import sparse
+from ocimirror.stores.index import platforms_of, sparse
 from ocimirror.stores.store import Store
 
 
@@ -57,6 +57,12 @@ class Image:
         outcome.notes += [f"foreign layer not carried: {layer.digest}" for layer in plan.foreign]
         outcome.left_out += [LeftOut(*each) for each in plan.left_out]
         outcome.notes += notes_on(plan.left_out)
+        if plan.absent and self.request.platforms == platforms_of(plan.root.descriptor):
+            outcome.notes += [
+                f"{child.platform} is not in {self.request.source.location}"
+                for child in plan.absent
+                if child.platform is not None and ATTESTATION_OF not in child.annotations
+            ]
         alone = plan.root.opaque and not (plan.root.manifests or plan.root.blobs)
         outcome.carried = "alone" if alone else "closure"
         outcome.notes += [note for m in plan.opaque for note in _notes_on_unknown(m)]

@@ -8,6 +8,7 @@ from dataclasses import replace
 from ocimirror.copy.outcome import Request, Sparse
 from ocimirror.copy.plan import Plan
 from ocimirror.errors import SparseRefused
+from ocimirror.stores.index import platforms_of
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,8 @@ def instead_of_sparse(request: Request, plan: Plan, sparse: Sparse) -> tuple[Req
 
     Spec: distribution-spec, pushing manifests: a registry MAY refuse missing references.
     """
-    if sparse == "full":
+    # (A sparse source has nothing more to give.)
+    if sparse == "full" and not platforms_of(plan.root.descriptor):
         note = "the registry refuses an index with absent children: all platforms were copied"
         return replace(request, platforms=()), note
     if sparse == "child" and len(request.platforms) == 1:

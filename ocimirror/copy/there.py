@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ocimirror.copy.attachments import has_new_attachments
 from ocimirror.copy.outcome import Options, Request
 from ocimirror.copy.walk import walk
@@ -9,7 +11,7 @@ from ocimirror.errors import IntegrityError, NotFound
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.stores.index import sparse
+from ocimirror.stores.index import platforms_of, sparse
 
 
 def is_there(request: Request, root: Descriptor, options: Options) -> bool:
@@ -41,3 +43,9 @@ def previous(request: Request) -> Digest | None:
         return request.destination.resolve(request.new_name).digest
     except NotFound:
         return None
+
+
+def of_what_is_held(request: Request, root: Descriptor) -> Request:
+    """Return a request for everything as one for the platforms that a sparse source holds."""
+    platforms = request.platforms or platforms_of(root)
+    return request if platforms == request.platforms else replace(request, platforms=platforms)

@@ -32,6 +32,7 @@ from ocimirror.stores.index import LayoutIndex, LayoutSource
 from ocimirror.stores.layout import Layout
 from ocimirror.stores.layoutfile import LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES, check_layout_file
 from ocimirror.stores.oslayer import OsLayer
+from ocimirror.stores.partial import with_held
 from ocimirror.stores.profiles import (
     Profile,
     docker_manifest,
@@ -67,7 +68,7 @@ class Archive(LayoutSource):
             if stated is not None:  # (some tools leave it out)
                 check_layout_file(stated, path)
             raw = self._document("index.json", layout_index.MAX_SIZE_BYTES)
-            self._index = LayoutIndex.parse(raw, path)
+            self._index = with_held(self, LayoutIndex.parse(raw, path), path)
         except BaseException:
             self.close()
             raise

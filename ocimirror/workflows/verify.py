@@ -27,10 +27,10 @@ from ocimirror.errors import (
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.platform import Platform
+from ocimirror.model.platform import Platform, sparse_text
 from ocimirror.model.reference import Location
 from ocimirror.stores.archive import Archive
-from ocimirror.stores.index import LayoutIndex, LayoutSource, sparse
+from ocimirror.stores.index import LayoutIndex, LayoutSource, platforms_of, sparse
 from ocimirror.stores.layout import Layout
 from ocimirror.stores.store import Source
 from ocimirror.stores.stream import Watch
@@ -70,6 +70,7 @@ class Report:
     bytes: int = 0
     hashed: bool = True
     faults: list[Fault] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def exit_code(self) -> int:
@@ -104,6 +105,9 @@ def verify(
     if isinstance(source, LayoutSource) and not location.read_name:
         report.faults += _unreadable(source.index())
     report.images = len(roots) + len(report.faults)
+    if isinstance(source, LayoutSource) and not isinstance(source, Layout):
+        held = ((image, platforms_of(root)) for image, root in roots)
+        report.notes += [sparse_text(image, here) for image, here in held if here]
     blobs: dict[tuple[Digest, int], tuple[Descriptor, str]] = {}
     seen: set[Seen] = set()
     for image, root in roots:

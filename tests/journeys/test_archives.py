@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import lzma
 import os
 import signal
@@ -263,3 +264,37 @@ def test_archives_have_members_for_their_directories_as_other_tools_write_them(
         directories = [member.name for member in tar if member.isdir()]
     assert directories == ["blobs", "blobs/sha256"]
     assert ocimirror("verify", tmp_path / "a.tar").code == 0
+
+
+@pytest.mark.parametrize("kind", ["oci-archive", "docker-archive"])
+def test_an_archive_of_one_platform_is_sparse_and_says_so(tmp_path: Path, kind: str) -> None:
+    graph = images.multi()
+    layout = images.write_layout(tmp_path / "layout", {NAME: graph})
+    index = json.loads(graph.raw)["manifests"]
+    for child in index[1:]:
+        (layout / "blobs/sha256" / child["digest"][7:]).unlink()
+    first = json.loads((layout / "blobs/sha256" / index[0]["digest"][7:]).read_bytes())
+    members = [f"blobs/sha256/{d['digest'][7:]}" for d in (first["config"], *first["layers"])]
+    document = [{"Config": members[0], "RepoTags": [NAME], "Layers": members[1:]}]
+    (layout / "manifest.json").write_text(json.dumps(document))
+    archive = f"{kind}:{images.write_archive(tmp_path / 'a.tar', layout)}"
+
+    verified = ocimirror("verify", archive)
+    copied = ocimirror("copy", archive, f"oci:{tmp_path}/out", "--json")
+    again = ocimirror("copy", archive, f"oci:{tmp_path}/out", "--json")
+    listed = ocimirror("list", archive)
+
+    assert (verified.code, copied.code, again.code) == (0, 0, 0), verified.stdout + copied.stderr
+    assert "sparse" in verified.stdout
+    assert "linux/arm64 is not in" in copied.stdout
+    assert copied.document["images"][0]["sparse"] is True
+    assert copied.document["images"][0]["digest"] == graph.root
+    assert again.document["images"][0]["status"] == "unchanged"
+    assert "linux/amd64" in listed.stdout
+    assert "missing" not in listed.stdout
+    assert ocimirror("verify", tmp_path / "out").code == 0
+
+    layer = layout / "blobs/sha256" / first["layers"][0]["digest"][7:]
+    layer.unlink()
+    damaged = images.write_archive(tmp_path / "damaged.tar", layout)
+    assert ocimirror("verify", f"oci-archive:{damaged}").code == 5

@@ -51,6 +51,7 @@ from ocimirror.stores.index import (
     synthesised,
 )
 from ocimirror.stores.layoutfile import LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES, check_layout_file
+from ocimirror.stores.partial import held
 from ocimirror.stores.profiles import blob_path, is_container_image
 from ocimirror.stores.stream import CHUNK_BYTES, Reader, Watch
 from ocimirror.stores.tarmembers import TarMembers
@@ -162,6 +163,7 @@ class DockerArchive(LayoutSource):
             pass  # (whoever reads it says what is wrong; a sparse image may be all right)
         if made_up:
             entry = replace(entry, descriptor=synthesised(entry.descriptor))
+        entry = replace(entry, descriptor=held(self, entry.descriptor))
         entries.append(entry)
         for digest in configs:
             originals.setdefault(digest, entry)
