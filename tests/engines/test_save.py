@@ -158,7 +158,7 @@ def test_another_image_is_no_proof(dockerd, layout, out, name, tmp_path) -> None
         fill(store, {name: images.docker_schema2()})
     saved = save(dockerd, name, out, "--with", tmp_path / "other")
     assert saved.code == 9
-    assert ocimirror("list", out, "--json").document["images"] == []
+    assert not out.exists()  # (nothing came, so there is no layout)
 
 
 def test_a_failed_image_does_not_keep_the_others_back(dockerd, layout, out, name) -> None:
@@ -198,7 +198,7 @@ def test_an_image_id_is_no_name(dockerd, layout, out, name, tmp_path) -> None:
         saved = save(dockerd, known, out)
         assert saved.code == 2, saved.document
         assert name in saved.document["failures"][0]["error"]["diagnostics"]
-    assert ocimirror("list", out, "--json").document["images"] == []
+    assert not out.exists()
 
 
 def test_podman_says_what_a_short_name_is(podman, podman_environment, layout, out, name) -> None:
@@ -223,7 +223,7 @@ def test_a_digest_that_was_asked_for_is_given_or_refused(dockerd, layout, out, n
     assert refused.code in (4, 9), refused.document
     refused = save(dockerd, f"{name}@{graph.root}", out)
     assert refused.code in (4, 9), refused.document
-    assert ocimirror("list", out, "--json").document["images"] == []
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("which", ["root", "manifest"])

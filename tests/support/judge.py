@@ -118,18 +118,16 @@ def contents_of(layout: Path, *, lists: bool = True) -> dict[str, bytes]:
     Args:
         lists: with the lists of referrers, which a layout has for other tools.
     """
-    tags = [
-        (entry.get("annotations", {}).get("org.opencontainers.image.ref.name", ""), entry["digest"])
-        for entry in json.loads((layout / "index.json").read_bytes())["manifests"]
-    ]
-    left_out = {
-        digest for tag, digest in tags if not lists and tag.startswith(("sha256-", "sha512-"))
-    }
-    return {
-        digest: path.read_bytes()
+    contents = {
+        f"{path.parent.name}:{path.name}": path.read_bytes()
         for path in sorted(layout.glob("blobs/*/*"))
-        if (digest := f"{path.parent.name}:{path.name}") not in left_out
     }
+    if not lists:
+        for entry in json.loads((layout / "index.json").read_bytes())["manifests"]:
+            tag = entry.get("annotations", {}).get("org.opencontainers.image.ref.name", "")
+            if tag.startswith(("sha256-", "sha512-")):
+                del contents[entry["digest"]]
+    return contents
 
 
 def leftovers_of(layout: Path) -> list[str]:
