@@ -204,7 +204,9 @@ class AuthenticationFailed(RegistryRefused):
 
 
 class NotFound(RegistryRefused):
-    """No such repository, manifest, blob or name. Some registries answer so when denied."""
+    """No such repository, manifest, blob or name; `codes` say which. Some say so when denied."""
+
+    codes: frozenset[str] = frozenset()
 
 
 class SourceMoved(RegistryRefused):

@@ -159,7 +159,10 @@ class Response:
 
     def failure(self) -> RemoteError:
         """Read the error document, and return the error that the status stands for."""
-        error = self._failure_class()(self.explain()[1])
+        codes, text = self.explain()
+        error = self._failure_class()(text)
+        if isinstance(error, NotFound):
+            error.codes = codes
         if isinstance(error, RegistryUnavailable):
             error.retry_after_s = answers.retry_after_s(self.headers)
         return error

@@ -44,6 +44,7 @@ class PagedList(Generic[T]):
         policy: judges the URL of the next page.
         size: how many entries a page is to have; 0 leaves the first page to the registry.
         bound: how many entries there may be.
+        advice: what to do if there are more.
     """
 
     path: str
@@ -53,6 +54,7 @@ class PagedList(Generic[T]):
     policy: UrlPolicy
     size: int = PAGE_SIZE
     bound: int = MAX_ITEMS
+    advice: str = ""
 
 
 def read_pages(listed: PagedList[T], first: Response | None = None) -> dict[str, T]:
@@ -88,7 +90,8 @@ def read_pages(listed: PagedList[T], first: Response | None = None) -> dict[str,
         items.update(page)
         new = len(items) - known
         if len(items) > listed.bound:
-            raise MalformedManifest(f"{response}: more than {listed.bound} {listed.what}")
+            told = f"{response}: more than {listed.bound} {listed.what}"
+            raise MalformedManifest(told, advice=listed.advice)
         target = answers.next_page(response.headers, response.url)
         if target:
             empty = 0 if page else empty + 1

@@ -39,6 +39,7 @@ MAX_REFERRERS = 10_000  # of one subject; an endless list is CVE-2023-33958
 MAX_REFERRERS_BYTES = 64 * 1024 * 1024
 MAX_ROUNDS = 5
 _NO_API = (400, 401, 403, 404, 405, 406, 501)
+_WITHOUT = "--no-referrers copies the image without what refers to it."
 _GENERIC = ("", "application/json", "text/plain", mediatype.OCTET_STREAM)
 
 
@@ -114,6 +115,7 @@ class Referrers:
             policy=host.policy,
             size=0,
             bound=MAX_REFERRERS,
+            advice=_WITHOUT,
         )
         return list(read_pages(pages, response).values())
 
@@ -165,13 +167,17 @@ class Referrers:
                     continue
 
     def _may_exist(self, tag: str) -> bool:
-        """Whether a tag is there, as one tags/list a run tells; True where that is refused."""
+        """Whether a tag is there, as one tags/list a run tells; True if there is none for us."""
         with self._lock:
             if not self._tags_known:
                 try:
                     self._repository.names()  # (which tells `listed`)
-                except NotFound:
-                    self.listed(())
+                except NotFound as error:
+                    # (docker-registry says so of a repository without tags. Any other 404 may be
+                    # that of a registry that has no such list: each tag is asked for.)
+                    if "NAME_UNKNOWN" in error.codes:
+                        self.listed(())
+                    self._tags_known = True
                 except RegistryRefused:
                     self._tags_known = True
             return self._tags is None or tag in self._tags
@@ -262,4 +268,6 @@ def _entries(raw: bytes, what: str) -> list[Descriptor]:
 
 def _bound(count: int, subject: Descriptor) -> None:
     if count > MAX_REFERRERS:
-        raise MalformedManifest(f"{subject.digest} has more than {MAX_REFERRERS} referrers")
+        raise MalformedManifest(
+            f"{subject.digest} has more than {MAX_REFERRERS} referrers", advice=_WITHOUT
+        )
