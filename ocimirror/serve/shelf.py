@@ -48,12 +48,14 @@ class ServedLayout:
         path: the directory.
         called: the repository of entries that have a tag and name none; empty for none.
         version: which index.json it was.
+        left_out: a sentence about each entry that cannot be read.
     """
 
     path: str
     called: str
     version: Identity
     entries: tuple[Entry, ...]
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(eq=False)
@@ -105,6 +107,7 @@ class Snapshot:
         found: dict[tuple[str, str], Repository] = {}
         media_types: dict[Digest, str] = {}
         for layout in layouts:
+            self.conflicts += layout.left_out
             for entry in layout.entries:
                 media_types.setdefault(entry.descriptor.digest, entry.descriptor.media_type)
                 self._add(found, layout, entry)
@@ -272,8 +275,10 @@ def _read(path: str, called: str) -> ServedLayout:
     layout_file, _ = _document(path, LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES)
     check_layout_file(layout_file, path)
     raw, version = _document(path, "index.json", MAX_SIZE_BYTES)
-    entries = LayoutIndex.parse(raw, path).entries
-    return ServedLayout(path, called, version, entries)
+    index = LayoutIndex.parse(raw, path)
+    return ServedLayout(
+        path, called, version, index.entries, tuple(row.told for row in index.unreadable)
+    )
 
 
 def _document(path: str, name: str, limit: int) -> tuple[bytes, Identity]:

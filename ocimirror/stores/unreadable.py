@@ -35,6 +35,11 @@ class UnreadableEntry:
         return self.name or str(self.digest or f"manifests[{self.number}]")
 
     @property
+    def told(self) -> str:
+        """What is said by who goes on without it."""
+        return f"{self.message}; it is left out, and `ocimirror repair` mends it"
+
+    @property
     def digest(self) -> Digest | None:
         """The digest that it states, None if that is none."""
         return digest_or_none(self._document.get("digest"))

@@ -24,7 +24,7 @@ from ocimirror.errors import (
     UsageError,
 )
 from ocimirror.model.digest import Digest
-from ocimirror.model.reference import Reference, is_attachment_tag
+from ocimirror.model.reference import Reference
 from ocimirror.stores.index import Entry, LayoutSource
 from ocimirror.workflows.chains import Chain, chains
 from ocimirror.workflows.places import Places
@@ -181,7 +181,7 @@ def layout_source(path: str, places: Places) -> LayoutSource:
 def named_entries(layout: LayoutSource, names: Sequence[str]) -> list[Entry]:
     """Return the entries that name an image of a repository; those asked for, or all."""
     if not names:
-        return [e for e in layout.entries() if e.reference() and not is_attachment_tag(e.tag)]
+        return [e for e in layout.images() if e.reference()]
     entries = [layout.index().find(name) for name in names]
     for entry in entries:
         if entry.reference() is None:

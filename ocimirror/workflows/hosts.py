@@ -76,6 +76,7 @@ def hosts(
     files: list[SettingsFile] = []
     notes = [clash.text() for clash in contents.clashes]
     notes += [sparse_text(name, platforms) for name, platforms in contents.sparse.items()]
+    notes += contents.unreadable
     for engine in dict.fromkeys(engines):
         at = mirror
         if engine in _WITHOUT_NS and wishes.host_in_path:

@@ -24,7 +24,7 @@ from ocimirror.errors import (
     UsageError,
 )
 from ocimirror.model.platform import Platform
-from ocimirror.model.reference import Location, is_attachment_tag
+from ocimirror.model.reference import Location
 from ocimirror.stores.index import Entry, LayoutSource
 from ocimirror.stores.store import Source
 from ocimirror.stores.stream import Watch
@@ -118,9 +118,7 @@ def chosen_entries(source: Source, location: Location, names: Sequence[str]) -> 
     if names:
         return list(dict.fromkeys(source.index().find(name) for name in names))
     entries = []
-    for entry in source.entries():
-        if not entry.name or is_attachment_tag(entry.tag):
-            continue
+    for entry in source.images():
         if runs_something(source, entry.descriptor):
             entries.append(entry)
         else:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ocimirror.errors import UsageError
 from ocimirror.model.clash import Clash, find_clashes
 from ocimirror.model.platform import Platform
-from ocimirror.model.reference import Reference, check_registry, is_attachment_tag
+from ocimirror.model.reference import Reference, check_registry
 from ocimirror.stores.index import LayoutSource
 from ocimirror.workflows.places import Places
 from ocimirror.workflows.push import parse_target
@@ -76,11 +76,13 @@ class Contents:
         registries: whose images, sorted.
         clashes: repositories of one path in several registries.
         sparse: the platforms that are held of images that are not whole, by their names.
+        unreadable: why entries of an index.json cannot be read; they are left out.
     """
 
     registries: tuple[str, ...] = ()
     clashes: tuple[Clash, ...] = ()
     sparse: Mapping[str, tuple[Platform, ...]] = field(default_factory=dict)
+    unreadable: tuple[str, ...] = ()
 
 
 def parse_mirror(
@@ -116,20 +118,21 @@ def read_contents(layouts: Sequence[str], places: Places) -> Contents:
     """
     references: list[Reference] = []
     sparse: dict[str, tuple[Platform, ...]] = {}
+    unreadable: list[str] = []
     for path in layouts:
         layout = places.layout(path)
         assert isinstance(layout, LayoutSource)  # noqa: S101 - what `layout` opens for reading
         named = [
-            (entry, reference)
-            for entry in layout.entries()
-            if (reference := entry.reference()) and not is_attachment_tag(entry.tag)
+            (entry, reference) for entry in layout.images() if (reference := entry.reference())
         ]
         if not named:
             raise UsageError(f"{path} has no image with a registry in its name")
         references += [reference for _, reference in named]
+        unreadable += [row.told for row in layout.index().unreadable]
         sparse.update({str(r): e.platforms for e, r in named if e.platforms})
     return Contents(
         tuple(sorted({reference.registry for reference in references})),
         find_clashes((reference.registry, reference.repository) for reference in references),
         sparse,
+        tuple(unreadable),
     )

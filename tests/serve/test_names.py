@@ -284,3 +284,31 @@ def test_content_that_another_layout_holds_is_found(tmp_path: Path, serve: Serve
     blob_path(one, digest).unlink()
     blob_path(two, digest).write_bytes(HUB.blobs[digest])
     assert serve(one, two).get_blob("a", digest) == HUB.blobs[digest]
+
+
+def test_a_bad_entry_stops_neither_serve_nor_hosts(
+    tmp_path: Path, serve_command: Callable[..., Command]
+) -> None:
+    layout = write_layout(tmp_path / "layout", {"quay.io/team/app:v1": QUAY})
+    document = json.loads((layout / "index.json").read_bytes())
+    document["manifests"].insert(0, {"mediaType": 7, "digest": "sha256:odd", "size": -1})
+    (layout / "index.json").write_bytes(compact(document))
+
+    made = ocimirror("hosts", "m.example.com", "--layout", layout, "--for", "podman", "--json")
+    command = serve_command(layout)
+
+    assert command.client.get_manifest("team/app", "v1") == QUAY.raw
+    assert "manifests[0] of index.json" in command.stop()[1]
+    assert made.code == 0, made.stderr
+    assert any("manifests[0] of index.json" in note for note in made.document["notes"])
+
+
+def test_an_image_that_is_called_like_a_digest_is_in_the_settings(tmp_path: Path) -> None:
+    name = "quay.io/team/app:sha256-" + 64 * "a"
+    layout = write_layout(tmp_path / "layout", {name: QUAY})
+
+    made = ocimirror("hosts", "m.example.com", "--layout", layout, "--for", "podman")
+    loaded = ocimirror("load", layout, "--into", "podman", "--dry-run", "--json")
+
+    assert made.code == 0, made.stderr
+    assert name in loaded.stdout, loaded.stderr
