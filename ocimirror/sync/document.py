@@ -209,6 +209,10 @@ def _image(image: ImageResult) -> dict[str, object]:
         "blobs": dict(image.blobs),
         "bytes": {"total": image.bytes_total, "copied": image.bytes_copied},
         "referrers": image.referrers,
+        "left_out": [
+            {"digest": str(digest), "subject": str(subject), "reason": reason}
+            for digest, subject, reason in image.left_out
+        ],
         "sparse": image.sparse,
         "notes": list(image.notes),
         "seconds": round(image.seconds, 3),
@@ -361,4 +365,12 @@ def _parsed_image(fields: _Fields) -> ImageResult:
         blobs=fields.counts("blobs"),
         sparse=fields.of("sparse", bool),
         notes=fields.texts("notes"),
+        left_out=tuple(
+            (
+                Digest.parse(each.of("digest", str)),
+                Digest.parse(each.of("subject", str)),
+                each.of("reason", str),
+            )
+            for each in fields.items_if_any("left_out")
+        ),
     )

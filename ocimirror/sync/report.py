@@ -75,6 +75,7 @@ class ImageResult:
     blobs: Mapping[str, int] = field(default_factory=dict)
     sparse: bool = False
     notes: tuple[str, ...] = ()
+    left_out: tuple[tuple[Digest, Digest, str], ...] = ()
 
     @property
     def moved(self) -> bool:

@@ -56,6 +56,7 @@ def image(
         manifests={"copied": 1, "present": 0},
         blobs={"copied": 3},
         notes=("a note",),
+        left_out=((B, A, "why"),),
     )
 
 
@@ -153,6 +154,7 @@ def test_the_document_has_the_keys_of_a_copying_command_and_those_of_a_sync() ->
         "blobs": {"copied": 3},
         "bytes": {"total": 2048, "copied": 1024},
         "referrers": 2,
+        "left_out": [{"digest": str(B), "subject": str(A), "reason": "why"}],
         "sparse": False,
         "notes": ["a note"],
         "seconds": 0.5,

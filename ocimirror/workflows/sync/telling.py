@@ -135,6 +135,7 @@ class Telling:
                 blobs=outcome.blobs,
                 sparse=outcome.sparse,
                 notes=notes,
+                left_out=tuple(outcome.left_out),
             )
         )
 
