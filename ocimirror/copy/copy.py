@@ -247,7 +247,10 @@ class _Run:
         waiting = self._blobs.pop(key_of(carrier, blob)).waiting
         for image in waiting:
             if image is carrier or image.request.source is source or self._options.stop.is_set():
-                self._fail(image, error)
+                if image.done or not image.go_on_without(blob, error):
+                    self._fail(image, error)
+                else:
+                    self._blob_is_in(image, None)
             elif not image.done:
                 self._want(image, blob)
 
@@ -257,11 +260,12 @@ class _Run:
             self._reporter.moved(image.request, blob.size)
         self._blob_is_in(image, Carried(Stored.PRESENT))
 
-    def _blob_is_in(self, image: Image, carried: Carried) -> None:
+    def _blob_is_in(self, image: Image, carried: Carried | None) -> None:
         if image.done:
             return
-        image.outcome.blobs[carried.stored.value] += 1
-        image.outcome.bytes_copied += carried.bytes
+        if carried is not None:  # (else what needs it was left out)
+            image.outcome.blobs[carried.stored.value] += 1
+            image.outcome.bytes_copied += carried.bytes
         image.waiting -= 1
         if image.waiting == 0:
             self._blobs_are_in(image)

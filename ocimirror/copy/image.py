@@ -16,6 +16,7 @@ from ocimirror.copy.attachments import (
 from ocimirror.copy.outcome import LeftOut, Outcome, Request
 from ocimirror.copy.plan import Plan
 from ocimirror.copy.walk import Walk
+from ocimirror.errors import MissingContent, NotFound, OciMirrorError
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import ATTESTATION_OF, Manifest
@@ -71,6 +72,27 @@ class Image:
                 f"{tag_of(self.request.new_name)} is a list of referrers: what it lists joins the"
                 " list of the destination; it is not an image of its own"
             )
+
+    def go_on_without(self, blob: Descriptor, error: OciMirrorError) -> bool:
+        """Leave out the attachments that need a blob which the source lacks; False if it must fail.
+
+        Only an absence is one: a registry that fails, or content that is damaged, is an error.
+        """
+        absent = error.side == "source" and isinstance(error, (NotFound, MissingContent))
+        if self.plan is None or not absent:
+            return False
+        if all(blob.digest != each.digest for each in self.plan.blobs):
+            return True  # (of an attachment that was left out before)
+        plan = self.plan.without(blob.digest, error.message)
+        if plan is None:
+            return False
+        self.plan, outcome = plan, self.outcome
+        outcome.bytes_total = plan.size_bytes
+        outcome.referrers = len(plan.attachments)
+        outcome.attachments = tuple(found.digest for _, found in plan.attachments)
+        outcome.left_out += [LeftOut(*each) for each in plan.left_out]
+        outcome.notes += notes_on(plan.left_out)
+        return True
 
     @property
     def has_cosign_tags(self) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import Manifest
+from ocimirror.model.reference import subject_of_tag
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +51,66 @@ class Plan:
     def size_bytes(self) -> int:
         """The bytes of all manifests and blobs that are carried."""
         return sum(m.descriptor.size for m in self.manifests) + sum(b.size for b in self.blobs)
+
+    def without(self, blob: Digest, reason: str) -> Plan | None:
+        """Return the plan without the attachments that need a blob, and what refers to those.
+
+        None if the image itself needs it.
+        """
+        known = {manifest.digest: manifest for manifest in self.manifests}
+        image = _closure(self.root, known)
+        if _needs(image, blob):
+            return None
+        kept: dict[Digest, Manifest] = dict(image)
+        gone: dict[Digest, str] = {}
+        left = {manifest.digest: manifest for _, manifest in self.attachments}
+        parts = {digest: _closure(manifest, known) for digest, manifest in left.items()}
+        for digest in left:
+            if _needs(parts[digest], blob):
+                gone[digest] = reason
+        again = True
+        while again:
+            again = False
+            for digest, manifest in left.items():
+                subject = manifest.subject.digest if manifest.subject else None
+                if digest not in gone and subject in gone:
+                    gone[digest] = f"{subject}, which it refers to, was left out"
+                    again = True
+        for digest in left:
+            if digest not in gone:
+                kept |= parts[digest]
+        levels = tuple(tuple(m for m in level if m.digest in kept) for level in self.levels)
+        named = {each.digest for manifest in kept.values() for each in manifest.blobs}
+        return replace(
+            self,
+            levels=tuple(level for level in levels if level),
+            blobs=tuple(each for each in self.blobs if each.digest in named),
+            opaque=tuple(m for m in self.opaque if m.digest in kept),
+            attachments=tuple(pair for pair in self.attachments if pair[1].digest not in gone),
+            left_out=tuple(
+                (digest, _subject_of(manifest, tag, self.root), gone[digest])
+                for tag, manifest in {m.digest: (t, m) for t, m in self.attachments}.values()
+                if (digest := manifest.digest) in gone
+            ),
+        )
+
+
+def _closure(root: Manifest, known: Mapping[Digest, Manifest]) -> dict[Digest, Manifest]:
+    found: dict[Digest, Manifest] = {}
+    unread = [root]
+    while unread:
+        manifest = unread.pop()
+        if manifest.digest not in found:
+            found[manifest.digest] = manifest
+            unread += [known[c.digest] for c in manifest.manifests if c.digest in known]
+    return found
+
+
+def _needs(manifests: Mapping[Digest, Manifest], blob: Digest) -> bool:
+    return any(each.digest == blob for m in manifests.values() for each in m.blobs)
+
+
+def _subject_of(manifest: Manifest, tag: str, root: Manifest) -> Digest:
+    if manifest.subject is not None:
+        return manifest.subject.digest
+    return subject_of_tag(tag) or root.digest

@@ -211,3 +211,114 @@ def test_what_cosign_saved_is_carried_under_cosign_s_tags(
     assert "copy oci:" in pushed.stderr + json.dumps(pushed.document)
     assert collected.code == 0
     assert ocimirror("verify", layout).code == 0
+
+
+def blob_of(graph: images.Graph) -> str:
+    """Return a blob that only this graph has."""
+    return next(
+        digest
+        for digest in graph.blobs
+        if digest not in IMAGE.blobs and len(graph.blobs[digest]) > 2
+    )
+
+
+@pytest.mark.parametrize("command", ["pull", "copy"])
+def test_an_attachment_whose_blob_is_absent_is_left_out_and_the_image_copied(
+    command: str, here: StrictRegistry, proxy: Start, tmp_path: Path
+) -> None:
+    broken = images.with_subject(IMAGE, 2)
+    about_it = images.with_subject(broken, 3)
+    for graph in (broken, about_it):
+        images.push(here, "app", None, graph)
+    front = proxy(here, Rule("GET", f"/blobs/{blob_of(broken)}", Respond(404)))
+    layout = tmp_path / "layout"
+    words = ["pull", f"{front.host}/app:1.0", layout]
+    if command == "copy":
+        words = ["copy", f"docker://{front.host}/app:1.0", f"docker://{here.host}/copied:1.0"]
+
+    result = ocimirror(*words, "--json")
+
+    assert result.code == 0, result.stderr
+    (image,) = result.document["images"]
+    assert (image["status"], image["referrers"]) == ("copied", 1)
+    left_out = {each["digest"]: each for each in image["left_out"]}
+    assert set(left_out) == {broken.root, about_it.root}
+    assert left_out[broken.root]["subject"] == IMAGE.root
+    assert blob_of(broken) in left_out[broken.root]["reason"]
+    assert broken.root in left_out[about_it.root]["reason"]
+    assert all(digest in str(image["notes"]) for digest in left_out)
+    if command == "pull":
+        assert ocimirror("verify", layout).code == 0
+        assert not images.blob_path(layout, broken.root).exists()
+    else:
+        assert here.get_manifest("copied", "1.0") == IMAGE.raw
+        assert here.get_manifest("copied", RIGHT.root) == RIGHT.raw
+
+
+@pytest.mark.parametrize("status", [403, 429, 500])
+def test_an_attachment_whose_blob_the_registry_does_not_give_now_is_an_error(
+    status: int, here: StrictRegistry, proxy: Start, tmp_path: Path
+) -> None:
+    front = proxy(here, Rule("GET", f"/blobs/{blob_of(RIGHT)}", Respond(status)))
+
+    result = ocimirror("pull", f"{front.host}/app:1.0", tmp_path / "l", "--json", "--retries", "0")
+
+    assert result.code in (3, 4)
+    assert result.document["images"][0]["left_out"] == []
+
+
+def test_a_blob_that_the_image_needs_too_is_an_error(
+    here: StrictRegistry, proxy: Start, tmp_path: Path
+) -> None:
+    front = proxy(here, Rule("GET", f"/blobs/{next(iter(IMAGE.blobs))}", Respond(404)))
+
+    assert pull(front.host, tmp_path / "layout", code=4)["status"] == "failed"
+
+
+@pytest.mark.parametrize("body", [b"404 page not found", b'{"errors":[{"code":"UNSUPPORTED"}]}'])
+def test_a_registry_without_a_list_of_tags_is_asked_for_cosign_s_tags(
+    body: bytes, here: StrictRegistry, proxy: Start, tmp_path: Path
+) -> None:
+    signature = images.artifact()
+    images.push(here, "app", IMAGE.root.replace(":", "-") + ".sig", signature)
+    front = proxy(here, Rule("GET", "/tags/list", Respond(404, {}, body)))
+
+    pulled = pull(front.host, tmp_path / "layout")
+
+    assert pulled["referrers"] == 2
+    assert images.blob_path(tmp_path / "layout", signature.root).exists()
+
+
+def test_more_referrers_than_are_read_are_an_error_with_a_way_out(
+    here: StrictRegistry, proxy: Start, tmp_path: Path
+) -> None:
+    listed = [
+        {"mediaType": images.OCI_MANIFEST, "size": 1000, "digest": f"sha256:{number:064x}"}
+        for number in range(10_001)
+    ]
+    index = {"schemaVersion": 2, "mediaType": images.OCI_INDEX, "manifests": listed}
+    page = Respond(200, {"Content-Type": images.OCI_INDEX}, images.compact(index))
+    front = proxy(here, Rule("GET", "/referrers/", page))
+
+    result = ocimirror("pull", f"{front.host}/app:1.0", tmp_path / "layout")
+
+    assert result.code == 5
+    assert "more than 10000 referrers" in result.stderr
+    assert "--no-referrers" in result.stderr
+    pull(front.host, tmp_path / "layout", "--no-referrers")
+
+
+def test_the_report_of_a_sync_lists_what_was_left_out(
+    here: StrictRegistry, proxy: Start, tmp_path: Path
+) -> None:
+    front = proxy(here, Rule("GET", f"/manifests/{RIGHT.root}", Respond(404)))
+    (tmp_path / "sync.yaml").write_text(
+        f"mirrors:\n  - from: {front.host}/app\n    to: oci:{tmp_path / 'layout'}\n"
+    )
+
+    result = ocimirror("sync", tmp_path / "sync.yaml", "--json")
+
+    assert result.code == 0, result.stderr
+    (image,) = result.document["images"]
+    (left,) = image["left_out"]
+    assert (left["digest"], left["subject"]) == (RIGHT.root, IMAGE.root)
