@@ -281,3 +281,23 @@ def test_two_gone_tags_of_one_manifest_do_not_keep_each_other(
     assert set(planned.values()) == {"delete"}
     left = ocimirror("list", f"docker://{docker_registry.host}/{repository}", "--json")
     assert sorted(left.document["tags"]) == ["2", "2.0", "3"]
+
+
+@pytest.mark.parametrize("body", [b"404 page not found", b'{"errors":[{"code":"UNSUPPORTED"}]}'])
+def test_what_somebody_else_put_there_is_not_ours_for_want_of_a_list(
+    body: bytes, registry, docker_registry, proxy, pruned, repository
+) -> None:
+    offer(registry, repository, "1.0", SINGLE)
+    offer(registry, repository, "1.1", SCHEMA2)
+    offer(docker_registry, repository, "1.0", SINGLE)
+    back = proxy(docker_registry, Rule("GET", "/tags/list", Respond(404, {}, body)))
+    file = pruned(f"{registry.host}/{repository}", f"{back.host}/{repository}")
+    first = sync(file)
+    back.rules.clear()
+    offer(registry, repository, "2.0", MULTI)
+    registry.delete_manifest(repository, "1.0")
+    second = sync(file)
+
+    assert docker_registry.get_manifest(repository, "1.0") == SINGLE.raw
+    assert first.code == 4, first.document
+    assert second.code == 0, second.document

@@ -17,6 +17,9 @@ from ocimirror.sync.state import State
 from ocimirror.workflows.sync.carry import Destinations, Work, name_at, shown_source
 from ocimirror.workflows.sync.plan import Chosen, Planned
 
+_UNKNOWN = frozenset(("NAME_UNKNOWN", "NOT_FOUND"))
+"""What registries answer of a repository that does not exist; the second is Harbor's."""
+
 
 class Own:
     """Tells what was absent before a run, and remembers what the run then made there.
@@ -72,7 +75,10 @@ class Own:
     def _names(self, store: Store) -> set[str]:
         try:
             return set(patiently(store.names, self._stop))
-        except NotFound:
+        except NotFound as error:
+            # (A 404 that names no repository may be that of a registry without a list of tags.)
+            if _UNKNOWN.isdisjoint(error.codes):
+                raise
             return set()
 
     def arrived(self, work: Work, digest: Digest) -> None:
