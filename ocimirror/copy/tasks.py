@@ -45,9 +45,10 @@ class Tasks:
         try:
             self._pool.submit(self._run, work, then, failed)
         except RuntimeError as error:
-            # (No thread to be had. The work is in the queue of those that there are, if any.)
-            if not self._started:
-                raise OutOfResources(f"out of resources: {error}") from error
+            # (No thread to be had: then the work is in the queue of those that there are, if any.)
+            translated = unexpected(error)
+            if not (self._started and isinstance(translated, OutOfResources)):
+                raise translated from error
         self._started = True
         self.outstanding += 1
 

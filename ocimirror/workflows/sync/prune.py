@@ -154,6 +154,7 @@ def prune(
         name = Reference.parse(made.source.removeprefix("docker://")).name
         made_of.setdefault(name, []).append(made)
     due: dict[str, list[Pruning]] = {}
+    due_targets: set[str] = set()
     limits: dict[str, int] = {}
     for item in work:
         rules = item.mirror.prune
@@ -187,9 +188,8 @@ def prune(
                 yield _with(going, "keep", reason)
             elif now < going.due:
                 yield going
-            elif not any(
-                other.target == going.target for others in due.values() for other in others
-            ):
+            elif going.target not in due_targets:
+                due_targets.add(going.target)
                 found.append(going)
     tags: dict[str, Needed] = {}
     leaving: dict[str, dict[str, Digest]] = {}
