@@ -121,21 +121,6 @@ def test_a_list_that_stops_without_a_link_goes_on_with_last(
     assert (listed.code, listed.document[key]) == (0, names), listed.stderr
 
 
-def test_a_link_that_is_forgotten_on_a_later_page_is_no_end(canary: Answer) -> None:
-    names = [f"v{number:05d}" for number in range(350)]
-
-    def forgetful(visit: Visit) -> Respond:
-        last = parse_qs(urlsplit(visit.path).query).get("last", [""])[0]
-        page = [name for name in names if name > last][:100]
-        link = f'</v2/app/tags/list?n=100&last={page[-1]}>; rel="next"' if not last else ""
-        return page_of(page, link) if link else page_of(page)
-
-    server = canary(forgetful)
-    listed = ocimirror("list", f"docker://{server.host}/app", "--json")
-
-    assert (listed.code, listed.document["tags"]) == (0, names)
-
-
 @pytest.mark.parametrize("status", [0, 400, 404, 405])
 def test_a_registry_that_does_not_know_last_has_told_all(status: int, canary: Answer) -> None:
     names = [f"v{number}" for number in range(100)]

@@ -2,7 +2,8 @@
 
 The next page is what `Link` says (RFC 8288, distribution-spec, listing tags). Some registries stop
 at 100 or 1,000 entries without it (ACR's catalog did, regclient #404), although they know `n` and
-`last`: a page that looks cut is followed by a request for what comes after its last entry.
+`last`: a first page that looks cut is followed by a request for what comes after its last entry.
+Who has sent a Link is believed when it sends none; its own `last` may be no name at all.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ def read_pages(listed: PagedList[T], first: Response | None = None) -> dict[str,
             if hash(url) in seen:
                 raise RegistryUnavailable(f"{response}: pagination of {listed.what} loops")
             seen.add(hash(url))
-        elif new and (looking or _may_be_cut(len(page), size)):
+        elif new and not seen and (looking or _may_be_cut(len(page), size)):
             looking = True
             last = quote(next(reversed(page)), safe="")
             url = f"{listed.path}?n={size or PAGE_SIZE}&last={last}"
