@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,11 +27,11 @@ def command(dockerd: Dockerd, *arguments: object) -> list[str]:
     return [*dockerd.namespace, PROGRAM, *map(str, arguments)]
 
 
-def load(dockerd: Dockerd, *arguments: object) -> Result:
+def load(dockerd: Dockerd, *arguments: object, **variables: str) -> Result:
     """Run `ocimirror load --into docker` beside dockerd, with a JSON document."""
     done = subprocess.run(
         command(dockerd, "load", *arguments, "--into", "docker", "--host", dockerd.host, "--json"),
-        env=environment(),
+        env=environment(**variables),
         capture_output=True,
         timeout=100,
         check=False,
@@ -157,9 +158,7 @@ def test_a_signal_puts_everything_back(dockerd, two_ways, hosts_file) -> None:
     before = files(dockerd)
     process = started(dockerd, two_ways, hosts_file)
     process.send_signal(signal.SIGTERM)
-    began = time.monotonic()
-    assert process.wait() == 143
-    assert time.monotonic() - began < 5
+    assert process.wait(60) == 143
     assert files(dockerd) == before
 
 
@@ -298,16 +297,21 @@ def test_nothing_stays_where_pulls_fail(dockerd, layout, repository) -> None:
 
 
 def test_an_image_that_docker_refuses_is_not_asked_for_again_and_again(
-    dockerd, layout, repository
+    dockerd, layout, repository, tmp_path
 ) -> None:
+    client = tmp_path / "docker"
+    client.write_text(
+        f'#!/bin/sh\necho "$*" >> {tmp_path}/asked\nexec {shutil.which("docker")} "$@"\n'
+    )
+    client.chmod(0o755)
     name = f"reg.example.com/{repository}"
     refused = images.not_a_tar(repository)
     path = layout({f"{name}:v1": images.single(), f"{name}:v2": refused})
-    began = time.monotonic()
-    result = load(dockerd, path, "--route", "alias")
+    result = load(dockerd, path, "--route", "alias", PATH=f"{tmp_path}:{os.environ['PATH']}")
     assert result.code == 4
     assert only_receipt(result)["image"] == f"{name}:v1"
-    assert time.monotonic() - began < 8
+    pulls = [line for line in (tmp_path / "asked").read_text().splitlines() if " pull " in line]
+    assert [line.endswith(f"{name}:v2") for line in pulls].count(True) == 1
 
 
 def test_a_dockerd_that_dies_meanwhile_leaves_nothing_changed(

