@@ -14,6 +14,7 @@ Spec: distribution-spec, referrers tag schema.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,7 +23,7 @@ from ocimirror.errors import IntegrityError, NotFound, OciMirrorError, Unsupport
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import Manifest
+from ocimirror.model.manifest import MAX_DEPTH, Manifest
 from ocimirror.model.reference import (
     attachment_tag,
     is_attachment_tag,
@@ -61,11 +62,6 @@ def may_be_referrers_list(tag: str, root: Descriptor) -> bool:
 def cosign_suffix(descriptor: Descriptor) -> str:
     """Return what `cosign save` says that an entry is: `.sig`, `.att`, or nothing."""
     return _COSIGN_SUFFIXES.get(descriptor.annotations.get(COSIGN_KIND, ""), "")
-
-
-def is_attachment(entry: Entry) -> bool:
-    """Whether an entry looks like an attachment, as far as index.json tells."""
-    return is_attachment_tag(entry.tag) or bool(cosign_suffix(entry.descriptor))
 
 
 class Attached:
@@ -123,6 +119,42 @@ class Attached:
             size_of: returns the size of content that is here, else None.
         """
         return [entry for entry in self._entries if not self._follows(entry, size_of)]
+
+    def alone(self, size_of: Callable[[Digest], int | None]) -> list[Entry]:
+        """Return the entries that may be meant if no name is given: images, named or not.
+
+        An entry without a name is none if it refers to what is here, or if an index here names it
+        (oras writes such entries for each child). One that cannot be read may be either.
+        """
+        images = [
+            entry
+            for entry in self.images(size_of)
+            if not cosign_suffix(entry.descriptor)
+            and (not is_attachment_tag(entry.tag) or is_referrers_tag(entry.tag))
+        ]
+        named = {entry.descriptor.digest for entry in images if entry.name}
+        unnamed = [e for e in images if not e.name and e.descriptor.digest not in named]
+        if unnamed and len(images) > 1:
+            here = [r for s, r in self.subjects.items() if size_of(s) is not None]
+            others = self._below().union(self.unread, *here)
+            unnamed = [e for e in unnamed if e.descriptor.digest not in others] or (
+                [] if named else unnamed
+            )
+        return [entry for entry in images if entry.name or entry in unnamed]
+
+    def _below(self) -> set[Digest]:
+        """Return what the indexes among the entries name, at any depth."""
+        found = set[Digest]()
+        waiting = [entry.descriptor for entry in self._entries]
+        for _ in range(MAX_DEPTH):
+            indexes = [d for d in waiting if mediatype.is_index(d.media_type)]
+            waiting = []
+            for index in indexes:
+                with contextlib.suppress(IntegrityError, NotFound, Unsupported):
+                    listed = self._said(index, listing=True).listed
+                    waiting += [child for child in listed if child.digest not in found]
+                    found.update(child.digest for child in listed)
+        return found
 
     def _follows(self, entry: Entry, size_of: Callable[[Digest], int | None]) -> bool:
         tag = entry.tag

@@ -22,15 +22,15 @@ from ocimirror.errors import (
     MalformedManifest,
     NotFound,
     OciMirrorError,
-    UsageError,
 )
 from ocimirror.model import mediatype, strictjson
 from ocimirror.model.descriptor import Descriptor, Kind
 from ocimirror.model.digest import Digest, digest_or_none
 from ocimirror.model.platform import Platform, joined
-from ocimirror.model.reference import Reference, some_of, spellings, split_digest
-from ocimirror.stores.attached import Attached, Known, is_attachment
+from ocimirror.model.reference import Reference, spellings, split_digest
+from ocimirror.stores.attached import Attached, Known
 from ocimirror.stores.bydigest import manifest_by_digest
+from ocimirror.stores.oneimage import damaged_index, not_one
 from ocimirror.stores.store import Referrer, Source
 from ocimirror.stores.unreadable import UnreadableEntry
 
@@ -108,13 +108,14 @@ class LayoutIndex:
     """The parsed document; immutable, `with_names` returns the bytes of a new one.
 
     Attributes:
+        what: the place, for errors.
         entries: those that can be read.
         unreadable: the others; they are kept where the document is edited.
     """
 
     def __init__(self, document: dict[str, Any], what: str) -> None:
         self._document = document
-        self._what = what
+        self.what = what
         self._rows = [_row(value, number, what) for number, value in enumerate(_list(document))]
         self.entries = tuple(row for row in self._rows if isinstance(row, Entry))
         self.unreadable = tuple(row for row in self._rows if isinstance(row, UnreadableEntry))
@@ -133,7 +134,7 @@ class LayoutIndex:
         Spec: image-spec image-layout.md#indexjson-file.
         """
         if not raw.strip(b"\0 \n"):
-            raise _damaged(f"{what}: index.json is empty")
+            raise damaged_index(f"{what}: index.json is empty")
         try:
             document = cast("dict[str, Any]", strictjson.loads(raw, f"index.json of {what}"))
             if not isinstance(document.get("manifests", 0) or [], list):
@@ -143,7 +144,7 @@ class LayoutIndex:
                 raise DamagedLayout(f"index.json of {what} is not an image index")
             return cls(document, what)
         except OciMirrorError as error:
-            raise _damaged(error.message) from error
+            raise damaged_index(error.message) from error
 
     @classmethod
     def of(
@@ -159,7 +160,7 @@ class LayoutIndex:
         """Return the entry that a name stands for; the first where several have one root.
 
         Args:
-            name: a full reference, else a tag, or a digest; empty for the only image.
+            name: a full reference, else a tag, or a digest.
 
         Raises:
             NotFound: no entry; the error lists what there is.
@@ -167,14 +168,19 @@ class LayoutIndex:
             UsageError: several images; the error lists them.
         """
         name, digest = split_digest(name)
-        found = self._lookup(name)
+        found = self._lookup(name) or self._in_repository(name)
         if len({entry.descriptor.digest for entry in found}) == 1:
             if digest not in (None, found[0].descriptor.digest):
-                raise NotFound(
-                    f"{self._what}: {name} is {found[0].descriptor.digest}, not {digest}"
-                )
+                raise NotFound(f"{self.what}: {name} is {found[0].descriptor.digest}, not {digest}")
             return found[0]
-        raise self._not_one(name, found)
+        raise not_one(self, name, found)
+
+    def only(self, images: Sequence[Entry]) -> Entry:
+        """Return the one image that several entries stand for, else as `find`."""
+        found = images or self.entries
+        if len({entry.descriptor.digest for entry in found}) == 1:
+            return found[0]
+        raise not_one(self, "", found)
 
     def called(self, name: str) -> Sequence[Entry]:
         """Return the entries that have one name in common, found as `find` finds them.
@@ -186,33 +192,21 @@ class LayoutIndex:
         found = self._lookup(name)
         if len({(entry.name, entry.descriptor.digest) for entry in found}) == 1:
             return found
-        raise self._not_one(name, found)
-
-    def _not_one(self, name: str, found: Sequence[Entry]) -> OciMirrorError:
-        if found:
-            several = len({entry.name for entry in found}) < len(found)
-            digests = {f"@{e.descriptor.digest}" for e in found if several or not e.name}
-            listed = sorted({e.name for e in found if e.name and not several} | digests)
-            what = f"{name} names several images" if name else "no name given, and several images"
-            return UsageError(f"{self._what}: {what}", advice=f"Name one of: {some_of(listed)}")
-        for entry in self.unreadable:
-            if name in ("", entry.name, entry.tag, str(entry.digest)):
-                return _damaged(entry.message)
-        known = sorted(entry.name for entry in self.entries if entry.name)
-        missing = f"no image {name}" if name else "no image"
-        return NotFound(
-            f"{self._what}: {missing}", advice=f"It holds: {some_of(known)}" if known else ""
-        )
+        raise not_one(self, name, found)
 
     def _lookup(self, name: str) -> Sequence[Entry]:
-        if not name:  # (what refers to an image is no other image)
-            images = [e for e in self.entries if not is_attachment(e)]
-            return [e for e in images if e.name] or images or self.entries
         for spelling in spellings(name):
             found = self._by_name.get(spelling) or self._by_spelling.get(spelling)
             if found:
                 return found
         return [entry for entry in self.entries if entry.tag == name]
+
+    def _in_repository(self, name: str) -> Sequence[Entry]:
+        """Return the entries that NAME@DIGEST means: of that digest, whatever their tag."""
+        before, at, after = name.partition("@")
+        found = self._by_spelling.get(after, ()) if at else ()
+        names = {str(replace(r, tag="", digest=None)) for e in found if (r := e.reference())}
+        return found if names & set(spellings(before)) else ()
 
     @cached_property
     def _by_name(self) -> dict[str, list[Entry]]:
@@ -301,9 +295,22 @@ class LayoutSource(Source):
         """Return the entries of index.json, in its order."""
         return self.index().entries
 
+    def find(self, name: str) -> Entry:
+        """Return the entry that a name stands for; without a name, the only image.
+
+        Raises:
+            NotFound, DamagedLayout, UsageError: as `LayoutIndex.find`.
+        """
+        index = self.index()
+        return index.find(name) if name else index.only(self.attached().alone(self.size_of))
+
+    def unnamed(self) -> list[Entry]:
+        """Return the entries without a name that are images of their own."""
+        return [entry for entry in self.attached().alone(self.size_of) if not entry.name]
+
     def _resolve(self, name: str) -> Descriptor:
         try:
-            return self.index().find(name).descriptor
+            return self.find(name).descriptor
         except NotFound:
             size = self.size_of(digest) if (digest := digest_or_none(name)) else None
             found = manifest_by_digest(self, digest, size) if digest and size is not None else None
@@ -390,9 +397,3 @@ def _entry(value: object, number: int, what: str) -> Entry:
     annotations = descriptor.annotations
     tag = annotations.get(REF_NAME, "")
     return Entry(descriptor, annotations.get(IMAGE_NAME) or tag, tag)
-
-
-def _damaged(message: str) -> DamagedLayout:
-    return DamagedLayout(
-        message, advice="Nothing was overwritten. `ocimirror repair` takes the last good one."
-    )

@@ -68,7 +68,7 @@ def copy(
     manifest_for = platforms if len(platforms) == 1 else ()
     asked = platforms
     if not platforms and isinstance(origin, LayoutSource) and source.digest is None:
-        platforms = origin.index().find(source.name).platforms
+        platforms = origin.find(source.name).platforms
     wanted = _Wanted(origin, source.read_name, platforms, options.referrers)
     if originals is not None:
         _restore(wanted, places, originals, name)

@@ -24,11 +24,11 @@ from ocimirror.errors import (
     UsageError,
 )
 from ocimirror.model.platform import Platform
-from ocimirror.model.reference import Location
+from ocimirror.model.reference import Location, some_of
 from ocimirror.stores.index import Entry, LayoutSource
 from ocimirror.stores.store import Source
 from ocimirror.stores.stream import Watch
-from ocimirror.workflows.unread import unread
+from ocimirror.workflows.unread import unread, warn_of_unnamed
 
 logger = logging.getLogger(__name__)
 
@@ -123,10 +123,18 @@ def chosen_entries(source: Source, location: Location, names: Sequence[str]) -> 
             entries.append(entry)
         else:
             logger.warning("%s is left out: engines run images, not artifacts", entry.name)
-    for _, error in () if entries else unread(source, location):
+    if entries:
+        warn_of_unnamed(source)
+        return entries
+    for _, error in unread(source, location):
         raise error
-    if not entries:
-        raise NotFound(f"{location}: no named container image; engines run no artifacts")
+    unnamed = [f"@{entry.descriptor.digest}" for entry in source.unnamed()]
+    raise NotFound(
+        f"{location}: no named container image; engines run no artifacts",
+        advice=f"Give a name to {some_of(unnamed)}: ocimirror tag LAYOUT @DIGEST NAME"
+        if unnamed
+        else "",
+    )
     return entries
 
 

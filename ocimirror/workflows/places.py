@@ -276,7 +276,7 @@ def _entry(source: Source, location: Location) -> Entry | None:
     if not isinstance(source, LayoutSource):
         return None
     if location.digest is None:
-        return source.index().find(location.name)
+        return source.find(location.name)
     named = [e for e in source.entries() if e.name and e.descriptor.digest == location.digest]
     return named[0] if len({entry.name for entry in named}) == 1 else None
 

@@ -17,7 +17,7 @@ from ocimirror.model.reference import (
 )
 from ocimirror.stores.index import Entry, LayoutSource
 from ocimirror.workflows.places import Places
-from ocimirror.workflows.unread import failures
+from ocimirror.workflows.unread import failures, warn_of_unnamed
 
 
 def push(
@@ -52,6 +52,8 @@ def push(
     index = source.index()
     # (Attachments follow what they refer to; only asked for by name they are images.)
     entries = [index.find(name) for name in images] or source.images()
+    if entries and not images:
+        warn_of_unnamed(source)
     if not entries and not index.unreadable:
         raise UsageError(
             f"{layout} has no named image to push",

@@ -1,7 +1,8 @@
-"""What a run that was asked for all of a layout or archive says of entries that cannot be read."""
+"""What a run that was asked for all of a layout or archive says of entries that it passes over."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 from ocimirror.copy.outcome import Outcome, Reporter, Request, Silent
@@ -10,6 +11,8 @@ from ocimirror.model.reference import Location
 from ocimirror.stores.index import LayoutSource
 from ocimirror.stores.memory import MemoryStore
 from ocimirror.stores.store import Source
+
+logger = logging.getLogger(__name__)
 
 
 def unread(source: Source, location: Location) -> Iterator[tuple[str, DamagedLayout]]:
@@ -21,6 +24,16 @@ def unread(source: Source, location: Location) -> Iterator[tuple[str, DamagedLay
         if location.is_archive:
             advice = "Make the archive anew."
         yield row.label, DamagedLayout(row.message, advice=advice)
+
+
+def warn_of_unnamed(source: LayoutSource) -> None:
+    """Say which images are left out, as they have no name."""
+    for entry in source.unnamed():
+        logger.warning(
+            "%s: the image %s has no name and is left out; `ocimirror tag` gives it one",
+            source.location,
+            entry.descriptor.digest,
+        )
 
 
 def failures(

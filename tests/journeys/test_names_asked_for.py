@@ -87,6 +87,63 @@ def test_a_name_with_a_digest_is_found_and_compared(tmp_path: Path) -> None:
     assert IMAGE.root in wrong.stderr
 
 
+@pytest.mark.parametrize("archive", [False, True], ids=["layout", "archive"])
+def test_an_image_without_a_name_is_an_image_too(archive: bool, tmp_path: Path) -> None:
+    """One image is wanted, and there are two: that the one has no name chooses none."""
+    name, other = "reg.example.com/app:1", images.multi()
+    layout = images.write_layout(tmp_path / "layout", {name: IMAGE}, [other])
+    place: Path = layout
+    if archive:
+        place = images.write_archive(tmp_path / "image.tar", layout)
+    scheme = "oci-archive" if archive else "oci"
+
+    for command in (
+        ("copy", f"{scheme}:{place}", f"oci:{tmp_path}/out"),
+        ("copy", f"{scheme}:{place}", f"docker-archive:{tmp_path}/out.tar"),
+        ("inspect", f"{scheme}:{place}"),
+    ):
+        done = ocimirror(*command)
+        assert done.code == 2, (command, done.stdout, done.stderr)
+        assert name in done.stderr
+        assert f"@{other.root}" in done.stderr
+    assert not list(tmp_path.glob("out*"))
+
+    # Of a command that takes every image with a name, the other is left out with a word.
+    pushed = ocimirror("push", layout, "127.0.0.1:1", "--dry-run", "--retries=0")
+    assert f"{other.root} has no name and is left out" in pushed.stderr
+
+
+def test_what_belongs_to_an_image_is_no_other_image(tmp_path: Path) -> None:
+    """Tools that write an entry for each child of an index (oras), and for each referrer."""
+    index = images.multi()
+    layout = images.write_layout(
+        tmp_path / "layout", {"reg.example.com/app:1": index}, [images.with_subject(index)]
+    )
+    document = json.loads((layout / "index.json").read_bytes())
+    children = json.loads(index.raw)["manifests"]
+    keys = ("mediaType", "digest", "size")
+    document["manifests"] += [{key: child[key] for key in keys} for child in children]
+    (layout / "index.json").write_text(json.dumps(document))
+
+    done = ocimirror("copy", f"oci:{layout}", f"oci:{tmp_path}/out", "--json")
+    pushed = ocimirror("push", layout, "127.0.0.1:1", "--dry-run", "--retries=0")
+
+    assert done.code == 0, done.stderr
+    assert done.document["images"][0]["digest"] == index.root
+    assert "has no name" not in pushed.stderr
+
+
+def test_a_repository_with_a_digest_finds_the_image_by_any_tag(tmp_path: Path) -> None:
+    layout = images.write_layout(
+        tmp_path / "layout", {"docker.io/library/app:1": IMAGE, "reg.example.com/b:1": IMAGE}
+    )
+
+    assert ocimirror("inspect", f"oci:{layout}:app@{IMAGE.root}").code == 0
+    assert ocimirror("inspect", f"oci:{layout}:reg.example.com/b@{IMAGE.root}").code == 0
+    assert ocimirror("inspect", f"oci:{layout}:reg.example.com/c@{IMAGE.root}").code == 4
+    assert ocimirror("inspect", f"oci:{layout}:app@{images.multi().root}").code == 4
+
+
 @pytest.mark.parametrize("indexes", [7, 8])
 def test_indexes_nested_too_deep_are_refused_by_every_command(indexes: int, tmp_path: Path) -> None:
     builder = images.Builder()
