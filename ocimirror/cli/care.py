@@ -214,7 +214,8 @@ def _repair_code(repaired: Repaired, planned: bool) -> int:
         return 5
     if not repaired.faults:
         return 0
-    failed = [outcome.error.exit_code for outcome in repaired.outcomes if outcome.error is not None]
+    failed = {outcome.error.exit_code for outcome in repaired.outcomes if outcome.error is not None}
+    failed |= {fault.exit_code for fault in repaired.faults if fault.kind == "unreadable"}
     return output.exit_code_of(failed) or (
         0 if planned else output.exit_code_of([fault.exit_code for fault in repaired.faults])
     )

@@ -305,20 +305,21 @@ def list_command(location: str, **options: Any) -> int:
         bad = [] if where.reference else list(unread(places.source(where), where))
     tags = [item for item in found if isinstance(item, str)]
     images = [item for item in found if not isinstance(item, str)]
+    code = output.exit_code_of({image.exit_code for image in images})
     if settings.json:
         listed: dict[str, object] = {
             "images": [_listed_document(image) for image in images],
             "unreadable": [{"name": label, "message": error.message} for label, error in bad],
         }
-        output.document("list", 0, {"tags": tags} if where.reference else listed)
-        return 0
+        output.document("list", code, {"tags": tags} if where.reference else listed)
+        return code
     for tag in tags:
         output.line(tag)
     for image in images:
         output.line(_listed_line(image))
     for label, error in bad:
         output.line(f"{label}  cannot be read: {error.message}")
-    return 0
+    return code
 
 
 def _list_catalog(registry: str, settings: Settings) -> int:

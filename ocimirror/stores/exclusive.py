@@ -26,7 +26,7 @@ from ocimirror.model.manifest import Manifest
 from ocimirror.stores import index as layout_index
 from ocimirror.stores.atomic import remove_abandoned
 from ocimirror.stores.bydigest import manifest_by_digest
-from ocimirror.stores.files import FileReader
+from ocimirror.stores.files import FileReader, is_there
 from ocimirror.stores.index import LayoutIndex
 from ocimirror.stores.layout import Layout
 from ocimirror.stores.mending import Names, roots_among, with_readable, with_roots
@@ -180,8 +180,8 @@ class ExclusiveLayout(Layout):
         """Keep index.json as it was; a file that says so even where there was none."""
         old = self._path("index.json")
         kept = os.path.join(self._private, DAMAGED_INDEX)
-        if valid is not None or not os.path.lexists(old):
-            if valid is None and os.path.lexists(kept):
+        if valid is not None or not is_there(old):
+            if valid is None and is_there(kept):
                 return  # (a run that was killed had put it there)
             with self._new_file(kept) as file:
                 file.write(valid or b"")
@@ -218,8 +218,10 @@ class ExclusiveLayout(Layout):
             return size
         try:
             fd = self.quarantine.open(digest)
-        except OSError:
+        except FileNotFoundError:
             return None
+        except OSError as error:
+            raise self._read_error(error, str(digest)) from error
         try:
             return os.fstat(fd).st_size
         finally:

@@ -23,6 +23,21 @@ def open_regular(path: str, directory: int | None = None) -> int:
     return fd
 
 
+def is_there(path: str) -> bool:
+    """Whether a path exists, be it a link that leads nowhere.
+
+    Raises:
+        LocalStorageError: nobody can tell, as on a disk with errors.
+    """
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise storage_error(error, f"cannot read {path}") from error
+    return True
+
+
 def read_input(path: str, what: str, limit: int, *, pipes: bool = True) -> bytes:
     """Return the whole content of a file that a person names; links are followed.
 

@@ -41,7 +41,7 @@ from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import Manifest
 from ocimirror.stores import index as layout_index
 from ocimirror.stores.atomic import PARTIAL, FileLock, NewFile, free_bytes, remove_abandoned
-from ocimirror.stores.files import FileReader, open_regular, read_whole
+from ocimirror.stores.files import FileReader, is_there, open_regular, read_whole
 from ocimirror.stores.index import LayoutIndex, LayoutSource
 from ocimirror.stores.layoutfile import (
     LAYOUT_FILE,
@@ -122,7 +122,7 @@ class Layout(LayoutSource, Store):
             self._lock.acquire(self._lock_mode, wait=wait)
 
     def _refuse_what_is_no_layout(self) -> None:
-        if not os.path.isdir(self._root):
+        if not (is_there(self._root) and os.path.isdir(self._root)):
             raise NotFound(f"there is no directory {self.path}")
         raw = self._read_small(LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES)
         rest = all(os.path.lexists(self._path(name)) for name in ("index.json", "blobs"))
@@ -175,8 +175,10 @@ class Layout(LayoutSource, Store):
         try:
             name, directory = self._os.at(self._path("index.json"))
             status = os.stat(name, dir_fd=directory)
-        except OSError as error:
+        except FileNotFoundError as error:
             raise DamagedLayout(f"{self.path}: no index.json") from error
+        except OSError as error:
+            raise self._read_error(error, "index.json") from error
         version = (status.st_ino, status.st_size, status.st_mtime_ns)
         with self._parsing:  # (one thread parses, the others wait for that)
             if self._parsed is None or self._parsed[0] != version:
@@ -209,7 +211,8 @@ class Layout(LayoutSource, Store):
 
     def _is_directory(self, algorithm: str) -> bool:
         name, blobs = self._os.at(self._path("blobs", algorithm))
-        return stat.S_ISDIR(os.stat(name, dir_fd=blobs, follow_symlinks=False).st_mode)
+        with storage_errors(f"cannot read blobs/{algorithm} in {self.path}"):
+            return stat.S_ISDIR(os.stat(name, dir_fd=blobs, follow_symlinks=False).st_mode)
 
     def _listed(self, *parts: str) -> list[str]:
         try:

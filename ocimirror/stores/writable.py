@@ -9,6 +9,7 @@ import errno
 import os
 
 from ocimirror.errors import UsageError, storage_error
+from ocimirror.stores.files import is_there
 from ocimirror.stores.layoutfile import LAYOUT_FILE
 
 PRIVATE = ".ocimirror"
@@ -17,7 +18,7 @@ DAMAGED_INDEX = "index.json.damaged"
 
 def was_damaged(layout: str) -> bool:
     """Whether index.json was mended, and nobody has said since that all is well."""
-    return os.path.lexists(os.path.join(layout, PRIVATE, DAMAGED_INDEX))
+    return is_there(os.path.join(layout, PRIVATE, DAMAGED_INDEX))
 
 
 def is_layout_to_write(path: str) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ocimirror.copy.walk import walk
 from ocimirror.errors import (
     IntegrityError,
+    LocalStorageError,
     MalformedManifest,
     MissingContent,
     NotFound,
@@ -51,12 +52,16 @@ class Inspection:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One image of a layout or archive; `fault` says why its size and platforms are unknown."""
+    """One image of a layout or archive; `fault` says why its size and platforms are unknown.
+
+    `exit_code` is that of a disk that refused, otherwise 0: to list what is damaged is no failure.
+    """
 
     entry: Entry
     size_bytes: int
     platforms: tuple[str, ...]
     fault: str = ""
+    exit_code: int = 0
 
 
 def inspect(location: Location, places: Places) -> Inspection:
@@ -127,7 +132,8 @@ def _listed(source: LayoutSource, entry: Entry) -> Listed:
     try:
         plan = walk(source, entry.descriptor, entry.platforms)
     except OciMirrorError as error:
-        return Listed(entry, entry.descriptor.size, (), error.message)
+        code = error.exit_code if isinstance(error, LocalStorageError) else 0
+        return Listed(entry, entry.descriptor.size, (), error.message, code)
     platforms = [
         str(child.platform)
         for manifest in plan.manifests

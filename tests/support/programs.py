@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 
 import pytest
 
@@ -22,3 +23,12 @@ def require_program(name: str, package: str) -> str:
     if os.environ.get("CI"):
         pytest.fail(message, pytrace=False)
     pytest.skip(message)
+
+
+def require_strace() -> str:
+    """Return the path of strace, or skip if it is absent or may not trace here."""
+    strace = require_program("strace", "strace")
+    tried = subprocess.run([strace, "-qq", "-o", os.devnull, "true"], capture_output=True)
+    if tried.returncode:
+        pytest.skip(f"strace may not trace here: {tried.stderr.decode()[:200]}")
+    return strace
