@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ocimirror.errors import UrlRefused
+from ocimirror.stores.registry.addresses import address_of, network_of
 from ocimirror.stores.registry.url import Origin, UrlPolicy, bypasses_proxy, redact
 
 USES = ["redirect", "upload location", "next page", "token realm"]
@@ -191,3 +192,59 @@ def test_what_may_be_secret_in_a_url_is_not_shown(url, shown) -> None:
 )
 def test_no_proxy_is_read_as_others_read_it(url, no_proxy, direct) -> None:
     assert bypasses_proxy(Origin.of(url), no_proxy) is direct
+
+
+NETWORKS = {
+    "public": "8.8.8.8 2606:4700::1111 ::ffff:8.8.8.8 64:ff9b::808:808 2002:808:808::1",
+    "loopback": "127.0.0.1 127.9.9.9 ::1 ::ffff:127.0.0.1 ::127.0.0.1 64:ff9b::7f00:1"
+    " 2002:7f00:1::",
+    "private": "10.0.0.1 172.16.0.1 172.31.255.255 192.168.1.1 100.64.0.1 198.18.0.1 fc00::1"
+    " fdff::1 fec0::1 ::ffff:10.0.0.1 64:ff9b::a00:1 2002:a00:1:: 64:ff9b:1::808:808",
+    "link-local": "169.254.0.1 fe80::1 fe80::1%eth0 febf::1 ::ffff:169.254.1.1",
+    "metadata": "169.254.169.254 ::ffff:169.254.169.254 64:ff9b::a9fe:a9fe 2002:a9fe:a9fe::"
+    " 100.100.100.200 168.63.129.16 192.0.0.192 fd00:ec2::254 fd20:ce::254",
+    "reserved": "0.0.0.0 0.1.2.3 :: 192.0.0.1 192.0.2.1 224.0.0.1 240.0.0.1 255.255.255.255 ff02::1"
+    " 2001:db8::1 2001::1 100::1 ::ffff:0.0.0.0 ::ffff:224.0.0.1 4000::1",
+}
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [(each, network) for network, addresses in NETWORKS.items() for each in addresses.split()],
+)
+@pytest.mark.bar("R38")
+def test_each_address_is_in_the_network_that_it_leads_to(address, network) -> None:
+    parsed = address_of(address)
+    assert parsed is not None
+    assert network_of(parsed) == network
+
+
+@pytest.mark.parametrize(
+    ("homes", "addresses", "admitted"),
+    [
+        (["8.8.8.8"], ["9.9.9.9", "10.0.0.1"], ["9.9.9.9"]),
+        (["10.0.0.1"], ["9.9.9.9", "192.168.0.1", "127.0.0.1"], ["9.9.9.9", "192.168.0.1"]),
+        (["127.0.0.1"], ["127.0.0.2", "::1", "10.0.0.1"], ["127.0.0.2", "::1"]),
+        (["169.254.0.1"], ["169.254.0.2", "169.254.169.254"], ["169.254.0.2"]),
+        (["169.254.169.254"], ["169.254.169.254"], []),
+        (["0.0.0.0"], ["0.0.0.0"], []),
+        (["10.0.0.1", "8.8.8.8"], ["10.0.0.2"], []),
+        ([], ["10.0.0.1"], []),
+        ([], ["9.9.9.9"], ["9.9.9.9"]),
+    ],
+)
+@pytest.mark.bar("R38")
+def test_a_registry_leads_into_its_own_network_only(homes, addresses, admitted) -> None:
+    policy = UrlPolicy(Origin.of(BASE))
+    for address in homes:
+        policy.gate(BASE).reached(address)
+        policy.gate("https://cdn.example.com/").reached("10.9.9.9")
+    gate = policy.gate("https://cdn.example.com/x?secret")
+    if admitted:
+        assert gate.admitted(addresses) == admitted
+    else:
+        with pytest.raises(UrlRefused) as caught:
+            gate.admitted(addresses)
+        assert caught.value.exit_code == 4
+        assert "secret" not in caught.value.message
+    assert policy.gate(BASE).admitted(["10.0.0.1"]) == ["10.0.0.1"]

@@ -31,13 +31,18 @@ def answer(
 
 
 @contextmanager
-def raw_peer(script: Script, context: ssl.SSLContext | None = None) -> Iterator[str]:
-    """Run a peer on loopback until the block ends; yield its `host:port`.
+def raw_peer(
+    script: Script,
+    context: ssl.SSLContext | None = None,
+    listener: socket.socket | None = None,
+) -> Iterator[str]:
+    """Run a peer until the block ends; yield its `host:port`.
 
     Args:
         script: is given `METHOD /target` and the header fields in lower case; what it yields is
             sent. The body of a request is read before, if it has a length.
         context: speaks TLS.
+        listener: where it listens; else at a free port of loopback.
     """
     stopping = threading.Event()
 
@@ -63,9 +68,10 @@ def raw_peer(script: Script, context: ssl.SSLContext | None = None) -> Iterator[
                 connection, _ = listener.accept()
                 threading.Thread(target=converse, args=(connection,), daemon=True).start()
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with listener or socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=accept, args=(listener,), daemon=True).start()
         try:
-            yield f"127.0.0.1:{listener.getsockname()[1]}"
+            yield "{}:{}".format(*listener.getsockname()[:2])
         finally:
             stopping.set()
+            listener.shutdown(socket.SHUT_RDWR)  # (a thread in `accept` would keep it open)

@@ -1,8 +1,11 @@
-"""Connections that end an exchange in time, whatever the peer keeps sending.
+"""Connections that lead only where they may, and end an exchange in time.
 
 A socket timeout ends silence only. Below the body a peer can also drip: header fields, 1xx
 answers, chunk extensions and trailers, forever. So each socket knows a deadline, which is that of
 the thread that reads from it, and all reading goes through the socket.
+
+A name is resolved once for each connection. What it resolves to is judged, and then connected to:
+no second look-up can give another address. A connection that is used again is judged again.
 """
 
 from __future__ import annotations
@@ -12,13 +15,15 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+from urllib3.util.connection import allowed_gai_family
 
 from ocimirror.errors import Interrupted
 
@@ -49,12 +54,36 @@ class _Limit:
     received: bool = False
 
 
+class Gate(Protocol):
+    """Judges the addresses that one URL leads to."""
+
+    def admitted(self, addresses: Sequence[str]) -> list[str]:
+        """Return those that may be connected to; raise an error of ours if none may."""
+        ...
+
+    def reached(self, address: str) -> None:
+        """Take in which one it was."""
+        ...
+
+
 class _Limits(threading.local):
     def __init__(self) -> None:
         self.now = _Limit()
+        self.gate: Gate | None = None
 
 
 _limits = _Limits()
+
+
+@contextmanager
+def through(gate: Gate | None) -> Iterator[None]:
+    """Let this thread connect, in the block, to what a gate admits; None admits everything."""
+    before = _limits.gate
+    _limits.gate = gate
+    try:
+        yield
+    finally:
+        _limits.gate = before
 
 
 @contextmanager
@@ -141,13 +170,47 @@ class _Ending(HTTPConnection):
     """A connection whose handshakes, tunnel and answers all end in time."""
 
     response_class = _Answer
+    _peer = ""
 
     def _new_conn(self) -> socket.socket:
-        plain = super()._new_conn()
+        plain = self._dialled()
         timeout_s = plain.gettimeout()
         made = _Socket(plain.family, plain.type, plain.proto, fileno=plain.detach())
         made.settimeout(timeout_s)
         return made
+
+    def _dialled(self) -> socket.socket:
+        """Connect to one of the addresses of the host, in their order."""
+        name, gate = self._dns_host, _limits.gate
+        host, family = name.strip("[]").encode("ascii", "replace"), allowed_gai_family()
+        try:
+            found = socket.getaddrinfo(host, self.port, family, socket.SOCK_STREAM)
+        except socket.gaierror as error:
+            raise NameResolutionError(self.host, self, error) from error
+        addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
+        failure: Exception = NewConnectionError(self, "its name has no address")
+        try:
+            for self._dns_host in gate.admitted(addresses) if gate else addresses:
+                try:
+                    plain = super()._new_conn()
+                except (ConnectTimeoutError, NewConnectionError) as error:
+                    failure = error
+                else:
+                    self._peer = self._dns_host
+                    if gate:
+                        gate.reached(self._peer)
+                    return plain
+        finally:
+            self._dns_host = name
+        raise failure
+
+    def request(self, *arguments: Any, **options: Any) -> None:
+        """Send a request, if it may go where this connection leads."""
+        gate = _limits.gate
+        if gate and self.sock is not None:
+            gate.admitted([self._peer])
+            gate.reached(self._peer)
+        super().request(*arguments, **options)
 
     def connect(self) -> None:
         with limited(float(self.timeout or 0.0), head=True):

@@ -31,7 +31,7 @@ from ocimirror.errors import (
     UrlRefused,
     UsageError,
 )
-from ocimirror.stores.registry.connections import POOLS, limited
+from ocimirror.stores.registry.connections import POOLS, limited, through
 from ocimirror.stores.registry.failures import root_cause, translated
 from ocimirror.stores.registry.limits import Limits
 from ocimirror.stores.registry.messages import RETRIED, Request, Response
@@ -199,15 +199,18 @@ class Transport:
         answer_s = max(silence_s, CLOSING_S) if request.closes_upload else silence_s
         # (urllib3 sends a body under the timeout for connecting.)
         connect_s = silence_s if request.body else min(CONNECT_TIMEOUT_S, silence_s)
+        proxies = self._proxies(origin)
+        # (A proxy resolves names itself, and is to judge them.)
+        gate = None if proxies else request.policy.gate(url)
         with self._limits.of(origin).turn() as turn:
             began = time.monotonic()
             try:
-                with limited(math.inf, self.options.stop):
+                with limited(math.inf, self.options.stop), through(gate):
                     raw = self._adapter.send(
                         prepared,
                         stream=True,
                         timeout=(connect_s, answer_s),
-                        proxies=self._proxies(origin),
+                        proxies=proxies,
                     ).raw
             except (RequestException, HTTPError, OSError) as error:
                 logger.debug("%s %s failed", request.method, redact(url))

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 from ocimirror.errors import RegistryUnavailable
 from ocimirror.model.digest import Digest
 from ocimirror.model.reference import DOCKER_HUB, check_registry, check_repository
+from ocimirror.stores.registry.addresses import is_loopback
 from ocimirror.stores.registry.http import Transport
 from ocimirror.stores.registry.messages import Access, Request, Response
 from ocimirror.stores.registry.repository import RegistryRepository
 from ocimirror.stores.registry.tls import speaks_tls
 from ocimirror.stores.registry.uploads import Habits
-from ocimirror.stores.registry.url import Origin, UrlPolicy, is_loopback
+from ocimirror.stores.registry.url import Origin, UrlPolicy
 from ocimirror.stores.stream import VerifiedStream
 
 if TYPE_CHECKING:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import socket
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 from ocimirror.errors import UrlRefused
+from ocimirror.stores.registry.addresses import (
+    Address,
+    Network,
+    address_of,
+    is_loopback,
+    network_of,
+)
 
 Use = Literal["redirect", "upload location", "next page", "token realm"]
 
@@ -18,8 +25,16 @@ _DEFAULT_PORTS = {"https": 443, "http": 80}
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _CHARACTERS = re.compile(r"[\x21-\x5b\x5d-\x7e]+")  # no space, control, backslash, non-ASCII
 _HOST = re.compile(r"[a-z0-9_][a-z0-9._-]*|[0-9a-f:.]*:[0-9a-f:.]*")
-_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
+# What a registry that is there itself may lead to.
+_SHARED: frozenset[Network] = frozenset({"loopback", "private", "link-local"})
+_TOLD: dict[Network, str] = {
+    "loopback": "the loopback network of this machine",
+    "private": "a private network",
+    "link-local": "the link-local network",
+    "metadata": "the network of a cloud's metadata service",
+    "reserved": "a reserved network",
+}
 
 
 class Origin(NamedTuple):
@@ -52,13 +67,20 @@ class Origin(NamedTuple):
 class UrlPolicy:
     """The one judge of redirects, upload locations, next pages and token realms of a registry.
 
+    URLs are judged twice: as they are written, by `follow`, and by the addresses that their host
+    has, by `gate`.
+
     Args:
         registry: the endpoint that all of them come from, directly or in turn.
         plain_http: what the user configured, as `host` or `host:port`.
+
+    Attributes:
+        homes: the networks in which the registry itself was reached.
     """
 
     registry: Origin
     plain_http: frozenset[str] = frozenset()
+    homes: set[Network] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def follow(self, base: str, target: str, use: Use) -> str:
         """Return the absolute URL of a target, byte for byte where it is absolute already.
@@ -93,7 +115,7 @@ class UrlPolicy:
             return ""
         if use == "next page" and origin != Origin.of(base):
             return "it is not on the registry itself, nor where this page came from"
-        configured = bool({origin.authority, f"{origin.host}:{origin.port}"} & self.plain_http)
+        configured = self.is_configured(origin)
         if origin.scheme == "http" and self.registry.scheme == "https" and not configured:
             return "it is plain HTTP"
         at_home = origin.host == self.registry.host and (
@@ -102,6 +124,52 @@ class UrlPolicy:
         if _internal(origin.host) and not configured and not at_home:
             return "it is an address in a private network"
         return ""
+
+    def is_configured(self, origin: Origin) -> bool:
+        """Whether the user named a host as one that may be reached without TLS."""
+        return bool({origin.authority, f"{origin.host}:{origin.port}"} & self.plain_http)
+
+    def gate(self, url: str) -> AddressGate:
+        """Return the judge of the addresses that a URL leads to."""
+        return AddressGate(self, Origin.of(url))
+
+
+@dataclass(frozen=True, slots=True)
+class AddressGate:
+    """Which addresses of one host may be connected to.
+
+    Public ones, and those in the network that the registry itself was reached in; all of the
+    registry's own and of hosts that the user configured.
+    """
+
+    policy: UrlPolicy
+    origin: Origin
+
+    def admitted(self, addresses: Sequence[str]) -> list[str]:
+        """Return those of the host's addresses that may be connected to, in their order.
+
+        Raises:
+            UrlRefused: there are some, and none of them may be connected to.
+        """
+        policy, origin = self.policy, self.origin
+        if origin == policy.registry or policy.is_configured(origin):
+            return list(addresses)
+        networks = {each: _network(each) for each in addresses}
+        shared = policy.homes & _SHARED if len(policy.homes) == 1 else frozenset()
+        good = [each for each in addresses if networks[each] in {"public", *shared}]
+        if addresses and not good:
+            raise UrlRefused(
+                f"{policy.registry}: a URL that it named is refused: {origin.host} is at"
+                f" {addresses[0]}, in {_TOLD[networks[addresses[0]]]}; the registry is not",
+                advice="A registry may not lead into a network that it is not in itself."
+                f" --plain-http {origin.authority} allows this host, with TLS or without.",
+            )
+        return good
+
+    def reached(self, address: str) -> None:
+        """Take in where the registry itself is; if it is in several networks, none is its own."""
+        if self.origin == self.policy.registry:
+            self.policy.homes.add(_network(address))
 
 
 def redact(url: str) -> str:
@@ -114,36 +182,18 @@ def redact(url: str) -> str:
     return f"{scheme}{separator}{authority.rpartition('@')[2]}{shown}{query}"
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a host is localhost, in 127.0.0.0/8, or ::1."""
-    address = _address(host)
-    return host == "localhost" or (address is not None and address.is_loopback)
-
-
 def _internal(host: str) -> bool:
     """Whether a host is an address, in any way of writing, that the public internet lacks."""
     name = host.rstrip(".")
     if name == "localhost" or name.endswith(".localhost"):
         return True
-    address = _address(name)
-    return address is not None and (not address.is_global or address.is_multicast)
+    address = address_of(name)
+    return address is not None and network_of(address) != "public"
 
 
-def _address(host: str) -> _Address | None:
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        try:
-            # What a resolver takes too: decimal, hexadecimal, octal and shortened forms.
-            return ipaddress.IPv4Address(socket.inet_aton(host))
-        except OSError:
-            return None
-    if isinstance(address, ipaddress.IPv4Address):
-        return address
-    embedded = address.ipv4_mapped or address.sixtofour
-    if embedded is None and address in _NAT64:
-        embedded = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return embedded or address
+def _network(address: str) -> Network:
+    parsed = address_of(address)
+    return "reserved" if parsed is None else network_of(parsed)
 
 
 def bypasses_proxy(origin: Origin, no_proxy: str) -> bool:
@@ -154,12 +204,12 @@ def bypasses_proxy(origin: Origin, no_proxy: str) -> bool:
         no_proxy: comma-separated hosts (and what is below them), addresses, networks, `*`; each
             may end in a port.
     """
-    address = _address(origin.host)
+    address = address_of(origin.host)
     entries = (entry.strip().lower() for entry in no_proxy.split(","))
     return is_loopback(origin.host) or any(_lists(entry, origin, address) for entry in entries)
 
 
-def _lists(entry: str, origin: Origin, address: _Address | None) -> bool:
+def _lists(entry: str, origin: Origin, address: Address | None) -> bool:
     if entry == "*":
         return True
     with suppress(ValueError):
