@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from ocimirror.errors import DamagedLayout, LocalStorageError, OciMirrorError
 from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import MAX_SIZE_BYTES, sniff_media_type
+from ocimirror.model.manifest import MAX_SIZE_BYTES, Manifest, sniff_media_type
 from ocimirror.serve.answers import Refused
 from ocimirror.serve.files import BlobFile, Identity, Proofs, open_blob
 from ocimirror.serve.relations import Relations
@@ -40,7 +40,7 @@ class Content:
         self._manifests = _ManifestCache()
         self._being_hashed: dict[tuple[Identity, Digest], asyncio.Future[None]] = {}
         self._complaints: set[str] = set()
-        self._relations = Relations(self._proofs)
+        self._relations = Relations()
 
     def stop(self) -> None:
         """Let what is being hashed end now, unproved."""
@@ -133,6 +133,10 @@ class Content:
     async def referrers(self, repository: Repository, subject: Digest) -> list[dict[str, object]]:
         """Return the descriptors, as documents, of what refers to a manifest; sorted by digest."""
         return await self._run(lambda: self._relations.referrers(repository.layouts, subject))
+
+    async def with_members(self, repository: Repository, manifest: Manifest) -> Manifest:
+        """Return content of unknown type with what it names, as far as that is here."""
+        return await self._run(lambda: self._relations.with_members(repository.layouts, manifest))
 
     async def _media_type(
         self, snapshot: Snapshot, repository: Repository, digest: Digest, raw: bytes

@@ -89,9 +89,12 @@ class ImagePage:
         media_type, raw = found
         descriptor = Descriptor(media_type, named.digest, len(raw), "manifest")
         try:
-            return Manifest.parse(raw, descriptor)
+            manifest = Manifest.parse(raw, descriptor)
         except OciMirrorError:
             return Manifest(raw, descriptor, opaque=True)
+        if manifest.members:
+            return await self._content.with_members(self._repository, manifest)
+        return manifest
 
     async def _facts(self, manifest: Manifest) -> Html:
         facts: list[tuple[str, Shown]] = [
@@ -190,8 +193,8 @@ class ImagePage:
             rows.append((kind, self._digest_link(Digest.parse(str(found["digest"])))))
         prefix = attachment_tag(digest)
         for tag, (_, root) in self._repository.tags.items():
-            if tag.startswith(prefix) and is_attachment_tag(tag):
-                kind = tag.rpartition(".")[2] if "." in tag else "referrers"
+            if tag.startswith(f"{prefix}.") and is_attachment_tag(tag):
+                kind = tag.rpartition(".")[2]
                 rows.append((f"cosign {kind}", self._digest_link(root.digest)))
         if not rows:
             return Html("")

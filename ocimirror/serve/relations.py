@@ -1,119 +1,135 @@
-"""What manifests say of one another: who refers to whom, and what an index calls its children.
+"""What manifests say of one another: who refers to whom, and what others are called.
 
-Read once for each version of a layout, and only when somebody asks. What was read stays known by
-digest, so that a new version costs its new entries only.
+It is what every command finds in a layout (stores/attached.py), read when somebody asks. What was
+read stays known by digest, so that a new version of a layout costs its new entries only.
 """
 
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
 
-from ocimirror.errors import OciMirrorError
-from ocimirror.model import mediatype
+from ocimirror.errors import MissingContent, NotFound, SizeMismatch, Unsupported
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import MAX_SIZE_BYTES, Manifest
-from ocimirror.serve.files import Proofs, open_blob
-from ocimirror.serve.shelf import ServedLayout
-from ocimirror.stores.attached import may_be_referrers_list
+from ocimirror.model.manifest import Manifest
+from ocimirror.serve.files import open_blob
+from ocimirror.serve.shelf import ServedLayout, warn_of_new
+from ocimirror.stores.attached import Attached
+from ocimirror.stores.files import FileReader
+from ocimirror.stores.index import LayoutIndex, LayoutSource
+from ocimirror.stores.stream import Reader
 
-_MOST_KNOWN = 200_000
-
-
-@dataclass(slots=True)
-class _Said:
-    """What one manifest says; nothing where it could not be read."""
-
-    subject: Digest | None = None
-    document: dict[str, object] = field(default_factory=dict)
-    children: tuple[tuple[Digest, str, int], ...] = ()
+_CACHE_BYTES = 32 * 1024 * 1024
 
 
-@dataclass(slots=True)
-class _Related:
-    referrers: dict[Digest, dict[Digest, dict[str, object]]] = field(default_factory=dict)
-    types: dict[Digest, str] = field(default_factory=dict)
+class _Served(LayoutSource):
+    """A served layout as a source. It holds no lock and no file: others write it meanwhile."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.location = f"oci:{path}"
+        self._layout: ServedLayout | None = None
+        self._index = LayoutIndex.of((), path)
+
+    def attached_in(self, layout: ServedLayout) -> Attached:
+        """Return what refers to what in one version of it; for one thread at a time."""
+        if self._layout is not layout:
+            self._layout, self._index = layout, LayoutIndex.of(layout.entries, self.path)
+        return self.attached()
+
+    def index(self) -> LayoutIndex:
+        return self._index
+
+    def size_of(self, digest: Digest) -> int | None:
+        file = open_blob(self.path, digest)
+        if file is None:
+            return None
+        with file:
+            return file.size
+
+    def _open(self, descriptor: Descriptor) -> Reader:
+        return self._open_at(descriptor, 0)
+
+    def _open_at(self, descriptor: Descriptor, position: int) -> Reader:
+        file = open_blob(self.path, descriptor.digest)
+        if file is None:
+            raise MissingContent(f"{self.path}: {descriptor} is missing")
+        if file.size != descriptor.size:
+            file.close()
+            raise SizeMismatch(f"{self.path}: {descriptor} has {file.size} bytes")
+        name = f"{descriptor.digest} in {self.path}"
+        return FileReader(file.fd, name, position, file.size + 1, closes=True)
 
 
 class Relations:
     """The relations of all layouts. Thread-safe; one layout is read at a time."""
 
-    def __init__(self, proofs: Proofs) -> None:
-        self._proofs = proofs
+    def __init__(self) -> None:
         self._guard = threading.Lock()
-        self._known: dict[Digest, _Said] = {}
-        self._related: weakref.WeakKeyDictionary[ServedLayout, _Related] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._served: dict[str, _Served] = {}
+        self._warned: dict[str, Attached] = {}
+        self._documents: dict[Digest, tuple[Digest, dict[str, object]]] = {}
+        self._documents_bytes = 0
 
     def referrers(
         self, layouts: Sequence[ServedLayout], subject: Digest
     ) -> list[dict[str, object]]:
-        """Return the descriptors of what refers to a manifest, sorted by digest."""
+        """Return the descriptors of what refers to a manifest, sorted by digest.
+
+        What a list names and is absent, or refers to something else, is left out.
+
+        Raises:
+            IntegrityError: a list, or what it names, is damaged.
+        """
         found: dict[Digest, dict[str, object]] = {}
         for layout in layouts:
-            found.update(self._of(layout).referrers.get(subject, {}))
+            for tag, descriptor in self._of(layout).of(subject):
+                of, document = (None, {}) if tag else self._document(layout, descriptor)
+                if of == subject:
+                    found[descriptor.digest] = document
         return [found[digest] for digest in sorted(found)]
 
     def media_type(self, layouts: Sequence[ServedLayout], digest: Digest) -> str:
-        """Return what an index of the layouts calls a child; empty where none does."""
+        """Return what a manifest of unknown type is called by what names it; else nothing."""
         return next((t for layout in layouts if (t := self._of(layout).types.get(digest))), "")
 
-    def _of(self, layout: ServedLayout) -> _Related:
+    def with_members(self, layouts: Sequence[ServedLayout], manifest: Manifest) -> Manifest:
+        """Return content of unknown type with what it names, as far as that is here."""
+        for layout in layouts:
+            with suppress(NotFound, MissingContent):
+                return self._source(layout).read_manifest(manifest.descriptor)
+        return manifest
+
+    def _of(self, layout: ServedLayout) -> Attached:
         with self._guard:
-            related = self._related.get(layout)
-            if related is None:
-                related = self._related[layout] = self._read(layout)
-            return related
+            attached = self._source(layout).attached_in(layout)
+        if self._warned.get(layout.path) is not attached:
+            told = "cannot be read; it may be an attachment"
+            lines = sorted({f"{layout.path}: {digest} {told}" for digest in attached.unread})
+            warn_of_new(lines)
+            self._warned[layout.path] = attached
+        return attached
 
-    def _read(self, layout: ServedLayout) -> _Related:
-        related = _Related()
-        seen: set[Digest] = set()
-        lists = {
-            e.descriptor.digest
-            for e in layout.entries
-            if may_be_referrers_list(e.tag, e.descriptor)
-        }
-        unread = [(e.descriptor.digest, e.descriptor.media_type) for e in layout.entries]
-        while unread:
-            digest, media_type = unread.pop()
-            if digest in seen:
-                continue
-            seen.add(digest)
-            said = self._said(layout, digest, media_type)
-            if said.subject is not None:
-                related.referrers.setdefault(said.subject, {})[digest] = said.document
-            for child, child_type, _ in said.children:
-                related.types.setdefault(child, child_type)
-                if mediatype.is_index(child_type) or digest in lists:
-                    unread.append((child, child_type))
-        return related
+    def _source(self, layout: ServedLayout) -> _Served:
+        return self._served.setdefault(layout.path, _Served(layout.path))
 
-    def _said(self, layout: ServedLayout, digest: Digest, media_type: str) -> _Said:
-        said = self._known.get(digest)
-        if said is None:
-            manifest = self._manifest(layout, digest, media_type)
-            if manifest is None:
-                return _Said()  # (not remembered: it may come)
-            said = _Said(
-                manifest.subject.digest if manifest.subject else None,
-                manifest.as_referrer() if manifest.subject else {},
-                tuple((c.digest, c.media_type, c.size) for c in manifest.manifests),
-            )
-            if len(self._known) < _MOST_KNOWN:
-                self._known[digest] = said
-        return said
-
-    def _manifest(self, layout: ServedLayout, digest: Digest, media_type: str) -> Manifest | None:
+    def _document(
+        self, layout: ServedLayout, descriptor: Descriptor
+    ) -> tuple[Digest | None, dict[str, object]]:
+        """Return the subject of a referrer, and how a list names it; nothing if it is absent."""
+        known = self._documents.get(descriptor.digest)
+        if known is not None:
+            return known
         try:
-            file = open_blob(layout.path, digest)
-            if file is None:
-                return None
-            with file:
-                raw = self._proofs.read(file.duplicate(), MAX_SIZE_BYTES)
-            return Manifest.parse(raw, Descriptor(media_type, digest, len(raw), "manifest"))
-        except OciMirrorError:
-            return None  # (`verify` reports it)
+            manifest = self._source(layout).read_manifest(descriptor)
+        except (NotFound, MissingContent, Unsupported):  # (Docker schema 1 has no subject)
+            return None, {}
+        if manifest.subject is None:
+            return None, {}
+        if self._documents_bytes > _CACHE_BYTES:
+            self._documents, self._documents_bytes = {}, 0
+        self._documents_bytes += len(manifest.raw)
+        self._documents[manifest.digest] = manifest.subject.digest, manifest.as_referrer()
+        return self._documents[manifest.digest]

@@ -29,7 +29,7 @@ from ocimirror.model.reference import (
     is_tag,
 )
 from ocimirror.serve.files import Identity, identity_of
-from ocimirror.stores.attached import may_be_referrers_list
+from ocimirror.stores.attached import cosign_saved, may_be_referrers_list
 from ocimirror.stores.files import open_regular
 from ocimirror.stores.index import MAX_SIZE_BYTES, Entry, LayoutIndex
 from ocimirror.stores.layoutfile import LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES, check_layout_file
@@ -111,6 +111,7 @@ class Snapshot:
             for entry in layout.entries:
                 media_types.setdefault(entry.descriptor.digest, entry.descriptor.media_type)
                 self._add(found, layout, entry)
+            self._add_cosign_tags(found, layout)
         self.media_types: Mapping[Digest, str] = MappingProxyType(media_types)
         """What the layouts say of their roots."""
         for repository in found.values():
@@ -151,6 +152,17 @@ class Snapshot:
                     f"{reference} is {kept[1].digest} in {kept[0].path}, which is served, and"
                     f" {entry.descriptor.digest} in {layout.path}"
                 )
+
+    def _add_cosign_tags(
+        self, found: dict[tuple[str, str], Repository], layout: ServedLayout
+    ) -> None:
+        """Give what `cosign save` wrote its tags, beside each name of its image."""
+        for image, (tag, descriptor) in cosign_saved(layout.entries):
+            for entry in layout.entries:
+                reference = entry.reference() or _by_directory(layout, entry.tag)
+                if reference is not None and entry.descriptor.digest == image:
+                    repository = found[reference.registry, reference.repository]
+                    repository.tags.setdefault(tag, (layout, descriptor))
 
 
 class Shelf:

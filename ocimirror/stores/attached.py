@@ -1,13 +1,13 @@
 """What the entries of an index.json say of one another: which of them are attachments, and of what.
 
-    subject   an entry, named or not, whose manifest has a `subject`
+    subject   an entry, named or not, whose manifest has a `subject`; also a manifest that an entry
+              leads to, as BuildKit puts attestations into the index of their image
     list      an index tagged <algorithm>-<encoded>: a list of referrers, as registries without the
               API keep it and as regctl and olareg find them in layouts; it is no image
     cosign    the tags <algorithm>-<encoded>.sig .att .sbom, and what `cosign save` writes: entries
               of a `kind`, each about the image before it
 
-Pure: whoever uses it says how a manifest is read. What was read is remembered by digest, so that a
-new index.json costs its new entries only.
+What entries lead to is read when somebody asks what refers to something, and not before.
 
 Spec: distribution-spec, referrers tag schema.
 """
@@ -15,21 +15,23 @@ Spec: distribution-spec, referrers tag schema.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ocimirror.errors import IntegrityError, NotFound, OciMirrorError, Unsupported
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import MAX_DEPTH, Manifest
+from ocimirror.model.manifest import MAX_DEPTH
 from ocimirror.model.reference import (
     attachment_tag,
     is_attachment_tag,
     is_referrers_tag,
     subject_of_tag,
 )
+from ocimirror.stores.edges import Edges
 from ocimirror.stores.store import Referrer
 
 if TYPE_CHECKING:
@@ -39,17 +41,6 @@ COSIGN_KIND = "kind"
 _COSIGN = "dev.cosignproject.cosign/"
 _COSIGN_IMAGES = frozenset({f"{_COSIGN}image", f"{_COSIGN}imageIndex"})
 _COSIGN_SUFFIXES = {f"{_COSIGN}sigs": ".sig", f"{_COSIGN}atts": ".att"}
-
-
-class Said(NamedTuple):
-    """What one manifest says: its subject, and the manifests that it names."""
-
-    subject: Digest | None
-    listed: tuple[Descriptor, ...]
-
-
-Read = Callable[[Descriptor], Manifest]
-Known = MutableMapping[tuple[Digest, bool], Said]
 
 
 def may_be_referrers_list(tag: str, root: Descriptor) -> bool:
@@ -64,35 +55,63 @@ def cosign_suffix(descriptor: Descriptor) -> str:
     return _COSIGN_SUFFIXES.get(descriptor.annotations.get(COSIGN_KIND, ""), "")
 
 
+def cosign_saved(entries: Iterable[Entry]) -> Iterator[tuple[Digest, Referrer]]:
+    """Yield what `cosign save` wrote of each image, with the tag that it has at a registry."""
+    image: Digest | None = None
+    for entry in entries:
+        descriptor = entry.descriptor
+        if descriptor.annotations.get(COSIGN_KIND) in _COSIGN_IMAGES:
+            image = descriptor.digest
+        suffix = cosign_suffix(descriptor)
+        if suffix and image is not None and not entry.name:
+            yield image, Referrer(attachment_tag(image) + suffix, descriptor)
+
+
 class Attached:
-    """The attachments among the entries of one index.json.
+    """The attachments among the entries of one index.json, and below them. Thread-safe.
 
     Args:
         entries: of index.json, in its order.
-        read: returns a manifest; raises where it is absent or damaged.
-        known: what manifests were found to say; added to.
+        edges: what the manifests of that place say of others.
 
     Attributes:
-        subjects: subject → what refers to it, each manifest read.
         lists: the entries that are lists of referrers, by their tag.
-        unread: entries without a name that cannot be read; they may be attachments.
     """
 
-    def __init__(self, entries: Iterable[Entry], read: Read, known: Known) -> None:
-        self._read = read
-        self._known = known
-        self.subjects: dict[Digest, dict[Digest, Descriptor]] = {}
+    def __init__(self, entries: Iterable[Entry], edges: Edges) -> None:
+        self._edges = edges
+        self._guard = threading.Lock()
+        self._looked_below = False
+        self._subjects: dict[Digest, dict[Digest, Descriptor]] = {}
+        self._types: dict[Digest, str] = {}
         self.lists: dict[str, list[Entry]] = {}
-        self.unread: list[Digest] = []
+        self._unread: list[Digest] = []
         self._listed: dict[str, dict[Digest, Descriptor]] = {}
         self._by_tag: dict[str, list[Referrer]] = {}
         self._errors: dict[str, OciMirrorError] = {}
-        image: Descriptor | None = None
         self._entries = tuple(entries)
         for entry in self._entries:
-            if entry.descriptor.annotations.get(COSIGN_KIND) in _COSIGN_IMAGES:
-                image = entry.descriptor
-            self._add(entry, image)
+            self._add(entry)
+        for _, referrer in cosign_saved(self._entries):
+            self._by_tag.setdefault(referrer.tag, []).append(referrer)
+
+    @property
+    def subjects(self) -> Mapping[Digest, Mapping[Digest, Descriptor]]:
+        """Subject → what refers to it, wherever it is; each manifest was read."""
+        self._look_below()
+        return self._subjects
+
+    @property
+    def types(self) -> Mapping[Digest, str]:
+        """What manifests of unknown type are called by what names them."""
+        self._look_below()
+        return self._types
+
+    @property
+    def unread(self) -> Sequence[Digest]:
+        """What may be an attachment and cannot be read: without a name, or below an entry."""
+        self._look_below()
+        return self._unread
 
     def of(self, subject: Digest) -> Iterator[Referrer]:
         """Yield what is said to refer to a manifest; what a list names may be absent or false.
@@ -151,7 +170,7 @@ class Attached:
             waiting = []
             for index in indexes:
                 with contextlib.suppress(IntegrityError, NotFound, Unsupported):
-                    listed = self._said(index, listing=True).listed
+                    listed = self._edges.listed_in(index)
                     waiting += [child for child in listed if child.digest not in found]
                     found.update(child.digest for child in listed)
         return found
@@ -171,37 +190,45 @@ class Attached:
         """What the attachments of each entry would be tagged with."""
         return {attachment_tag(entry.descriptor.digest) for entry in self._entries}
 
-    def _add(self, entry: Entry, image: Descriptor | None) -> None:
+    def _look_below(self) -> None:
+        with self._guard:
+            if self._looked_below:
+                return
+            roots = ((entry.descriptor, entry.platforms) for entry in self._entries)
+            for subject, part in self._edges.below(roots, self._unread.append):
+                if subject is not None:
+                    self._subjects.setdefault(subject, {}).setdefault(part.digest, part)
+                if not mediatype.known(part.media_type):
+                    self._types.setdefault(part.digest, part.media_type)
+            self._looked_below = True
+
+    def _add(self, entry: Entry) -> None:
         descriptor, tag = entry.descriptor, entry.tag
-        suffix = cosign_suffix(descriptor)
         if may_be_referrers_list(tag, descriptor):
             self._add_list(entry)
         elif is_attachment_tag(tag) and not is_referrers_tag(tag):
             self._by_tag.setdefault(tag, []).append(Referrer(tag, descriptor))
-        elif suffix and image is not None and not entry.name:
-            name = attachment_tag(image.digest) + suffix
-            self._by_tag.setdefault(name, []).append(Referrer(name, descriptor))
         try:
             self._note_subject(descriptor)
         except Unsupported:
             return  # (schema 1 has no subject)
         except (IntegrityError, NotFound):
             if not entry.name:
-                self.unread.append(descriptor.digest)
+                self._unread.append(descriptor.digest)
 
     def _add_list(self, entry: Entry) -> None:
         tag = entry.tag
         try:
-            said = self._said(entry.descriptor, listing=True)
+            listed = self._edges.listed_in(entry.descriptor)
         except (IntegrityError, NotFound) as error:
             self.lists.setdefault(tag, []).append(entry)
             self._errors[tag] = error
             return
-        right = {child.digest: self._refers(child, tag) for child in said.listed}
-        if said.listed and not any(right.values()) and False in right.values():
+        right = {child.digest: self._refers(child, tag) for child in listed}
+        if listed and not any(right.values()) and False in right.values():
             return  # (an image of several platforms, which somebody called so)
         self.lists.setdefault(tag, []).append(entry)
-        for child in said.listed:
+        for child in listed:
             self._listed.setdefault(tag, {}).setdefault(child.digest, child)
 
     def _refers(self, child: Descriptor, tag: str) -> bool | None:
@@ -215,18 +242,7 @@ class Attached:
         return subject is not None and attachment_tag(subject) == tag
 
     def _note_subject(self, descriptor: Descriptor) -> Digest | None:
-        subject = self._said(descriptor).subject
+        subject = self._edges.subject_of(descriptor)
         if subject is not None:
-            self.subjects.setdefault(subject, {}).setdefault(descriptor.digest, descriptor)
+            self._subjects.setdefault(subject, {}).setdefault(descriptor.digest, descriptor)
         return subject
-
-    def _said(self, descriptor: Descriptor, *, listing: bool = False) -> Said:
-        key = descriptor.digest, listing
-        said = self._known.get(key)
-        if said is None:
-            manifest = self._read(descriptor)
-            # (What other indexes name is not needed; one may name thousands.)
-            listed = manifest.manifests if listing else ()
-            said = Said(manifest.subject.digest if manifest.subject else None, listed)
-            self._known[key] = said
-        return said

@@ -28,8 +28,9 @@ from ocimirror.model.descriptor import Descriptor, Kind
 from ocimirror.model.digest import Digest, digest_or_none
 from ocimirror.model.platform import Platform, joined
 from ocimirror.model.reference import Reference, spellings, split_digest
-from ocimirror.stores.attached import Attached, Known
+from ocimirror.stores.attached import Attached
 from ocimirror.stores.bydigest import manifest_by_digest
+from ocimirror.stores.edges import Edges
 from ocimirror.stores.oneimage import damaged_index, not_one
 from ocimirror.stores.store import Referrer, Source
 from ocimirror.stores.unreadable import UnreadableEntry
@@ -276,7 +277,7 @@ class LayoutIndex:
 class LayoutSource(Source):
     """What a layout is to a reader, be it a directory or a tar."""
 
-    _attached: tuple[LayoutIndex, Attached, Known] | None = None
+    _attached: tuple[LayoutIndex, Attached, Edges] | None = None
     _attaching = threading.Lock()
 
     @abstractmethod
@@ -340,8 +341,8 @@ class LayoutSource(Source):
         index = self.index()
         with self._attaching:
             if self._attached is None or self._attached[0] is not index:
-                known: Known = {} if self._attached is None else self._attached[2]
-                self._attached = index, Attached(index.entries, self.read_manifest, known), known
+                edges = Edges(self) if self._attached is None else self._attached[2]
+                self._attached = index, Attached(index.entries, edges), edges
             return self._attached[1]
 
     def images(self) -> list[Entry]:

@@ -20,6 +20,7 @@ from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import MAX_SIZE_BYTES, Manifest
 from ocimirror.model.reference import attachment_tag
+from ocimirror.stores.edges import Edges
 
 if TYPE_CHECKING:
     from ocimirror.stores.index import Entry, LayoutSource
@@ -32,10 +33,14 @@ def lists_with(layout: LayoutSource, new: Iterable[Manifest]) -> list[tuple[str,
 
     Args:
         layout: as it is now.
-        new: manifests that are about to be entries; those without a subject do not matter.
+        new: manifests that are about to be entries, and are stored. They, and what they lead to,
+            do not matter if they have no subject.
     """
+    roots = list(new)
+    edges = Edges(layout).below((root.descriptor, ()) for root in roots)
+    below = _read(layout, (part for subject, part in edges if subject is not None))
     wanted: dict[Digest, dict[Digest, Manifest]] = {}
-    for manifest in new:
+    for manifest in (*roots, *below):
         if manifest.subject is not None:
             wanted.setdefault(manifest.subject.digest, {})[manifest.digest] = manifest
     changed = []

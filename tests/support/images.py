@@ -38,6 +38,7 @@ DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 DOCKER_LAYER_GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 DOCKER_SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 IN_TOTO = "application/vnd.in-toto+json"
+DOCKER_ATTESTATION = "application/vnd.docker.attestation.manifest.v1+json"
 UNKNOWN_CHILD = "application/vnd.example.unknown.v1+json"
 BUILDKIT_CACHE_CONFIG = "application/vnd.buildkit.cacheconfig.v0"
 
@@ -340,6 +341,45 @@ def add_attestation(builder: Builder, image: Descriptor) -> Descriptor:
         },
         "platform": unknown,
     }
+
+
+def attested(seed: str = "attested", depth: int = 0) -> Graph:
+    """Make an index as BuildKit does with `oci-artifact=true`: attestations have a subject.
+
+    Args:
+        seed: another one is another image.
+        depth: how many indexes lead to it.
+    """
+    builder = Builder()
+    pictures = [add_image(builder, (seed, p["architecture"]), p) for p in PLATFORMS[:2]]
+    attestations = []
+    for number, image in enumerate(pictures):
+        statement = builder.blob(compact({"predicate": [seed, number]}), IN_TOTO)
+        plain = {key: image[key] for key in ("mediaType", "digest", "size")}
+        attestation = add_artifact(
+            builder, DOCKER_ATTESTATION, [statement], subject=plain, annotations={"of": seed}
+        )
+        attestations.append(
+            {
+                **attestation,
+                "artifactType": DOCKER_ATTESTATION,
+                "annotations": {
+                    "vnd.docker.reference.digest": image["digest"],
+                    "vnd.docker.reference.type": "attestation-manifest",
+                },
+                "platform": {"architecture": "unknown", "os": "unknown"},
+            }
+        )
+    node = builder.index([*pictures, *attestations])
+    for _ in range(depth):
+        node = builder.index([node])
+    return builder.graph(node)
+
+
+def subjects_in(graph: Graph) -> dict[str, str]:
+    """Return the digests of the manifests of a graph that have a subject, by that."""
+    documents = {digest: json.loads(raw) for digest, (_, raw) in graph.manifests.items()}
+    return {d["subject"]["digest"]: digest for digest, d in documents.items() if "subject" in d}
 
 
 def docker_schema2() -> Graph:
