@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     "verify", short_help="Hash everything again and report every fault.", no_args_is_help=True
 )
 @click.argument("location", default="")
-@option("--deep", is_flag=True, help="Of a registry's image, download and hash the blobs too.")
+@option("--deep", is_flag=True, help="Hash what a registry or an engine (--in) has, too.")
 @option(
     "--lock",
     "lock_file",

@@ -118,7 +118,7 @@ def receipt_document(receipt: Receipt) -> dict[str, Any]:
         "manifest": receipt.manifest,
         "config": receipt.config,
         "platforms": {"kept": list(receipt.kept), "asked": list(receipt.asked)},
-        "evidence": list(receipt.evidence),
+        "evidence": [*receipt.evidence, *filter(None, (receipt.hashed,))],
         "notes": list(receipt.notes),
     }
 
@@ -153,6 +153,8 @@ def print_loaded(item: Loaded, parts: Sequence[Part], *, verbose: bool, quiet: b
     output.line("  ".join(part for part in (receipt.image, where, how) if part))
     for part, word in _lines(receipt):
         output.line(f"  {part:<10}{word}")
+    if receipt.hashed:
+        output.line(f"  deep      {receipt.hashed}")
     for evidence in receipt.evidence if verbose or lost else ():
         output.line(f"  asked     {evidence}")
     for note in receipt.notes:

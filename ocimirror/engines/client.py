@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from ocimirror.errors import (
+    DamagedEngineStore,
     EngineFailed,
     EngineUnavailable,
     Interrupted,
@@ -40,6 +41,11 @@ _UNREACHABLE = (
     "while trying to connect",
     "failed to dial",
     "connection error",
+)
+_ROTTEN = (
+    "file integrity checksum failed",
+    "failed to verify: sha256:",
+    "does not match expected sha256:",
 )
 _ENGINE_SAYS = "error response from daemon"
 
@@ -188,6 +194,11 @@ class _Run:
     def read(self, amount: int) -> bytes:
         pipe = self._process.stdout
         assert pipe is not None  # noqa: S101 - who reads has opened it
+        readable = select.poll()
+        readable.register(pipe, select.POLLIN)
+        while not readable.poll(_POLL_S * 1000):  # (an engine that hangs must not hang us)
+            if self._stop.is_set():
+                raise Interrupted(f"stopped during {self._what}")
         return os.read(pipe.fileno(), amount)
 
     def wait(self, timeout_s: float | None) -> None:
@@ -240,6 +251,8 @@ def _failure(message: str) -> type[OciMirrorError]:
     said = message.lower()
     if os.strerror(errno.ENOSPC).lower() in said:
         return NoSpace  # (the engine's disk or ours: clients read and write both)
+    if any(words in said for words in _ROTTEN):
+        return DamagedEngineStore
     if _ENGINE_SAYS not in said and any(words in said for words in _UNREACHABLE):
         return EngineUnavailable
     return EngineFailed

@@ -65,17 +65,15 @@ class Auditor(ABC):
         """
 
     def reread(self, wanted: Wanted) -> str:
-        """Hash all that the engine has of an image, as it gives it back; return the evidence.
+        """Hash all that the engine has of an image, as it gives it back; say what was hashed.
 
         Raises:
-            UsageError: this engine gives no content back as it came.
+            UsageError: this engine gives no content back.
             DamagedEngineStore: some of it is not what its digest says.
         """
         raise UsageError(
-            f"--deep: image {wanted.name}: {self.name} ({self.store}) does not give back content"
-            " as it came",
-            advice="containerd does: --in containerd. Of the others, `ocimirror save` hashes what"
-            " comes out.",
+            f"--deep: image {wanted.name}: {self.name} gives no content back",
+            advice="The engine below it does: --in containerd --namespace k8s.io.",
         )
 
     def receipt(

@@ -13,6 +13,7 @@ from ocimirror.engines.archive import write_archive
 from ocimirror.engines.client import Client
 from ocimirror.engines.engine import Answers, Engine, answer, ask_each, first, one_platform
 from ocimirror.engines.receipt import Receipt
+from ocimirror.engines.saved import hash_unpacked
 from ocimirror.engines.scratch import scratch_file
 from ocimirror.engines.wanted import PlatformImage, Wanted
 from ocimirror.errors import EngineFailed, storage_errors
@@ -65,6 +66,15 @@ class Podman(Engine):
     def judge(self, wanted: Wanted, image: PlatformImage, answers: Answers) -> Receipt:
         """Return the receipt for what `podman image inspect` says of each name."""
         return one_platform(self, wanted, image, answers, image_id=image.config_digest.encoded)
+
+    def reread(self, wanted: Wanted) -> str:
+        """Have podman save the image, and hash the config and the unpacked layers."""
+        image = self.chosen(wanted)
+        image_id = image.config_digest.encoded
+        if self.inspect(image_id) is None:
+            return f"podman image inspect {image_id}: no such image, nothing to hash"
+        words = ("save", "--quiet", "--format", "docker-archive", image_id)
+        return f"podman save: {hash_unpacked(self.client, words, wanted, image, self.name)} hashed"
 
     def export(self, name: str, file: IO[bytes]) -> None:
         """Write an image as docker would into a file.

@@ -33,6 +33,7 @@ class Receipt:
         kept: platforms that can be run; `asked`: those that should.
         evidence: what was asked, and the answer.
         notes: what the reader may do about it.
+        hashed: what was hashed of what the engine gives back; empty if that was not asked for.
     """
 
     image: str
@@ -48,6 +49,7 @@ class Receipt:
     evidence: tuple[str, ...]
     route: str = ""
     notes: tuple[str, ...] = ()
+    hashed: str = ""
     unchanged: bool = False
 
     @property

@@ -259,8 +259,7 @@ def audit(
             wanted = wanted_of(source, entry, engine, platforms)
             receipt = engine.audit(wanted)
             if deep:
-                evidence = (*receipt.evidence, engine.reread(wanted))
-                receipt = replace(receipt, evidence=evidence)
+                receipt = replace(receipt, hashed=engine.reread(wanted))
             yield Loaded(entry.name, receipt)
         except (Interrupted, EngineUnavailable, LocalStorageError):
             raise

@@ -24,7 +24,9 @@ from ocimirror.engines.podman import Podman
 from ocimirror.engines.receipt import Index, Receipt
 from ocimirror.engines.wanted import examine
 from ocimirror.errors import (
+    DamagedEngineStore,
     DigestNotPreserved,
+    IntegrityError,
     Interrupted,
     LocalStorageError,
     MissingContent,
@@ -151,7 +153,7 @@ def _exported(
     platforms: tuple[Platform, ...],
     originals: Location | None,
 ) -> Loaded:
-    with DockerArchive(f"/proc/self/fd/{file.fileno()}") as archive:
+    with _opened(file, f"image {reference} of {engine.name}") as archive:
         archive.location = f"{engine.name}:{reference}"
         made = archive.resolve("")
         _refuse_other_platform(archive, reference, made, platforms)
@@ -176,6 +178,16 @@ def _exported(
         where = str(originals or destination.location)
         notes = notes_on_restored(root, restored.manifest, where)
         return replace(saved, receipt=replace(saved.receipt, notes=tuple(notes)))
+
+
+def _opened(file: IO[bytes], what: str) -> DockerArchive:
+    """Open what an engine saved; some save half an image, exit code 0, if the rest is damaged."""
+    path = f"/proc/self/fd/{file.fileno()}"
+    try:
+        return DockerArchive(path)
+    except IntegrityError as error:
+        said = error.message.replace(path, "the archive")
+        raise DamagedEngineStore(f"{what} does not come out whole: {said}") from error
 
 
 def _refuse_other_platform(

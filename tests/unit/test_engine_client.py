@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from ocimirror.engines.client import Client
-from ocimirror.errors import EngineFailed, EngineUnavailable, Interrupted, NoSpace, OciMirrorError
+from ocimirror.errors import (
+    DamagedEngineStore,
+    EngineFailed,
+    EngineUnavailable,
+    Interrupted,
+    NoSpace,
+    OciMirrorError,
+)
 
 SAID: list[tuple[str, type[OciMirrorError]]] = [
     ("Cannot connect to the Docker daemon at unix:///x. Is it running?", EngineUnavailable),
@@ -18,6 +25,7 @@ SAID: list[tuple[str, type[OciMirrorError]]] = [
     ("Error response from daemon: open /x/blobs/json: no such file or directory", EngineFailed),
     ("Error response from daemon: dial tcp: connect: connection refused", EngineFailed),
     ("Error: lchown /x: permission denied", EngineFailed),
+    ('Error response from daemon: file integrity checksum failed for "a"', DamagedEngineStore),
     ("write /dev/stdout: no space left on device", NoSpace),
     ("Error: writing blob: write /var/tmp/x: no space left on device", NoSpace),
 ]

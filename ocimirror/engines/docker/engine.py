@@ -29,6 +29,7 @@ from ocimirror.engines.engine import (
     words,
 )
 from ocimirror.engines.receipt import Part, Receipt
+from ocimirror.engines.saved import hash_blobs, hash_unpacked
 from ocimirror.engines.wanted import PlatformImage, Wanted
 from ocimirror.errors import EngineFailed, EngineUnavailable
 from ocimirror.model.digest import Digest
@@ -152,6 +153,15 @@ class DockerGraphdriver(Docker):
         """Return the receipt for what `docker image inspect` says of each name."""
         return one_platform(self, wanted, image, answers, image_id=str(image.config_digest))
 
+    def reread(self, wanted: Wanted) -> str:
+        """Have docker save the image, and hash the config and the unpacked layers."""
+        image = self.chosen(wanted)
+        image_id = str(image.config_digest)
+        if self.inspect(image_id) is None:
+            return f"docker image inspect {image_id}: no such image, nothing to hash"
+        words = ("save", image_id)
+        return f"docker save: {hash_unpacked(self.client, words, wanted, image, self.name)} hashed"
+
     def load(self, source: Source, wanted: Wanted, watch: Watch) -> None:
         """Feed `docker load` with what every version of it reads: zstd layers decompressed."""
         image = self.chosen(wanted)
@@ -254,6 +264,15 @@ class DockerContainerd(Docker):
             evidence=evidence_of(self, answers),
             notes=notes,
         )
+
+    def reread(self, wanted: Wanted) -> str:
+        """Have docker save the image, and hash each manifest and blob."""
+        digests = [wanted.root.digest]
+        answers = ask_each(self.inspect, wanted, digests)
+        name = self._name_of_root(wanted, answers)
+        if not name:
+            return f"docker image inspect {wanted.name}: not this image, nothing to hash"
+        return f"docker save: {hash_blobs(self.client, ('save', name), wanted, self.name)} hashed"
 
     def load(self, source: Source, wanted: Wanted, watch: Watch) -> None:
         """Feed `docker load`, which reads index.json."""
