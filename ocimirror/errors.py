@@ -210,9 +210,12 @@ class NotFound(RegistryRefused):
 
 
 class SourceMoved(RegistryRefused):
-    """A tag at the source stands for something else than the lock file says."""
+    """A tag at the source stands for something else than it has to in this run."""
 
-    default_advice = "Run without --locked to take the new one in, and look at the difference."
+    default_advice = (
+        "A lock file (--locked), or a digest beside the same tag in this run, says what it has to"
+        " be. Without that, the new one is taken in."
+    )
 
 
 class PushRejected(RegistryRefused):

@@ -27,7 +27,7 @@ from ocimirror.copy.plan import Plan
 from ocimirror.copy.ready import Ready
 from ocimirror.copy.sparse import instead_of_sparse, refuse_or_warn_of_sparse
 from ocimirror.copy.tasks import Tasks
-from ocimirror.copy.there import is_there, of_what_is_held, previous
+from ocimirror.copy.there import Begun, begin, of_what_is_held
 from ocimirror.copy.transfer import Carried, Carrier, move_names, push_manifest
 from ocimirror.copy.walk import Walk, refuse_foreign
 from ocimirror.errors import (
@@ -37,7 +37,6 @@ from ocimirror.errors import (
     blamed_on,
 )
 from ocimirror.model.descriptor import Descriptor
-from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import Manifest
 from ocimirror.stores.store import Referrer, Stored
 
@@ -109,21 +108,13 @@ class _Run:
         self._resolve(image)
 
     def _resolve(self, image: Image) -> None:
-        request = image.request
+        work = partial(begin, image.request, self._options)
+        self._submit(image, work, partial(self._resolved, image))
 
-        def work() -> tuple[Descriptor, bool, Digest | None]:
-            with blamed_on("source"):
-                root = request.resolve()
-            asked = of_what_is_held(request, root)
-            with blamed_on("destination"):
-                if not self._options.deep and is_there(asked, root, self._options):
-                    return root, True, root.digest
-                return root, False, previous(request) if self._options.previous else None
-
-        self._submit(image, work, lambda result: self._resolved(image, *result))
-
-    def _resolved(self, image: Image, root: Descriptor, complete: bool, old: Digest | None) -> None:
-        image.outcome.root, image.outcome.previous = root, old
+    def _resolved(self, image: Image, begun: Begun) -> None:
+        root, complete, image.outcome.previous, notes = begun
+        image.outcome.root = root
+        image.outcome.notes += notes
         image.request = of_what_is_held(image.request, root)
         if complete:
             self._end(image, "unchanged")

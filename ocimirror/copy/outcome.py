@@ -11,6 +11,7 @@ from ocimirror.errors import OciMirrorError, SourceMoved
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.platform import Platform
+from ocimirror.model.reference import Reference
 from ocimirror.stores.store import Source, Store
 
 Sparse = Literal["fail", "full", "child"]
@@ -28,6 +29,8 @@ class Request:
         shown_source, shown_destination: both ends as full locations, for people and reports.
         platforms: what is wanted of an index, everything where it is empty.
         expected: what the name has to stand for; None for whatever it does.
+        pinned: the source's name if it has a tag and a digest. The digest is what is read; a note
+            says if the tag stands for something else there.
     """
 
     source: Source
@@ -38,6 +41,7 @@ class Request:
     shown_destination: str
     platforms: tuple[Platform, ...] = ()
     expected: Digest | None = None
+    pinned: Reference | None = None
 
     def resolve(self) -> Descriptor:
         """Return what the name stands for now.

@@ -131,6 +131,11 @@ class Reference:
         """What is asked of the registry: the digest, else the tag, else `latest`."""
         return str(self.digest or self.tag or "latest")
 
+    @property
+    def pinned(self) -> bool:
+        """Whether it has a tag and a digest."""
+        return bool(self.tag and self.digest)
+
     def readable(self) -> Reference:
         """Return this reference with the tag `latest` where it has neither tag nor digest."""
         return self if self.tag or self.digest else replace(self, tag="latest")

@@ -81,6 +81,8 @@ def copy(
     )
     shown = str(source), str(_named(destination, name))
     request = Request(wanted.source, wanted.read_name, store, name, *shown, wanted.platforms)
+    if source.reference is not None and source.reference.pinned and originals is None:
+        request = replace(request, pinned=source.reference)
     options = replace(options, referrers=wanted.referrers)
     (outcome,) = copy_images([request], options, _Unfinished(reporter))
     if isinstance(store, ArchiveWriter) and outcome.error is None:

@@ -87,6 +87,47 @@ def test_a_name_with_a_digest_is_found_and_compared(tmp_path: Path) -> None:
     assert IMAGE.root in wrong.stderr
 
 
+def test_a_tag_beside_a_digest_is_compared_and_the_digest_is_read(
+    here: StrictRegistry, proxy: Callable[..., Proxy], tmp_path: Path
+) -> None:
+    """As docker, podman and crane read it; but the tag is what is written, so there is a note."""
+    images.push(here, "app", "2.0", images.multi())
+    refused = [Rule(method, "/manifests/secret", Respond(403)) for method in ("HEAD", "GET")]
+    front = proxy(here, *refused)
+    layout = tmp_path / "layout"
+    for tag, note in {
+        "1.0": "",
+        "2.0": f"tag 2.0 is {images.multi().root} at the source now; {IMAGE.root} was read",
+        "gone": f"tag gone does not exist at the source; {IMAGE.root} was read",
+        "secret": "tag secret at the source was not compared: ",
+    }.items():
+        name = f"{front.host}/app:{tag}"
+        done = ocimirror("pull", f"{name}@{IMAGE.root}", layout, "--json")
+        assert done.code == 0, done.stderr
+        (image,) = done.document["images"]
+        assert image["digest"] == IMAGE.root
+        notes = image.get("notes", [])
+        assert [text.startswith(note) for text in notes] == [True] * bool(note), (tag, notes)
+        assert f"{name} " in ocimirror("list", layout).stdout
+
+
+def test_one_pull_gives_one_name_one_digest(here: StrictRegistry, tmp_path: Path) -> None:
+    images.push(here, "app", "2.0", images.multi())
+    layout, name, other = tmp_path / "layout", f"{here.host}/app:1.0", images.multi().root
+
+    two = ocimirror("pull", f"{name}@{IMAGE.root}", f"{name}@{other}", layout)
+    moved = ocimirror("pull", name, f"{name}@{other}", layout, "--json")
+    same = ocimirror("pull", name, f"{name}@{IMAGE.root}", tmp_path / "same")
+
+    assert two.code == 2
+    assert IMAGE.root in two.stderr
+    assert other in two.stderr
+    assert moved.code == 4
+    assert [image["status"] for image in moved.document["images"]] == ["failed", "copied"]
+    assert other in ocimirror("list", layout).stdout
+    assert same.code == 0, same.stderr
+
+
 @pytest.mark.parametrize("archive", [False, True], ids=["layout", "archive"])
 def test_an_image_without_a_name_is_an_image_too(archive: bool, tmp_path: Path) -> None:
     """One image is wanted, and there are two: that the one has no name chooses none."""
