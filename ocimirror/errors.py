@@ -212,10 +212,7 @@ class NotFound(RegistryRefused):
 class SourceMoved(RegistryRefused):
     """A tag at the source stands for something else than it has to in this run."""
 
-    default_advice = (
-        "A lock file (--locked), or a digest beside the same tag in this run, says what it has to"
-        " be. Without that, the new one is taken in."
-    )
+    default_advice = "--locked, or a digest beside the same tag in this run, says what it must be."
 
 
 class PushRejected(RegistryRefused):

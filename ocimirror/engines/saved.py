@@ -1,58 +1,22 @@
-"""What an engine gives back of an image by its `save`: each member hashed as it passes.
-
-Nothing is kept but digests, so an image of any size takes neither disk nor memory. The tar is an
-engine's, and its content may be anything: members and headers are bounded, links are only followed
-by name.
-"""
+"""What an engine gives back of an image by its `save`, hashed and compared with what is due."""
 
 from __future__ import annotations
-
-import posixpath
-import tarfile
-from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from ocimirror.engines.client import Client, Output
 from ocimirror.engines.wanted import PlatformImage, Wanted
 from ocimirror.errors import (
     DamagedEngineStore,
+    DamagedLayout,
     EngineFailed,
-    InvalidReference,
     MalformedManifest,
     Unsupported,
 )
 from ocimirror.model.descriptor import Descriptor
-from ocimirror.model.digest import Digest
-from ocimirror.stores.dockerarchive.document import MANIFEST_FILE, MAX_SIZE_BYTES, saved_images
-from ocimirror.stores.stream import CHUNK_BYTES, Reader
-from ocimirror.stores.tarmembers import MAX_HEADER_BYTES, MAX_LINKS
+from ocimirror.stores.dockerarchive.document import saved_images
+from ocimirror.stores.stream import CHUNK_BYTES
+from ocimirror.stores.tarstream import Members, hash_members
 
-MAX_MEMBERS = 100_000
 _GONE = ("no such file", "not found", "does not exist", "not known", "unexpected eof")
-
-
-@dataclass(slots=True)
-class Saved:
-    """The members of one `save`.
-
-    Attributes:
-        digests: of each regular member's content; `blobs/ALGORITHM/…` by that algorithm.
-        links: what each link stands for.
-        document: manifest.json.
-    """
-
-    digests: dict[str, Digest] = field(default_factory=dict)
-    links: dict[str, str] = field(default_factory=dict)
-    document: bytes | None = None
-
-    def digest_of(self, name: str) -> Digest | None:
-        """Return the digest of a member, links followed; None if there is none."""
-        name = posixpath.normpath(name)
-        for _ in range(MAX_LINKS):
-            if name in self.digests:
-                return self.digests[name]
-            name = self.links.get(name, name)
-        return None
 
 
 def hash_unpacked(
@@ -152,121 +116,17 @@ def _number(count: int, word: str) -> str:
     return f"{count} {word}{'' if count == 1 else 's'}"
 
 
-def _saved(client: Client, arguments: tuple[str, ...], wanted: Wanted, engine: str) -> Saved:
+def _saved(client: Client, arguments: tuple[str, ...], wanted: Wanted, engine: str) -> Members:
     try:
         with Output(client, *arguments) as output:
-            saved = hashed(output, f"{engine} save")
+            members = hash_members(output, f"what {engine} saves")
             while output.read(CHUNK_BYTES):
                 pass  # (its exit code comes at the end)
-            return saved
-    except (EngineFailed, DamagedEngineStore) as error:
-        if isinstance(error, DamagedEngineStore) or any(
-            words in error.message.lower() for words in _GONE
-        ):
+            return members
+    except (DamagedEngineStore, DamagedLayout) as error:
+        # (Docker's containerd store stops in the middle of what it cannot read, exit code 0.)
+        raise _damaged(wanted, engine, f"not all of it: {error.message}") from error
+    except EngineFailed as error:
+        if any(words in error.message.lower() for words in _GONE):
             raise _damaged(wanted, engine, f"not all of it: {error.message}") from error
         raise
-
-
-def hashed(reader: Reader, what: str) -> Saved:
-    """Hash each member of a tar as it passes.
-
-    Args:
-        reader: of the tar; what comes after its end is not read.
-        what: names it in errors.
-
-    Raises:
-        DamagedEngineStore: it is cut off.
-        EngineFailed: it is no tar, or it has too many members.
-    """
-    saved = Saved()
-    stream = _Forward(reader)
-    try:
-        with tarfile.open(fileobj=stream, mode="r:") as tar:  # type: ignore[call-overload]
-            for number, member in enumerate(tar):
-                if number >= MAX_MEMBERS:
-                    raise EngineFailed(f"{what}: more than {MAX_MEMBERS} members")
-                tar.members = []  # (tarfile keeps every header it saw)
-                stream.begun = True
-                _take(member, stream, saved)
-    except (tarfile.TarError, ValueError, EOFError, OverflowError, RecursionError) as error:
-        while reader.read(CHUNK_BYTES):
-            pass  # (a client that failed says why at the end of what it prints)
-        # (Docker's containerd store stops in the middle of what it cannot read, exit code 0.)
-        kind = DamagedEngineStore if saved.digests or stream.begun else EngineFailed
-        raise kind(f"{what}: it prints no whole archive: {error}") from error
-    return saved
-
-
-def _take(member: tarfile.TarInfo, stream: _Forward, saved: Saved) -> None:
-    name = posixpath.normpath(member.name)
-    if member.issym() or member.islnk():
-        base = posixpath.dirname(name) if member.issym() else ""
-        saved.links[name] = posixpath.normpath(posixpath.join(base, member.linkname))
-    if not member.isreg():
-        return
-    kept = bytearray()
-    hasher, algorithm = _hasher_for(name)
-
-    def take(chunk: bytes) -> None:
-        hasher(chunk)
-        if name == MANIFEST_FILE and len(kept) <= MAX_SIZE_BYTES:
-            kept.extend(chunk)
-
-    stream.content(member.size, take)
-    saved.digests[name] = algorithm()
-    if name == MANIFEST_FILE:
-        saved.document = bytes(kept)
-
-
-def _hasher_for(name: str) -> tuple[Callable[[bytes], None], Callable[[], Digest]]:
-    algorithm = "sha256"
-    parts = name.split("/")
-    if len(parts) == 3 and parts[0] == "blobs":
-        try:
-            stated = Digest.parse(f"{parts[1]}:{parts[2]}")
-            algorithm = stated.algorithm if stated.verifiable else algorithm
-        except InvalidReference:
-            pass
-    hasher = Digest.of(b"", algorithm).hasher()
-    return hasher.update, lambda: Digest.parse(f"{algorithm}:{hasher.hexdigest()}")
-
-
-class _Forward:
-    """A tar that comes through a pipe: headers of a bounded size, and no way back."""
-
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
-        self._at = 0
-        self.begun = False
-
-    def read(self, amount: int = -1, /) -> bytes:
-        if not 0 <= amount <= MAX_HEADER_BYTES:
-            raise tarfile.ReadError("a header larger than 1 MiB")
-        pieces = []
-        while amount and (chunk := self._reader.read(amount)):
-            pieces.append(chunk)
-            amount -= len(chunk)
-            self._at += len(chunk)
-        return b"".join(pieces)
-
-    def content(self, size: int, take: Callable[[bytes], None]) -> None:
-        """Read a member's content."""
-        while size:
-            chunk = self._reader.read(min(size, CHUNK_BYTES))
-            if not chunk:
-                raise tarfile.ReadError("it ends in the middle of a member")
-            take(chunk)
-            size -= len(chunk)
-            self._at += len(chunk)
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        if whence != 0 or offset < self._at:
-            raise tarfile.ReadError("a step back")
-        self.content(offset - self._at, lambda _: None)
-        return self._at
-
-    def close(self) -> None:
-        pass

@@ -24,7 +24,7 @@ IMPORTED_ONLY_IN = {
     # auth: its token exchange; artifact: its client, for small documents of our own only. Both
     # send through our transport.
     "oras": {"stores/registry/auth.py", "stores/registry/artifact.py"},
-    "tarfile": {"stores/tar.py", "stores/tarmembers.py"},
+    "tarfile": {"stores/tar.py", "stores/tarmembers.py", "stores/tarstream.py"},
     "click": CLI,
     "rich": CLI,
     "aiohttp": {"serve/server.py", "serve/wire.py"},

@@ -107,7 +107,7 @@ def test_what_docker_gives_back_is_compared_with_what_it_should_be(
     answers = {
         "another layer": (whole.read_bytes().replace(b"NAME=", b"name=", 1), 5, "instead of"),
         "cut off": (whole.read_bytes()[:9000], 5, "in the middle of a member"),
-        "no tar": (b"garbage" * 1000, 4, "no whole archive"),
+        "no tar": (b"garbage" * 1000, 5, "no whole tar"),
     }
     real = shutil.which("docker")
     for what, (printed, code, words) in answers.items():
