@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ocimirror.errors import MalformedManifest, NotFound
+from ocimirror.errors import IntegrityError, MalformedManifest, NotFound, Unsupported
 from ocimirror.model import mediatype, strictjson
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
@@ -31,17 +31,36 @@ def manifest_by_digest(source: Source, digest: Digest, size: int) -> Descriptor 
     return Descriptor(media_type or found.media_type, digest, size, "manifest")
 
 
+def proven(source: Source, digest: Digest, size: int | None) -> Manifest | None:
+    """Return stored content as a manifest; None if it is none, absent or damaged.
+
+    Content of unknown type counts if it says what it is, and names other content.
+    """
+    try:
+        found = None if size is None else manifest_by_digest(source, digest, size)
+        if found is None or found.media_type == mediatype.OCTET_STREAM:
+            return None
+        manifest = source.read_manifest(found)
+    except (IntegrityError, NotFound, Unsupported):
+        return None
+    names_content = manifest.members or b'"schemaVersion"' in manifest.raw
+    return manifest if names_content or not manifest.opaque else None
+
+
 def refuse_config(raw: bytes, what: str) -> None:
     """Raise NotFound if these bytes, which nobody announced as a manifest, are an image config.
 
-    Spec: image-spec config.md: `rootfs` with `diff_ids` is REQUIRED, and no manifest has it.
+    Spec: image-spec config.md: `rootfs` with `diff_ids` is REQUIRED; a config has no `layers`.
     """
     try:
         document = strictjson.loads(raw, what)
     except MalformedManifest:
         return
     rootfs = document.get("rootfs")
-    if isinstance(rootfs, dict) and "diff_ids" in rootfs and "manifests" not in document:
+    image = isinstance(document.get("layers"), list) and isinstance(document.get("config"), dict)
+    if image or "manifests" in document:
+        return  # (a manifest may have further members)
+    if isinstance(rootfs, dict) and "diff_ids" in rootfs:
         raise NotFound(
             f"{what} is an image ID (the digest of a config), not an image",
             advice="Use the digest of the manifest: `ocimirror list` or `inspect` shows it.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -19,18 +19,18 @@ from ocimirror.errors import (
     storage_error,
     storage_errors,
 )
-from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import Manifest
 from ocimirror.stores import index as layout_index
 from ocimirror.stores.atomic import remove_abandoned
-from ocimirror.stores.bydigest import manifest_by_digest
+from ocimirror.stores.bydigest import proven
 from ocimirror.stores.files import FileReader, is_there
 from ocimirror.stores.index import LayoutIndex
 from ocimirror.stores.layout import Layout
 from ocimirror.stores.mending import Names, roots_among, with_readable, with_roots
 from ocimirror.stores.quarantine import Quarantine
+from ocimirror.stores.referrerslist import regained
 from ocimirror.stores.stream import Reader
 from ocimirror.stores.writable import DAMAGED_INDEX, was_damaged
 
@@ -118,25 +118,33 @@ class ExclusiveLayout(Layout):
             look = rebuild or current is None
             if not (look or index.unreadable or (names and was_damaged(self.path))):
                 return Mending("kept")
-            manifests = self._manifests()
+            stored = [*self.quarantine.stored()[0], *self.quarantine.waiting()]
+            present = {file.digest for file in stored}
+            manifests = self._manifests(present)
             dropped = [
                 row.message
                 for row in index.unreadable
                 if row.digest is None or row.digest not in manifests
             ]
             index = LayoutIndex.parse(with_readable(index, manifests), self.path)
-            roots = roots_among(manifests, index) if look else []
-            new = with_roots(index, roots, names, self.path)
+            look = look or bool(dropped)
+            roots = roots_among(manifests, index, present) if look else []
+            lists, are_lists = regained(roots, index, manifests)
+            raw = index.with_names(self.store_lists(lists)) if lists else None
+            index = index if raw is None else LayoutIndex.parse(raw, self.path)
+            roots = [root for root in roots if root.digest not in are_lists]
+            new = with_roots(index, roots, names, self.path, manifests, outdated=current is None)
             if new == current:
                 return Mending("kept")
             self._put_back(LayoutIndex.parse(new, self.path))
-            if roots or current is None or dropped:
+            if roots or lists or current is None or dropped:
                 self._keep_damaged_index(current)
             if current is not None:
                 self._write_file("index.json.prev", current)
             self._write_file("index.json", new)
             self._sync_directory(self._root)
-            return Mending("rebuilt" if roots or current is not None else "restored", dropped)
+            restored = current is None and not roots and not lists
+            return Mending("restored" if restored else "rebuilt", dropped)
 
     def forget_damage(self) -> None:
         """Remove what was kept of a damaged index.json."""
@@ -191,25 +199,10 @@ class ExclusiveLayout(Layout):
                 self._os.rename(old, kept)
         self._sync_directory(self._private)
 
-    def _manifests(self) -> dict[Digest, Manifest]:
+    def _manifests(self, files: Collection[Digest]) -> dict[Digest, Manifest]:
         """Return the manifests among the blobs, and in quarantine."""
-        files = {file.digest for file in (*self.quarantine.stored()[0], *self.quarantine.waiting())}
-        found = (self._manifest(digest) for digest in files)
+        found = (proven(self, digest, self._size_of_any(digest)) for digest in files)
         return {manifest.digest: manifest for manifest in found if manifest is not None}
-
-    def _manifest(self, digest: Digest) -> Manifest | None:
-        """Return a blob as a manifest; None where it is none, or damaged."""
-        try:
-            size = self._size_of_any(digest)
-            found = None if size is None else manifest_by_digest(self, digest, size)
-            if found is None or found.media_type == mediatype.OCTET_STREAM:
-                return None
-            manifest = self.read_manifest(found)
-        except (IntegrityError, NotFound, Unsupported):
-            return None
-        # (Of an unknown type: what says that it is a manifest; an artifact has no schemaVersion.)
-        known = not manifest.opaque or b'"schemaVersion"' in manifest.raw
-        return manifest if known or manifest.media_type in mediatype.ACCEPTED else None
 
     def _size_of_any(self, digest: Digest) -> int | None:
         """Return the size of a blob, be it in quarantine."""

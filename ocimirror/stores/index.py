@@ -138,7 +138,7 @@ class LayoutIndex:
             raise damaged_index(f"{what}: index.json is empty")
         try:
             document = cast("dict[str, Any]", strictjson.loads(raw, f"index.json of {what}"))
-            if not isinstance(document.get("manifests", 0) or [], list):
+            if not isinstance(document.get("manifests"), list | None):
                 raise DamagedLayout(f"index.json of {what} has no list of manifests")
             stated = document.get("mediaType", mediatype.OCI_INDEX)
             if document.get("schemaVersion") != 2 or stated != mediatype.OCI_INDEX:

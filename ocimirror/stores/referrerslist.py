@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from ocimirror.errors import IntegrityError, NotFound
@@ -23,7 +23,7 @@ from ocimirror.model.reference import attachment_tag
 from ocimirror.stores.edges import Edges
 
 if TYPE_CHECKING:
-    from ocimirror.stores.index import Entry, LayoutSource
+    from ocimirror.stores.index import Entry, LayoutIndex, LayoutSource
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +92,60 @@ def remade(layout: LayoutSource, damaged: Collection[str]) -> list[tuple[str, Ma
             if str(entry.descriptor.digest) in damaged and made is not None:
                 new.append((entry.name, made))
     return new
+
+
+def regained(
+    roots: Iterable[Manifest], index: LayoutIndex, manifests: Mapping[Digest, Manifest]
+) -> tuple[list[tuple[str, Manifest]], set[Digest]]:
+    """Return the lists among manifests that have lost their name: (tag, list), and their digests.
+
+    What a list names says what its tag is. Several of one tag, and the one that has the tag,
+    become one.
+
+    Args:
+        roots: manifests that no entry reaches.
+        index: the entries that there are.
+        manifests: all that are here.
+    """
+    by_tag: dict[str, list[Manifest]] = {}
+    for root in roots:
+        if tag := _tag_of_list(root, manifests):
+            by_tag.setdefault(tag, []).append(root)
+    lists: list[tuple[str, Manifest]] = []
+    found: set[Digest] = set()
+    for tag, versions in by_tag.items():
+        holders = {e.descriptor.digest for e in index.entries if e.name == tag}
+        named = [manifests[digest] for digest in holders if digest in manifests]
+        if len(named) < len(holders) or any(_tag_of_list(m, manifests) != tag for m in named):
+            continue  # (an image has that name, or what has it cannot be read)
+        joined = _joined([*named, *sorted(versions, key=lambda m: -m.descriptor.size)])
+        if len(joined.raw) <= MAX_SIZE_BYTES:
+            found |= {version.digest for version in versions}
+            lists.append((tag, joined))
+    return lists, found
+
+
+def _tag_of_list(manifest: Manifest, manifests: Mapping[Digest, Manifest]) -> str:
+    """Return the tag of a list of referrers, as what it names says; empty if it is none."""
+    if manifest.media_type != mediatype.OCI_INDEX:
+        return ""
+    listed = [manifests[child.digest] for child in manifest.manifests if child.digest in manifests]
+    tags = {attachment_tag(m.subject.digest) if m.subject else "" for m in listed}
+    return tags.pop() if len(tags) == 1 else ""
+
+
+def _joined(lists: Sequence[Manifest]) -> Manifest:
+    """Return the first list, with what the others name besides."""
+    documents = [
+        cast("dict[str, Any]", strictjson.loads(each.raw, str(each.digest))) for each in lists
+    ]
+    listed: dict[object, Any] = {}
+    for document in documents:
+        for each in document.get("manifests") or []:
+            listed.setdefault(each.get("digest"), each)
+    if len(listed) == len(lists[0].manifests):
+        return lists[0]
+    return _made({**documents[0], "manifests": list(listed.values())})
 
 
 def _document(layout: LayoutSource, entries: Iterable[Entry]) -> dict[str, Any]:

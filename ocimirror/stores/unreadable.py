@@ -41,8 +41,9 @@ class UnreadableEntry:
 
     @property
     def digest(self) -> Digest | None:
-        """The digest that it states, None if that is none."""
-        return digest_or_none(self._document.get("digest"))
+        """The digest that it states, also in capitals; None if that is none."""
+        stated = self._document.get("digest")
+        return digest_or_none(stated.lower()) if isinstance(stated, str) else None
 
     def digests(self) -> set[Digest]:
         """Return every digest that is anywhere in it."""

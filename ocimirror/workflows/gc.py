@@ -91,12 +91,14 @@ def gc(
         old = time.time() - grace_s
         stored, strays = layout.quarantine.stored()
         present = {file.digest for file in stored}
-        young = [file.digest for file in stored if file.since > old]
+        young = [f.digest for f in stored if f.since > old or not f.digest.verifiable]
         kept = needed.union(young, _mentioned(layout, (d for d in young if d not in needed)))
         waiting = layout.quarantine.waiting()
         restored = [file for file in waiting if file.digest in needed - present]
         back = {file.digest for file in restored}
-        spared = [file for file in stored if file.digest in kept and file.digest not in needed]
+        spared = [
+            file for file in stored if file.digest in kept - needed and file.digest.verifiable
+        ]
         aside = [file for file in waiting if file.digest not in back and file.since > old]
         collected = Collected(
             kept=[file for file in stored if file.digest in kept],
@@ -129,6 +131,11 @@ def _needed(layout: ExclusiveLayout) -> set[Digest]:
     seen: set[Seen] = set()
 
     def failed(error: OciMirrorError, descriptor: Descriptor) -> None:
+        if not descriptor.digest.verifiable:
+            raise Unsupported(
+                f"nothing was removed: {error.message}, so what it needs is not known",
+                advice="`ocimirror remove` takes the image out of the layout.",
+            ) from error
         if not isinstance(error, Unsupported):
             _refuse(error)
         needed.add(descriptor.digest)  # (Docker schema 1: what it names is in it)

@@ -19,15 +19,17 @@ from ocimirror.errors import (
     UsageError,
 )
 from ocimirror.model.descriptor import Descriptor
-from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import ATTESTATION_OF
+from ocimirror.model.digest import Digest, digest_or_none
+from ocimirror.model.manifest import ATTESTATION_OF, MAX_SIZE_BYTES
+from ocimirror.model.mediatype import OCTET_STREAM
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location, Reference
+from ocimirror.stores.bydigest import proven
 from ocimirror.stores.exclusive import Mended, Mending
 from ocimirror.stores.index import Entry, LayoutIndex, LayoutSource, sparse
 from ocimirror.stores.layout import Layout
 from ocimirror.stores.layoutfile import mend_layout_file
-from ocimirror.stores.mending import Names
+from ocimirror.stores.mending import Names, with_described
 from ocimirror.stores.referrerslist import remade
 from ocimirror.stores.store import Source
 from ocimirror.stores.writable import was_damaged
@@ -95,7 +97,8 @@ def repair(
     assert isinstance(destination, Layout)  # noqa: S101 - it is there
     check = partial(verify, location, places, jobs=options.jobs, stop=options.stop)
     faults = check().faults
-    if not options.dry_run and _remake_lists(destination, faults):
+    described = not options.dry_run and _describe(destination, faults)
+    if described or (not options.dry_run and _remake_lists(destination, faults)):
         faults = check().faults
     outcomes: list[Outcome] = []
     requests: list[Request] = []
@@ -109,7 +112,10 @@ def repair(
     if requests and not options.dry_run:
         faults = check().faults
     unnamed = _unnamed(destination) if was_damaged(path) else []
-    return Repaired(mending.index, outcomes, faults, unnamed, mending.dropped)
+    if was_damaged(path):
+        faults = [*faults, *_lost(destination, options.stop)]
+    index = "rebuilt" if described else mending.index
+    return Repaired(index, outcomes, faults, unnamed, mending.dropped)
 
 
 def _mend_index(
@@ -143,6 +149,29 @@ def _unnamed(layout: Layout) -> list[Digest]:
     return sorted(found)
 
 
+def _lost(layout: Layout, stop: threading.Event | None) -> list[Fault]:
+    """Return the damaged files that no entry reaches, and that may have been manifests."""
+    seen: set[Seen] = set()
+    reached: set[str] = set()
+    for entry in layout.entries():
+        for manifest in reach(layout, entry.descriptor, seen, ignore, stop):
+            reached |= {str(each.digest) for each in (manifest.descriptor, *manifest.blobs)}
+    reached |= {str(digest) for digest, *_ in seen}
+    faults = []
+    for path, text in layout.blob_files():
+        digest = digest_or_none(text)
+        size = layout.size_of(digest) if digest and text not in reached else None
+        if digest is None or size is None or size > MAX_SIZE_BYTES or not digest.verifiable:
+            continue
+        try:
+            with layout.fetch(Descriptor(OCTET_STREAM, digest, size)) as stream:
+                stream.read_all(MAX_SIZE_BYTES)
+        except IntegrityError as error:
+            message = f"{error.message}; it may have been an image"
+            faults.append(Fault("corrupt", text, path, "", message, 5))
+    return faults
+
+
 def _has_subject(layout: Layout, entry: Entry) -> bool:
     try:
         return layout.read_manifest(entry.descriptor).subject is not None
@@ -159,6 +188,23 @@ def _add_names(names: dict[Digest, list[tuple[str, Descriptor]]], lock_file: str
             root = sparse(Descriptor(record.media_type, record.digest, 0, "manifest"), platforms)
             name = name_in_a_layout(reference.readable())
             names.setdefault(record.digest, []).append((name, root))
+
+
+def _describe(layout: Layout, faults: Sequence[Fault]) -> bool:
+    """Correct entries whose media type or size is not that of their content. Whether any was."""
+    faulty = {fault.digest for fault in faults if fault.kind not in ("stray", "missing")}
+
+    def edit(current: LayoutIndex) -> tuple[bytes | None, bool]:
+        right: dict[Digest, Descriptor] = {}
+        for entry in current.entries:
+            digest = entry.descriptor.digest
+            if str(digest) in faulty and digest not in right:
+                manifest = proven(layout, digest, layout.size_of(digest))
+                if manifest is not None:
+                    right[digest] = manifest.descriptor
+        return with_described(current, right) if right else None, bool(right)
+
+    return bool(faulty) and layout.edit_index(edit)
 
 
 def _remake_lists(layout: Layout, faults: Sequence[Fault]) -> bool:
