@@ -21,6 +21,7 @@ from ocimirror.model.descriptor import Descriptor
 from ocimirror.stores.registry import RegistryHost
 from tests.registry.conftest import Connect
 from tests.support import images
+from tests.support.command import ocimirror
 from tests.support.faults import (
     Chunked,
     Cut,
@@ -406,3 +407,27 @@ def test_a_page_size_that_is_refused_is_halved(registry, connect, proxy, reposit
     front = proxy(registry, Rule("GET", r"tags/list\?n=(1000|500)$", Respond(413)))
     assert connect(front).repository(repository).names() == ["v1"]
     assert [seen.path.partition("=")[2] for seen in front.requests] == ["1000", "500", "250"]
+
+
+@pytest.mark.parametrize("framing", [None, Chunked()], ids=["length", "chunked"])
+@pytest.mark.parametrize("encoding", ["gzip", "aws-chunked", "gzip, zstd"])
+def test_an_encoding_that_changed_nothing_is_passed_over(
+    encoding, framing, filled, proxy, repository, tmp_path
+) -> None:
+    """As S3 keeps the field with an object, whatever it was when it was put there."""
+    front = proxy(filled, Rule("GET|HEAD", "", SetHeader("Content-Encoding", encoding)))
+    if framing:
+        front.rules.insert(0, Rule("GET", "", framing))
+    done = ocimirror("pull", f"{front.host}/{repository}:v1", tmp_path / "l", "--retries", "0")
+    assert done.code == 0, done
+    assert ocimirror("list", f"docker://{front.host}/{repository}").stdout.split() == ["v1"]
+
+
+@pytest.mark.parametrize("where", ["/manifests/", "/blobs/", "/referrers/"])
+def test_an_encoding_that_changed_something_is_told(
+    where, filled, proxy, repository, tmp_path
+) -> None:
+    front = proxy(filled, Rule("GET", where, Gzip()))
+    done = ocimirror("pull", f"{front.host}/{repository}:v1", tmp_path / "l", "--retries", "0")
+    assert done.code == 4, done
+    assert "a proxy altered the content (Content-Encoding: gzip)" in done.stderr

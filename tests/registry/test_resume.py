@@ -14,6 +14,7 @@ from tests.support.faults import (
     Chunked,
     Cut,
     Flip,
+    Gzip,
     IgnoreRange,
     NoLength,
     OtherRange,
@@ -21,7 +22,6 @@ from tests.support.faults import (
     Reset,
     Respond,
     Rule,
-    SetHeader,
     Stall,
     WrongContentRange,
 )
@@ -112,7 +112,7 @@ def test_no_progress_ends_after_the_retries(behind) -> None:
         pytest.param(WrongContentRange("bytes */3000000"), id="unsatisfied"),
         pytest.param(Respond(400), id="registry.k8s.io-400"),
         pytest.param(Respond(416, {"Content-Length": "3000000"}, b"short"), id="416"),
-        pytest.param(SetHeader("Content-Encoding", "gzip"), id="encoded"),
+        pytest.param(Gzip(), id="encoded"),
     ],
 )
 @pytest.mark.bar("R18", "R19", "R20", "k8s-range-400")

@@ -79,9 +79,16 @@ def content_type(headers: Mapping[str, str]) -> str:
     return headers.get("Content-Type", "").partition(";")[0].strip()
 
 
-def encoded(headers: Mapping[str, str]) -> bool:
-    """Whether something, usually a proxy, applied a Content-Encoding we did not ask for."""
-    return headers.get("Content-Encoding", "").strip().lower() not in ("identity", "")
+def encoded(headers: Mapping[str, str], size_bytes: int | None = None) -> bool:
+    """Whether something, usually a proxy, may have applied a Content-Encoding nobody asked for.
+
+    Args:
+        headers: of an answer.
+        size_bytes: of the content; a body that is announced to be as long was not encoded.
+    """
+    if headers.get("Content-Encoding", "").strip().lower() in ("identity", ""):
+        return False
+    return size_bytes is None or content_length(headers) != size_bytes
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:

@@ -13,6 +13,7 @@ from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import MAX_SIZE_BYTES
 from ocimirror.stores.registry import answers
+from ocimirror.stores.registry.encoding import read_json
 from ocimirror.stores.registry.messages import Response, Send
 
 _DIGEST_REFUSED = (400, 404, 405, 406, 415, 422, 501)
@@ -41,7 +42,7 @@ def confirm_manifest(what: str, raw: bytes, head: Response, ask: Callable[[], Re
     if states(head, raw):
         return
     try:
-        found = ask().read_all(MAX_SIZE_BYTES)
+        found = read_json(ask(), MAX_SIZE_BYTES)
     except (NotFound, SizeMismatch) as error:
         raise DigestNotPreserved(
             f"{what}: the push was accepted, and it is not there: {error.message}"

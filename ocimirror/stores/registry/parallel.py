@@ -189,7 +189,7 @@ class _Part:
 
     def _take(self, response: Response, left: int) -> None:
         fits = answers.content_range(response.headers) == self._wanted
-        if response.status != 206 or not fits or answers.encoded(response.headers):
+        if response.status != 206 or not fits or answers.encoded(response.headers, left):
             raise RegistryUnavailable(f"{response}: not the part that was asked for")
         while left and not self._ended.is_set():
             chunk = response.read(min(CHUNK_BYTES, left))

@@ -28,6 +28,7 @@ from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import MAX_SIZE_BYTES, Manifest, sniff_media_type
 from ocimirror.model.reference import COSIGN_SUFFIXES, attachment_tag
 from ocimirror.stores.registry import answers
+from ocimirror.stores.registry.encoding import read_json
 from ocimirror.stores.registry.pages import PagedList, read_pages
 from ocimirror.stores.store import Referrer
 
@@ -241,11 +242,10 @@ def _index_in(response: Response) -> bytes | None:
     Harbor up to 2.9 sends it as application/json.
     """
     media_type = answers.content_type(response.headers).lower()
-    right = response.status == 200 and not answers.encoded(response.headers)
-    if not right or media_type not in (mediatype.OCI_INDEX, *_GENERIC):
+    if response.status != 200 or media_type not in (mediatype.OCI_INDEX, *_GENERIC):
         response.drain()
         return None
-    raw = response.read_all(MAX_SIZE_BYTES)
+    raw = read_json(response, MAX_SIZE_BYTES)
     return raw if media_type == mediatype.OCI_INDEX or _states_an_index(raw) else None
 
 

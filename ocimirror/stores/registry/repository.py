@@ -29,6 +29,7 @@ from ocimirror.model.manifest import MAX_SIZE_BYTES, Manifest
 from ocimirror.stores.bydigest import refuse_config
 from ocimirror.stores.registry import answers
 from ocimirror.stores.registry.claims import confirm_manifest, has_size, is_about_digest
+from ocimirror.stores.registry.encoding import UnchangedBody, altered, read_json
 from ocimirror.stores.registry.listing import list_tags
 from ocimirror.stores.registry.messages import Access, Response
 from ocimirror.stores.registry.parallel import CONNECTIONS, WORTH_BYTES, ParallelBody
@@ -105,7 +106,7 @@ class RegistryRepository(Store):
 
     def _read_and_hash(self, name: str, wanted: Digest | None) -> Descriptor:
         response = self._get(f"manifests/{name}", ACCEPT)
-        raw = response.read_all(MAX_SIZE_BYTES)
+        raw = read_json(response, MAX_SIZE_BYTES)
         stated = wanted or answers.content_digest(response.headers)
         digest = Digest.of(raw, stated.algorithm if stated and stated.verifiable else "sha256")
         if stated and stated.verifiable and stated != digest:
@@ -135,6 +136,8 @@ class RegistryRepository(Store):
         except OciMirrorError:
             response.close()
             raise
+        if answers.encoded(response.headers, descriptor.size):
+            return UnchangedBody(response, descriptor)
         return response if descriptor.kind == "manifest" else self._resumed(descriptor, response)
 
     def _open_at(self, descriptor: Descriptor, position: int) -> Reader:
@@ -179,23 +182,18 @@ class RegistryRepository(Store):
         )
 
     def _get(self, path: str, accept: str, *, brief: bool = False) -> Response:
-        """Return the answer to a GET of content that no one encoded on the way."""
+        """Return the answer to a GET of content."""
         response = self._send("GET", path, headers={"Accept": accept}, brief=brief)
         if response.status != 200:
             raise response.failure()
-        if answers.encoded(response.headers):
-            response.close()
-            encoding = response.headers.get("Content-Encoding", "")[:100]
-            raise RegistryRefused(
-                f"{response}: a proxy altered the content (Content-Encoding: {encoding})",
-                advice="What is between here and the registry must not compress what it carries.",
-            )
         return response
 
     def _refuse_other(self, response: Response, descriptor: Descriptor) -> None:
         """Refuse what is announced as something else than the descriptor says, before reading."""
         length = answers.content_length(response.headers)
         if length is not None and length != descriptor.size:
+            if answers.encoded(response.headers):
+                raise altered(response)
             if descriptor.digest in self._by_head:
                 # From now on GET tells; whoever resolves the name again gets it right.
                 self._heads_lie = True

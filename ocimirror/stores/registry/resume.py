@@ -94,7 +94,11 @@ class ResumedBody:
         response = self._ask(self._position)
         rest = (self._position, self._size_bytes - 1, self._size_bytes)
         fits = answers.content_range(response.headers) == rest
-        if response.status == 206 and fits and not answers.encoded(response.headers):
+        if (
+            response.status == 206
+            and fits
+            and not answers.encoded(response.headers, self._size_bytes - self._position)
+        ):
             return response
         # Another range, the whole, or a refusal: registry.k8s.io answers 400 or 200 to a range
         # (kubernetes/registry.k8s.io #333). A 416 of docker-registry cannot even be drained.
@@ -110,7 +114,7 @@ class ResumedBody:
         self._restarts += self._position > 0
         left = self._position
         try:
-            if self._restarts > MAX_RESTARTS or answers.encoded(response.headers):
+            if self._restarts > MAX_RESTARTS or answers.encoded(response.headers, self._size_bytes):
                 raise RegistryUnavailable(f"{response}: it cannot be resumed")
             while left:
                 chunk = response.read(min(CHUNK_BYTES, left))
