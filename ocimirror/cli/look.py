@@ -61,8 +61,9 @@ def verify_command(
 ) -> int:
     """Hash everything reachable again and report every fault; write nothing.
 
-    A layout or archive without a NAME is checked whole. Of an image in a registry the manifests
-    are hashed and the blobs are proved present.
+    A layout or archive without a NAME is checked whole; with one, the image and what refers to it,
+    as a pull brings them. Of an image in a registry the manifests are hashed and the blobs are
+    proved present.
 
     \b
     Examples:
@@ -142,6 +143,7 @@ def _verify_in(
 
 def _verify_document(report: Report, code: int) -> None:
     checked = {"manifests": report.manifests, "blobs": report.blobs, "bytes": report.bytes}
+    checked["attachments"] = report.attachments
     faults = [output.fault_document(fault) for fault in report.faults]
     content: dict[str, object] = {"images": report.images, "checked": checked, "faults": faults}
     if report.notes:

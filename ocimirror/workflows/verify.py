@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
+from ocimirror.copy.walk import MAX_GENERATIONS
 from ocimirror.errors import (
     DamagedLayout,
     IntegrityError,
@@ -27,12 +28,13 @@ from ocimirror.errors import (
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
+from ocimirror.model.manifest import Manifest
 from ocimirror.model.platform import Platform, sparse_text
 from ocimirror.model.reference import Location
 from ocimirror.stores.archive import Archive
 from ocimirror.stores.index import LayoutIndex, LayoutSource, platforms_of, sparse
 from ocimirror.stores.layout import Layout
-from ocimirror.stores.store import Source
+from ocimirror.stores.store import Referrer, Source
 from ocimirror.stores.stream import Watch
 from ocimirror.workflows.places import Places
 from ocimirror.workflows.reach import Seen, reach, whole_first
@@ -61,10 +63,12 @@ class Fault:
 class Report:
     """What was looked at, and what is wrong with it.
 
-    `images` counts the roots, with entries that cannot be read.
+    `images` counts the roots, with entries that cannot be read; `attachments` what was looked at
+    because it refers to the one image that was asked for.
     """
 
     images: int = 0
+    attachments: int = 0
     manifests: int = 0
     blobs: int = 0
     bytes: int = 0
@@ -87,11 +91,12 @@ def verify(
     stop: threading.Event | None = None,
     platforms: Sequence[Platform] = (),
 ) -> Report:
-    """Check an image, or a whole layout or archive where no name is given. Writes nothing.
+    """Check an image, or a whole layout or archive if no name is given. Writes nothing.
 
-    In a layout everything reachable is hashed. Of a registry's image the manifests are
-    downloaded and hashed and the blobs are proved present; `deep` downloads those too. A layout
-    says which platforms of an image it was asked for; of a registry's image `platforms` does.
+    An image is checked with its attachments, as a pull of it brings them. In a layout everything
+    reachable is hashed. Of a registry's image the manifests are downloaded and hashed and the blobs
+    are proved present; `deep` downloads those too. A layout says which platforms of an image it was
+    asked for; of a registry's image `platforms` does.
 
     Raises:
         DamagedLayout: index.json itself cannot be read.
@@ -110,9 +115,12 @@ def verify(
         report.notes += [sparse_text(image, here) for image, here in held if here]
     blobs: dict[tuple[Digest, int], tuple[Descriptor, str]] = {}
     seen: set[Seen] = set()
+    check_manifests = _with_attachments if location.read_name else _check_manifests
     for image, root in roots:
-        for blob in _check_manifests(source, root, image, seen, report, stop):
-            blobs.setdefault((blob.digest, blob.size), (blob, image))
+        for manifest in check_manifests(source, root, image, seen, report, stop):
+            for blob in manifest.blobs:
+                if not mediatype.is_foreign(blob.media_type):
+                    blobs.setdefault((blob.digest, blob.size), (blob, image))
     report.manifests = len({digest for digest, _, _ in seen})
 
     def watch(_: int) -> None:
@@ -154,15 +162,59 @@ def _check_manifests(
     seen: set[Seen],
     report: Report,
     stop: threading.Event | None,
-) -> Iterator[Descriptor]:
-    """Check each manifest below a root once; yield the blobs they name."""
+) -> Iterator[Manifest]:
+    """Check each manifest below a root once; yield those that can be read."""
 
     def failed(error: OciMirrorError, descriptor: Descriptor) -> None:
         report.faults.append(_fault(error, descriptor, image))
 
     for manifest in reach(source, root, seen, failed, stop):
         report.bytes += manifest.descriptor.size
-        yield from (b for b in manifest.blobs if not mediatype.is_foreign(b.media_type))
+        yield manifest
+
+
+def _with_attachments(
+    source: Source,
+    root: Descriptor,
+    image: str,
+    seen: set[Seen],
+    report: Report,
+    stop: threading.Event | None,
+) -> Iterator[Manifest]:
+    """Check the manifests of an image, and those of what refers to them, as deep as a pull goes."""
+    unread: list[tuple[Descriptor, Digest | None, int]] = [(root, None, 0)]
+    while unread:
+        start, subject, generation = unread.pop()
+        for manifest in _check_manifests(source, start, image, seen, report, stop):
+            if manifest.digest == start.digest and generation:
+                if subject is not None and not _is_about(manifest, subject):
+                    what = f"{start.digest} is listed as an attachment of {subject}"
+                    report.notes.append(f"{what}; its subject is another manifest")
+                    break
+                report.attachments += 1
+            yield manifest
+            if generation < MAX_GENERATIONS:
+                unread += [
+                    (found, None if tag else manifest.digest, generation + 1)
+                    for tag, found in _referrers(source, manifest, image, report)
+                ]
+    report.notes += source.notes_on_referrers()
+
+
+def _is_about(manifest: Manifest, subject: Digest) -> bool:
+    return manifest.subject is not None and manifest.subject.digest == subject
+
+
+def _referrers(
+    source: Source, manifest: Manifest, image: str, report: Report
+) -> Sequence[Referrer]:
+    try:
+        return source.referrers(manifest.descriptor)
+    except (IntegrityError, LocalStorageError, RemoteError) as error:
+        what = f"what refers to {manifest.digest} cannot be told: {error.message}"
+        kind: Kind = "malformed" if isinstance(error, IntegrityError) else "unreadable"
+        report.faults.append(Fault(kind, str(manifest.digest), "", image, what, error.exit_code))
+        return ()
 
 
 def _check_blob(
