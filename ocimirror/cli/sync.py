@@ -61,7 +61,7 @@ def _shard(_: click.Context, __: click.Parameter, text: str) -> tuple[int, int]:
     "--run",
     metavar="ID",
     default="",
-    help="What the shards of one night have in common; sync merge refuses others.",
+    help="What the shards of one night have in common; sync merge needs it, and takes no others.",
 )
 @option(
     "--merged",
@@ -131,7 +131,7 @@ def sync_command(
       ocimirror sync sync.yaml --dry-run
       ocimirror sync sync.yaml --quiet --deadline 5h --report-html report.html
       ocimirror sync sync.yaml --locked
-      ocimirror sync sync.yaml --shard 1/4 --lock shard-1.lock --state shard-1.state
+      ocimirror sync sync.yaml --shard 1/4 --run ID --lock shard-1.lock --state shard-1.state
       ocimirror sync merge --of 4 shard-*.lock --output sync.lock
     """
     from ocimirror.copy.outcome import Options

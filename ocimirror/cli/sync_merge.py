@@ -32,8 +32,8 @@ def sync_merge_command(
 ) -> int:
     """Join the lock files, and the reports, of shards into what a single run would have written.
 
-    They must be those of all shards of one run, otherwise nothing is written (exit 3). Lock files
-    that say different things of one source are refused.
+    They must be those of all shards of one run, which had the same --run ID, otherwise nothing is
+    written (exit 3). Lock files that say different things of one source are refused.
 
     \b
     Examples:

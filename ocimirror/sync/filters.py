@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import threading
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from ocimirror.errors import UsageError
 from ocimirror.model.readable import span
 from ocimirror.model.reference import is_attachment_tag, is_tag
 from ocimirror.sync.entries import Age, Newest, TagRules
-from ocimirror.sync.matching import matching
+from ocimirror.sync.matching import NEVER, end_if, matching
 from ocimirror.sync.versions import Range, Version, version_of
 
 MAX_REGEX = 256
@@ -69,7 +70,13 @@ def parse_regex(text: str) -> re.Pattern[str]:
 
 
 def select(
-    tags: Iterable[str], rules: TagRules, *, now: datetime, created: Times, first_seen: Times
+    tags: Iterable[str],
+    rules: TagRules,
+    *,
+    now: datetime,
+    created: Times,
+    first_seen: Times,
+    stop: threading.Event = NEVER,
 ) -> Selection:
     """Sort tags into those that are mirrored and those that are not.
 
@@ -86,11 +93,13 @@ def select(
             raises ends the selection.
         first_seen: when we first saw what the tag stands for; None: never, so its age is 0, and
             whoever calls remembers it from now on, though the tag is dropped.
+        stop: once set, the selection ends, between two tags.
 
     Raises:
         Unsupported: the regular expression does not come to an end.
+        Interrupted: `stop` was set.
     """
-    chosen = _Chosen(tags, created, first_seen)
+    chosen = _Chosen(tags, created, first_seen, stop)
     chosen.keep("tags", lambda tag: "" if is_tag(tag) else "not a tag")
     if rules.explicit:
         wanted = {named.tag for named in rules.explicit}
@@ -104,7 +113,7 @@ def select(
         chosen.keep("exclude", lambda tag: f"matches {excluded(tag)}" if excluded(tag) else "")
     chosen.keep("attachment", lambda tag: "goes with its image" if is_attachment_tag(tag) else "")
     if rules.regex:
-        matched = matching(rules.regex, chosen.left)
+        matched = matching(rules.regex, chosen.left, stop=stop)
         chosen.keep("regex", lambda tag: "" if tag in matched else "does not match")
     if rules.semver:
         versions = Range.parse(rules.semver)
@@ -123,8 +132,11 @@ def select(
 class _Chosen:
     """The tags that are left, and those that are not; times are asked for once."""
 
-    def __init__(self, tags: Iterable[str], created: Times, first_seen: Times) -> None:
+    def __init__(
+        self, tags: Iterable[str], created: Times, first_seen: Times, stop: threading.Event
+    ) -> None:
         self.left = sorted(set(tags))
+        self._stop = stop
         self._dropped: list[Dropped] = []
         self._clocks = {"created": created, "first_seen": first_seen}
         self._times: dict[tuple[str, str], datetime | None] = {}
@@ -136,6 +148,7 @@ class _Chosen:
         """Drop the tags for which there is a reason."""
         left = []
         for tag in self.left:
+            end_if(self._stop)
             why = reason(tag)
             if why:
                 self._dropped.append(Dropped(tag, name, why))

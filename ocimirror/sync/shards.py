@@ -21,7 +21,8 @@ class Shard:
     Attributes:
         number: from 1.
         count: of how many; 1 of 1 is the whole.
-        run: what tells the runs of all shards from those of another night; may be empty.
+        run: what tells the runs of all shards from those of another night; if it is empty, nothing
+            does.
         configuration: the configuration's name; empty in files of earlier versions.
     """
 
@@ -75,9 +76,17 @@ def check_complete(shards: Sequence[tuple[str, Shard]], count: int | None) -> No
         count: how many shards there are; None for what the files say.
 
     Raises:
-        ShardsMissing: one is missing or there twice, or they are of different runs or
-            configurations.
+        ShardsMissing: one is missing or there twice, they are of different runs or
+            configurations, or one does not say of which run it is.
     """
+    many = count if count is not None else max((shard.count for _, shard in shards), default=1)
+    unknown = [name for name, shard in shards if not shard.run]
+    if many > 1 and unknown:
+        shown = ", ".join(unknown[:5]) + (", …" if len(unknown) > 5 else "")
+        raise ShardsMissing(
+            f"which run wrote {shown} is not known: it may be that of another night",
+            advice="Give all shards of one run the same --run ID, and each run another ID.",
+        )
     for what, said in (
         ("configurations", {shard.configuration for _, shard in shards if shard.configuration}),
         ("runs", {shard.run for _, shard in shards}),

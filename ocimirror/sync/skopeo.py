@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from ocimirror.errors import UsageError
+from ocimirror.model.reference import is_tag
 from ocimirror.sync.drafts import Draft, Values, literal, pairs, text_of, texts, whole
 from ocimirror.sync.patterns import Target
 from ocimirror.sync.re2 import python_regex
 from ocimirror.sync.yamlfile import Node, Scalar
 
-# (What is a version to us, and not to skopeo: V1.2, and 1.2.3_4.)
-_VERSION = r"v?[0-9]+(\.[0-9]+){0,2}(-[0-9A-Za-z.-]+)?"
+# (What is a version to us, and not to skopeo: V1.2, 1.2.3_4, and pre-releases as 01, or as a..b.)
+_PART = r"(0|[1-9][0-9]*|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"
+_VERSION = rf"v?[0-9]+(\.[0-9]+){{0,2}}(-{_PART}(\.{_PART})*)?"
+# What a comparator of skopeo's and one of ours read alike: not =1-rc1, x.2, or >x.
+_PRE = rf"(-{_PART}(\.{_PART})*)?"
+_ALIKE = re.compile(
+    rf"(>=|<=|>|<|=|\^|~)?v?[0-9]+(\.[0-9]+(\.[0-9]+{_PRE})?)?|(>=|<|\^)v?[0-9]+(\.[0-9]+)?{_PRE}"
+    r"|=?v?[0-9]+(\.[0-9]+)?\.[xX*]|[xX*]",
+    re.ASCII,
+)
+_HYPHEN = re.compile(r"\s*(v?[0-9]\S*)\s+-\s+(v?[0-9]\S*)\s*", re.ASCII)
 _KINDS = ("images", "images-by-tag-regex", "images-by-semver")
 _INSECURE = (
     "tls-verify: false is not carried over, certificates are always verified: give ca_file the"
@@ -34,7 +45,8 @@ def translate(top: Mapping[str, Node], draft: Draft, to: str) -> None:
     draft.head += [
         "Translated from a file of skopeo sync.",
         "skopeo copies one platform without --all, and no attachments; here all come along,",
-        "and `platforms` and `referrers` say otherwise.",
+        "and `platforms` and `referrers` say otherwise. Tags of attachments (sha256-...) are",
+        "chosen only if they are named one by one: attachments come along with their image.",
     ]
     if "{" in to or to.startswith("oci:"):
         draft.defaults["to"] = str(Target.parse(to))
@@ -59,6 +71,10 @@ def _collisions(top: Mapping[str, Node], draft: Draft, to: str) -> None:
 def _registry(host: str, node: Node, draft: Draft, to: str) -> None:
     settings = pairs(node)
     for repository, refs in pairs(settings.get("images")).items():
+        if ":" in repository or "@" in repository:
+            text = f"{host}/{repository} is left out, as skopeo does: not a repository"
+            draft.note(refs, text)
+            continue
         _images(f"{host}/{repository}", refs, draft, _destination(to, repository))
     for theirs, made in (("images-by-tag-regex", _by_regex), ("images-by-semver", _by_semver)):
         for repository, value in pairs(settings.get(theirs)).items():
@@ -93,18 +109,32 @@ def _by_regex(regex: str) -> Values:
 
 
 def _by_semver(constraint: str) -> Values:
-    """Return the rules for tags that are versions to skopeo, and in a range."""
+    """Return the rules for tags that are versions to skopeo, and in a range.
+
+    Raises:
+        UsageError: the range may mean something else to skopeo than here.
+    """
+    hyphen = _HYPHEN.fullmatch(constraint)
+    alternatives = [" ".join(hyphen.groups())] if hyphen else constraint.split("||")
+    for alternative in alternatives:
+        parts = re.sub(r"(?<=[<>=^~])\s+", "", alternative).replace(",", " ").split()
+        mixed = len({"-" in part for part in parts}) > 1
+        for part in parts:
+            if mixed or part.startswith("~0.0.0") or not _ALIKE.fullmatch(part):
+                raise UsageError(f"{part[:100]!r} in its range means something else to skopeo")
     return {"regex": _VERSION, "semver": literal(constraint)}
 
 
 def _images(source: str, node: Node, draft: Draft, to: str) -> None:
     refs = texts(node)
-    tags = [ref for ref in refs if ":" not in ref]
+    tags = [ref for ref in refs if is_tag(ref)]
     if tags or not refs:
         draft.entry(node, _entry(source, to, [literal(tag) for tag in tags]))
     for ref in refs:
         if ":" in ref:
             draft.entry(node, _entry(f"{source}@{ref}", to, []))
+        elif not is_tag(ref):
+            draft.note(node, f"{ref[:300]!r} of {source} is left out: not a tag")
 
 
 def _entry(source: str, to: str, tags: object) -> Values:

@@ -11,6 +11,7 @@ seconds.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -183,6 +184,11 @@ class State:
         )
         return None if first is None else _time(first)
 
+    def last_seen(self, source: str) -> datetime | None:
+        """Return when a source was last seen to stand for anything, None for never."""
+        ((last,),) = self._rows("SELECT max(until) FROM history WHERE source = ?", (source,))
+        return None if last is None else _time(last)
+
     def history(self, source: str) -> list[Span]:
         """Return what a source stood for, the oldest first."""
         rows = self._rows(
@@ -258,6 +264,19 @@ class State:
             )
         if known is None and self._lock is not None:
             self._write("INSERT INTO about VALUES ('configuration', ?)", name)
+
+    def shard(self) -> tuple[int, int] | None:
+        """Return which shard of how many the last run was; None if it is not known."""
+        rows = self._rows("SELECT value FROM about WHERE key = 'shard'", ()) if self._new else []
+        said = re.fullmatch(r"([0-9]{1,4})/([0-9]{1,4})", rows[0][0] if rows else "", re.ASCII)
+        shard = (int(said[1]), int(said[2])) if said else (0, 0)
+        return shard if 0 < shard[0] <= shard[1] else None
+
+    def is_shard(self, shard: tuple[int, int]) -> None:
+        """Remember which shard of how many has this state now."""
+        if shard != self.shard():
+            text = f"{shard[0]}/{shard[1]}"
+            self._write("INSERT OR REPLACE INTO about VALUES ('shard', ?)", text)
 
     def take_over(self, old: State, wanted: Callable[[str], bool]) -> None:
         """Copy what another state knows of the sources that are wanted; the runs stay there.

@@ -175,3 +175,43 @@ def test_a_bomb_of_aliases_is_2_and_small(text: str, told: str, tmp_path: Path) 
     refused = ocimirror("config", "import", theirs)
     assert refused.code == 2
     assert told in refused.stderr
+
+
+# (skopeo 1.22 was asked; Debian 12 has one that knows no images-by-semver.)
+@pytest.mark.parametrize(
+    ("content", "wanted"),
+    [
+        (
+            "images-by-semver: {REPOSITORY: '>=1.0-0 <2.0-0'}",
+            {"1.0", "1.1", "v1.2", "1.2.3", "1.2.3-rc1"},
+        ),
+        ("images-by-semver: {REPOSITORY: '>2'}", {"3.19"}),
+        ("images-by-semver: {REPOSITORY: '~1.2'}", {"1.2.3", "v1.2"}),
+        ("images: {REPOSITORY: ['@x', '1.0'], 'REPOSITORY:1.1': []}", {"1.0"}),
+    ],
+)
+def test_what_skopeo_122_selects(
+    content: str, wanted: set[str], registry, repository, tmp_path
+) -> None:
+    for tag in ("1.0", "1.1", "1.2.3", "1.2.3-rc1", "1.2.3-01", "v1.2", "2.0-rc.1", "3.19", "4-.1"):
+        offer(registry, repository, tag, SINGLE)
+    theirs = tmp_path / "theirs.yaml"
+    theirs.write_text(f"{registry.host}:\n  {content.replace('REPOSITORY', repository)}\n")
+    assert mirrored(theirs, "--to", f"{registry.host}/mirror") == wanted
+
+
+@pytest.mark.parametrize(
+    "meaning",
+    [">x", "1-rc1", "x.2", "1 - x", "~0.0.0-0", "<2 ^1.0.0-0", "1 - 2 || 3", "!=1", "=>1", "<=1-a"],
+)
+def test_a_range_that_skopeo_reads_in_another_way_is_left_out(meaning: str, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs.yaml"
+    theirs.write_text(
+        f"quay.io:\n  images: {{a/b: []}}\n  images-by-semver: {{a/c: '{meaning}'}}\n"
+    )
+    result = ocimirror("config", "import", theirs, "--to", "mirror.example", "--json")
+    assert result.code == 0
+    assert ["quay.io/a/c is left out" in note["text"] for note in result.document["notes"]] == [
+        True
+    ]
+    assert "quay.io/a/c\n" not in result.document["config"]

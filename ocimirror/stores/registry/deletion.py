@@ -10,10 +10,10 @@ Spec: distribution-spec, deleting tags and manifests.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ocimirror.errors import NotFound, PruneRefused
+from ocimirror.errors import NotFound, PruneRefused, RegistryUnavailable
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.mediatype import INDEXES
@@ -57,7 +57,7 @@ def delete_tag(
     Raises:
         PruneRefused: it stands for something else now.
         PushRejected: the registry deletes nothing.
-        RemoteError: it did not answer.
+        RemoteError: it did not answer, or has the tag still although it said that it is deleted.
     """
     root = own_tag(repository, tag, digest)
     if root is None:
@@ -66,8 +66,11 @@ def delete_tag(
     others = other_tags(tag, digest, needed)
     attachments = [] if others else _attachments(repository, root)
     response = repository.send("DELETE", f"manifests/{tag}")
-    if response.status in _UNSUPPORTED:
+    if response.status in (404, *_UNSUPPORTED):
         response.drain()
+        if response.status == 404 and own_tag(repository, tag, digest) is None:
+            _forget(tag, needed)
+            return []
         staying = other_tags(tag, digest, needed, leaving)
         if staying:
             return staying
@@ -77,6 +80,12 @@ def delete_tag(
     if response.status not in _GONE:
         raise rejection(response)
     response.drain()
+    if own_tag(repository, tag, digest) is not None:
+        raise RegistryUnavailable(
+            f"{repository.location}:{tag} is still there, and DELETE was answered with"
+            f" {response.status}",
+            advice="The next run looks again, and deletes it if it is there then.",
+        )
     _forget(tag, needed)
     for name in attachments:
         if not needed.get(name):  # (of no use any more, and no harm)
@@ -121,8 +130,12 @@ def _forget(tag: str, needed: Needed) -> None:
         tags.discard(tag)
 
 
-def needed(repository: RegistryRepository) -> Needed:
+def needed(repository: RegistryRepository, more: Iterable[str] = ()) -> Needed:
     """Look at every tag, those of attachments left out: a HEAD each, and each index once.
+
+    Args:
+        repository: where.
+        more: tags that may be there although its list does not have them (yet).
 
     Raises:
         RemoteError: the registry did not answer.
@@ -130,7 +143,7 @@ def needed(repository: RegistryRepository) -> Needed:
     """
     found: Needed = {}
     indexes: dict[Digest, Sequence[Descriptor]] = {}
-    for tag in repository.names():
+    for tag in dict.fromkeys([*repository.names(), *more]):
         if is_attachment_tag(tag):
             continue
         with contextlib.suppress(NotFound):

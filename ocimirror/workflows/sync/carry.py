@@ -15,7 +15,7 @@ from ocimirror.model.reference import Location, Reference
 from ocimirror.stores.store import Source, Store
 from ocimirror.sync.lock import LockFile
 from ocimirror.workflows.places import Places
-from ocimirror.workflows.sync.plan import Planned
+from ocimirror.workflows.sync.plan import Planned, shown
 
 logger = logging.getLogger(__name__)
 
@@ -154,12 +154,8 @@ def _request(work: Work, source: Source, first: Arrived | None, destination: Sto
 
 
 def shown_source(image: Planned) -> str:
-    """Return the source of an image as reports, state and lock file name it.
-
-    An image with a tag is known by its tag, be it pinned to a digest or not.
-    """
-    source = image.source
-    return str(Location("docker", reference=replace(source, digest=None) if source.tag else source))
+    """Return the source of an image as reports, state and lock file name it."""
+    return shown(image.source)
 
 
 def name_at(target: Location) -> str:

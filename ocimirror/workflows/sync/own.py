@@ -81,13 +81,18 @@ class Own:
                 raise
             return set()
 
-    def arrived(self, work: Work, digest: Digest) -> None:
+    def arrived(self, work: Work, digest: Digest, previous: Digest | None) -> None:
         """Remember a target that was not there before; it stays this mirror's own when it moves.
 
         (Also when an entry that is not pruned fills it now: it is no longer another entry's.)
+
+        Args:
+            work: the image, and the target.
+            digest: what the target stands for now.
+            previous: what it stood for before; a list of tags may have left it out.
         """
         target = str(work.target)
-        if target in self._absent or target in self._known:
+        if (target in self._absent and previous is None) or target in self._known:
             self._state.mark_created(target, shown_source(work.image), digest, self._now)
 
 
@@ -100,17 +105,27 @@ def owned(state: State, chosen: Chosen) -> tuple[Owned, ...]:
     )
 
 
-def adopt(state: State, own: Iterable[Owned], chosen: Chosen, now: datetime) -> None:
+def adopt(state: State, merged: Iterable[Owned], chosen: Chosen, now: datetime) -> None:
     """Take over what another shard made of repositories that are this shard's now.
 
-    What the state knows already stays as it is. Prune deletes what is adopted only if it still
-    stands for the digest that was put there.
+    What the state knows of repositories that were this shard's in its last run, too, stays as it
+    is. Of others it may be old: since when a source is gone begins anew, unless the merged lock
+    file says it. Prune deletes what is adopted only if it still stands for the digest that was put
+    there.
     """
-    known = state.own_targets()
-    for made in own:
-        if made.target not in known and chosen.belongs(_repository(made.source)):
-            state.mark_created(made.target, made.source, made.digest, now)
-            state.mark_gone(made.target, made.gone_since)
+    before = Chosen(shard=state.shard() or chosen.shard)
+    known = set()
+    for made in well_made(state.own()):
+        repository = _repository(made.source)
+        if not chosen.belongs(repository) or before.belongs(repository):
+            known.add(made.target)
+        elif made.gone_since is not None:
+            state.mark_gone(made.target, None)
+    for other in merged:
+        if other.target not in known and chosen.belongs(_repository(other.source)):
+            state.mark_created(other.target, other.source, other.digest, now)
+            state.mark_gone(other.target, other.gone_since)
+    state.is_shard(chosen.shard)
 
 
 def _repository(source: str) -> str:

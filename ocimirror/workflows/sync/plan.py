@@ -9,7 +9,8 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -18,6 +19,7 @@ from ocimirror.copy.tasks import patiently, together
 from ocimirror.errors import (
     IntegrityError,
     Interrupted,
+    MalformedManifest,
     NoPlace,
     NotFound,
     OciMirrorError,
@@ -28,7 +30,7 @@ from ocimirror.model.config import MAX_SIZE_BYTES as MAX_CONFIG_BYTES
 from ocimirror.model.config import ImageConfig
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import MAX_DEPTH
+from ocimirror.model.manifest import MAX_DEPTH, Manifest
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location, Reference
 from ocimirror.stores.profiles import is_container_image
@@ -102,6 +104,7 @@ class Listing:
         repository: registry and repository, or the pattern where the catalogue failed.
         selection: what became of each tag; None where the listing failed.
         judged: what the tags stood for whose age was looked at.
+        unread: why the age of a tag cannot be told, if a filter asked for it.
         error: why it failed.
     """
 
@@ -109,12 +112,16 @@ class Listing:
     repository: str
     selection: Selection | None = None
     judged: Mapping[str, Digest] = field(default_factory=dict)
+    unread: Mapping[str, OciMirrorError] = field(default_factory=dict)
     error: OciMirrorError | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """An image that has no place to go at a target: no name there, or one that is taken."""
+    """An image that cannot go to a target.
+
+    It has no name there, or one that is taken; or whether a filter chooses it cannot be told.
+    """
 
     entry: int
     source: str
@@ -124,7 +131,7 @@ class Refused:
 
 @dataclass(slots=True)
 class SyncPlan:
-    """The images, highest priority first, what every listing gave, and what has no place to go."""
+    """The images, highest priority first, what every listing gave, and what cannot go anywhere."""
 
     images: list[Planned] = field(default_factory=list)
     listings: list[Listing] = field(default_factory=list)
@@ -162,13 +169,14 @@ def plan(
         name = Reference(mirror.source.registry, repository)
         clocks = _Clocks(name, source, first_seen)
         try:
-            selection = _selected(mirror, source, now, clocks)
+            selection = _selected(mirror, source, now, clocks, stop)
         except Interrupted:
             raise
         except OciMirrorError as error:
             error.at("source")
             return Listing(number, name.name, error=error)
-        return Listing(number, name.name, selection, clocks.judged)
+        selection = _without_excuses(selection, clocks.unread)
+        return Listing(number, name.name, selection, clocks.judged, clocks.unread)
 
     looks = [partial(look, *item, source) for item, source in zip(work, sources, strict=True)]
     listings = together(looks, jobs, stop)
@@ -207,7 +215,9 @@ def _repositories(
     return matching
 
 
-def _selected(mirror: Mirror, source: Source, now: datetime, clocks: _Clocks) -> Selection:
+def _selected(
+    mirror: Mirror, source: Source, now: datetime, clocks: _Clocks, stop: threading.Event
+) -> Selection:
     if mirror.tags.explicit:  # (what is named one by one is not looked up in a list)
         return Selection(tuple(named.tag for named in mirror.tags.explicit), ())
     tags = source.names()
@@ -219,6 +229,7 @@ def _selected(mirror: Mirror, source: Source, now: datetime, clocks: _Clocks) ->
         now=now,
         created=clocks.created,
         first_seen=clocks.first_seen,
+        stop=stop,
     )
 
 
@@ -233,21 +244,25 @@ def _add(
     """Add the images of a repository, each with the targets that it can have."""
     pinned: dict[str, Digest | None] = dict(mirror.tags.explicit)
     number = listing.entry
+    for tag, error in listing.unread.items():
+        image = Reference(mirror.source.registry, repository, tag)
+        for target in mirror.targets if tag not in selection.kept else ():
+            found.refused.append(Refused(number, shown(image), _shown_at(target, image), error))
     for tag in selection.kept:
         # (A tag that moves after its age was judged must not carry a younger image past it.)
         digest = pinned.get(tag) or listing.judged.get(tag)
-        source = Reference(mirror.source.registry, repository, tag, digest)
+        image = Reference(mirror.source.registry, repository, tag, digest)
         targets = []
         for target in mirror.targets:
             try:
-                if place := _place(source, pinned.get(tag), mirror.platforms, target, taken):
+                if place := _place(image, pinned.get(tag), mirror.platforms, target, taken):
                     targets.append(place)
             except UsageError as error:
                 # (Not its exit code: a run that copies is no mistake found before it.)
                 refusal = NoPlace(error.message, advice=error.advice)
-                found.refused.append(Refused(number, f"docker://{source}", str(target), refusal))
+                found.refused.append(Refused(number, shown(image), str(target), refusal))
         if targets:
-            found.images.append(Planned(number, mirror, source, tuple(targets)))
+            found.images.append(Planned(number, mirror, image, tuple(targets)))
 
 
 def _place(
@@ -271,14 +286,45 @@ def _place(
     return None
 
 
+def shown(source: Reference) -> str:
+    """Return a source as reports, state and lock file name it.
+
+    An image with a tag is known by its tag, be it pinned to a digest or not.
+    """
+    return str(Location("docker", reference=replace(source, digest=None) if source.tag else source))
+
+
+def _shown_at(target: Target, image: Reference) -> str:
+    """Return where an image would go, as far as that can be told."""
+    try:
+        return str(target.resolve(image.registry, image.repository, image.tag))
+    except UsageError:
+        return str(target)
+
+
+def _without_excuses(selection: Selection, unread: Mapping[str, OciMirrorError]) -> Selection:
+    """Return a selection that says of what could not be read that it could not."""
+    dropped = (
+        one._replace(reason=f"cannot be read: {unread[one.tag].message}")
+        if one.tag in unread
+        else one
+        for one in selection.dropped
+    )
+    return replace(selection, dropped=tuple(dropped))
+
+
 class _Clocks:
-    """Tells the age of a repository's images, and remembers which image it was that it told of."""
+    """Tells the age of a repository's images, and remembers which image it was that it told of.
+
+    An image that cannot be read fails alone: it has no age, and `unread` says why.
+    """
 
     def __init__(self, name: Reference, source: Source, first_seen: FirstSeen) -> None:
         self._name = name
         self._source = source
         self._first_seen = first_seen
         self._roots: dict[str, Descriptor] = {}
+        self.unread: dict[str, OciMirrorError] = {}
 
     @property
     def judged(self) -> dict[str, Digest]:
@@ -292,21 +338,44 @@ class _Clocks:
 
     def first_seen(self, tag: str) -> datetime | None:
         """Return when what a tag stands for was first seen under it."""
-        return self._first_seen(replace(self._name, tag=tag), self._root(tag).digest)
+        with self._read(tag):
+            return self._first_seen(replace(self._name, tag=tag), self._root(tag).digest)
+        return None
 
     def created(self, tag: str) -> datetime | None:
         """Return when the first image that a tag leads to was built, as its config says."""
+        with self._read(tag):
+            return self._created(self._root(tag))
+        return None
+
+    @contextmanager
+    def _read(self, tag: str) -> Iterator[None]:
         try:
-            manifest = self._source.read_manifest(self._root(tag))
+            yield
+        except (NotFound, IntegrityError) as error:
+            error.at("source")
+            self.unread[tag] = error
+
+    def _created(self, root: Descriptor) -> datetime | None:
+        """Return what the config of the first image says; of what is no image, nothing."""
+        with suppress(Unsupported):
+            manifest = self._source.read_manifest(root)
             for _ in range(MAX_DEPTH):
                 if is_container_image(manifest):
                     config = manifest.blobs[0]
                     with self._source.fetch(config) as stream:
                         raw = stream.read_all(MAX_CONFIG_BYTES)
-                    return ImageConfig.parse(raw, f"config {config.digest}").created
+                    with suppress(MalformedManifest):  # (a config that says nothing)
+                        return ImageConfig.parse(raw, f"config {config.digest}").created
+                    return None
                 if not manifest.manifests:
                     return None
-                manifest = self._source.read_manifest(manifest.manifests[0])
-        except (NotFound, IntegrityError, Unsupported):
-            return None
+                manifest = self._first(manifest.manifests)
         return None
+
+    def _first(self, children: Sequence[Descriptor]) -> Manifest:
+        """Return the first child that is there; of a sparse image, some are not."""
+        for child in children[:-1]:
+            with suppress(NotFound):
+                return self._source.read_manifest(child)
+        return self._source.read_manifest(children[-1])

@@ -25,6 +25,7 @@ from ocimirror.errors import (
 from ocimirror.model.digest import Digest
 from ocimirror.model.reference import Location, Reference
 from ocimirror.stores.registry.deletion import Needed, delete_tag, needed, other_tags, own_tag
+from ocimirror.stores.registry.repository import RegistryRepository
 from ocimirror.sync.config import Mirror, Target
 from ocimirror.sync.remembered import well_made
 from ocimirror.sync.report import Failure, ImageResult, PruneAction, Pruning, Status
@@ -54,8 +55,9 @@ def after(
 ) -> list[Prunable]:
     """Return what may be pruned after these listings.
 
-    Of a repository that several entries list, every listing must have worked, and must have chosen
-    something: a filter that matches nothing is rather a mistake than an order to delete.
+    Of a repository that several entries list, every listing must have worked, with the age of each
+    image that a filter asked about, and must have chosen something: a filter that matches nothing
+    is rather a mistake than an order to delete.
 
     Args:
         listings: all of the run; several entries may have listed one repository.
@@ -65,7 +67,7 @@ def after(
     unsure = {
         listing.repository
         for listing in listings
-        if listing.selection is None or not listing.selection.kept
+        if listing.selection is None or listing.unread or not listing.selection.kept
     }
     return [
         Prunable(names[listing.entry], mirrors[listing.entry], listing.repository)
@@ -82,6 +84,9 @@ class Wanted:
         mirrors: the entries of the configuration, by number.
         chosen: the part of it that was listed.
         locked: sources that are wanted whatever was listed.
+
+    Attributes:
+        filled: the targets that this run fills.
     """
 
     def __init__(
@@ -89,7 +94,7 @@ class Wanted:
     ) -> None:
         self._mirrors = mirrors
         self._chosen = chosen
-        self._filled = {str(target) for image in found.images for target in image.targets}
+        self.filled = {str(target) for image in found.images for target in image.targets}
         self._failed = {item.repository for item in found.listings if item.selection is None}
         self._sources = set(locked)
         for item in found.listings:
@@ -98,7 +103,7 @@ class Wanted:
 
     def wants(self, made: Created) -> bool:
         """Whether an own target is wanted: its source was chosen, or another entry fills it."""
-        return made.source in self._sources or made.target in self._filled
+        return made.source in self._sources or made.target in self.filled
 
     def doubt(self, made: Created) -> str:
         """Return the source of an entry that may fill a target and was not listed, or nothing."""
@@ -167,10 +172,11 @@ def prune(
                 if made.gone_since is not None and not dry_run:
                     state.mark_gone(made.target, None)
                 continue
-            # (A clock that was wrong, and is right again, does not count.)
+            # (A clock that was wrong, and is right again, does not count; nor does one that is
+            # behind what was seen with a right one.)
             since = made.gone_since
             if since is None or since > now:
-                since = now.replace(microsecond=0)
+                since = max(now.replace(microsecond=0), state.last_seen(made.source) or now)
                 if not dry_run:
                     state.mark_gone(made.target, since)
             going = Pruning(
@@ -191,7 +197,7 @@ def prune(
             elif going.target not in due_targets:
                 due_targets.add(going.target)
                 found.append(going)
-    tags: dict[str, Needed] = {}
+    known = _Known({*wanted.filled, *state.own_targets()})
     leaving: dict[str, dict[str, Digest]] = {}
     for entry, found in due.items():
         for going in found if len(found) <= limits[entry] else ():
@@ -208,7 +214,7 @@ def prune(
             yield entry, PruneRefused(told)
             continue
         for going in found:
-            delete = partial(_delete, going, places, tags, leaving, dry_run=dry_run)
+            delete = partial(_delete, going, places, known, leaving, dry_run=dry_run)
             yield from _pruned(going, delete, state, dry_run=dry_run, stop=stop)
 
 
@@ -278,33 +284,50 @@ def _pruned(
     yield _with(going, action, reason)
 
 
+class _Known:
+    """What is known of the tags of repositories, each looked at once a run.
+
+    A list of tags may not have what was pushed just now: what this mirror made or fills is looked
+    at whatever the list says.
+    """
+
+    def __init__(self, targets: set[str]) -> None:
+        self._targets = targets
+        self._tags: dict[str, Needed] = {}
+
+    def tags(self, repository: RegistryRepository, name: Reference) -> Needed:
+        """Return which tags need what in a repository."""
+        if name.name not in self._tags:
+            begin = f"docker://{name.name}:"
+            more = [place.removeprefix(begin) for place in self._targets if place.startswith(begin)]
+            self._tags[name.name] = needed(repository, sorted(more))
+        return self._tags[name.name]
+
+
 def _delete(
     going: Pruning,
     places: Places,
-    tags: dict[str, Needed],
+    known: _Known,
     leaving: Mapping[str, Mapping[str, Digest]],
     *,
     dry_run: bool,
 ) -> list[str]:
     """Delete what was made, where it is still there; return the names that keep it.
 
-    `tags` are what is known of repositories, each looked at once a run; `leaving` are the tags of
-    each that this run deletes.
+    `leaving` are the tags of each repository that this run deletes.
     """
     target = Location.parse(going.target)
     if target.reference is not None:
         repository = places.repository(target.reference)
-        if repository.location not in tags:
-            tags[repository.location] = needed(repository)
-        known, tag = tags[repository.location], target.reference.tag
+        tags, tag = known.tags(repository, target.reference), target.reference.tag
         also = leaving.get(target.reference.name, {})
         if not dry_run:
-            return delete_tag(repository, tag, going.digest, known, also)
+            return delete_tag(repository, tag, going.digest, tags, also)
         if own_tag(repository, tag, going.digest) is None:
             return []
-        others = other_tags(tag, going.digest, known, also)
+        others = other_tags(tag, going.digest, tags, also)
         if not others:
-            for names in known.values():
+            for names in tags.values():
                 names.discard(tag)
         return others
     index = places.present_layout(target.path).index()

@@ -13,6 +13,7 @@ from ocimirror.errors import (
     Interrupted,
     LocalStorageError,
     NotFound,
+    NotReached,
     OciMirrorError,
     RegistryUnavailable,
 )
@@ -110,8 +111,9 @@ class _Run:
         self._dry_run = options.copy.dry_run
         self._stop = options.copy.stop
         self._destinations = Destinations(places, dry_run=self._dry_run)
-        if options.merged is not None and not self._dry_run:
-            adopt(state, options.merged.own, options.chosen, self._now)
+        if not self._dry_run:
+            merged = options.merged.own if options.merged is not None else ()
+            adopt(state, merged, options.chosen, self._now)
         self._own = Own(state, self._destinations, self._now, self._stop)
         self._report = Report(self._now, name, self._dry_run)
         self._telling = Telling(config, options.chosen, self._report)
@@ -169,6 +171,7 @@ class _Run:
         self._telling.gone(found, self._records)
         self._miss_what_is_locked(found)
         self._records.expect(shown_source(image) for image in found.images)
+        self._records.expect(refused.source for refused in found.refused)
         locked = [image for image in found.images if self._in_the_lock(image)]
         self._images = list(self._with_places(locked))
         if not self._dry_run:
@@ -188,8 +191,9 @@ class _Run:
 
     def _prune(self, found: SyncPlan) -> None:
         locked = {record.source for record in self._options.locked or ()}
+        work = after(found.listings, self._config.mirrors, self._telling.names)
         pruning = prune(
-            after(found.listings, self._config.mirrors, self._telling.names),
+            work,
             Wanted(found, self._config.mirrors, self._options.chosen, locked),
             self._places,
             self._state,
@@ -197,13 +201,19 @@ class _Run:
             dry_run=self._dry_run,
             stop=self._stop,
         )
-        for result in pruning:
-            if isinstance(result, ImageResult):
-                self._report.add(result)
-            elif isinstance(result, Pruning):
-                self._report.pruning.append(result)
-            else:
-                self._report.fail_entry(*result)
+        try:
+            for result in pruning:
+                if isinstance(result, ImageResult):
+                    self._report.add(result)
+                elif isinstance(result, Pruning):
+                    self._report.pruning.append(result)
+                else:
+                    self._report.fail_entry(*result)
+        except Interrupted:
+            for entry in dict.fromkeys(item.entry for item in work):
+                error = NotReached("the run ended before what is gone at its source was pruned")
+                self._report.fail_entry(entry, error)
+            raise
 
     # --- the source ----------------------------------------------------------------------------
 
@@ -291,7 +301,7 @@ class _Run:
         complete = Complete(source, target, digest, platforms, mirror.referrers, self._now)
         if before is None or replace(before, time=self._now) != complete:
             self._state.mark_complete(complete)
-        self._own.arrived(work, digest)
+        self._own.arrived(work, digest, outcome.previous)
         if work.rank == 0:
             try:
                 self._records.arrived(source, outcome.root, outcome, platforms)
