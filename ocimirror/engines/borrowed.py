@@ -102,7 +102,7 @@ class Borrowed:
             return [], []
         try:
             document = json.loads(raw)
-        except ValueError:
+        except (ValueError, RecursionError):
             # (It is synced before the first change, so a torn one has changed nothing.)
             return [], []
         try:

@@ -15,7 +15,7 @@ from ocimirror.engines.client import Client, Output
 from ocimirror.engines.engine import Engine, tag_of
 from ocimirror.engines.receipt import Receipt
 from ocimirror.engines.wanted import Wanted
-from ocimirror.errors import DamagedEngineStore, IntegrityError
+from ocimirror.errors import DamagedEngineStore, EngineFailed, IntegrityError
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.platform import Platform
 from ocimirror.stores.profiles import this_linux
@@ -50,8 +50,7 @@ class Containerd(Engine):
 
     def records(self) -> dict[str, str]:
         """Return what each name of the namespace stands for, by digest."""
-        lines = self.client.ask("images", "ls").decode("utf-8", "replace").splitlines()[1:]
-        columns = [line.split() for line in lines]
+        columns = [line.split() for line in self._table("images", "REF")]
         return {row[0]: row[2] for row in columns if len(row) > 2}
 
     def content(self) -> dict[str, list[str]]:
@@ -59,8 +58,16 @@ class Containerd(Engine):
 
         containerd computed them itself.
         """
-        lines = self.client.ask("content", "ls").decode("utf-8", "replace").splitlines()[1:]
+        lines = self._table("content", "DIGEST")
         return {line.split()[0]: _KEPT.findall(line) for line in lines if line.strip()}
+
+    def _table(self, kind: str, column: str) -> list[str]:
+        """Return the lines of `ctr KIND ls` below its title, which is there if nothing else is."""
+        raw = self.client.ask(kind, "ls")
+        title, *lines = raw.decode("utf-8", "replace").splitlines() or [""]
+        if not title.startswith(column):
+            raise EngineFailed(f"ctr {kind} ls: the answer is no list: {raw[:200]!r}")
+        return lines
 
     def audit(self, wanted: Wanted) -> Receipt:
         """Compare the records and the closure with what containerd has, by digest."""

@@ -132,15 +132,20 @@ def answer(raw: bytes, what: str) -> Any:
     """
     try:
         return json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EngineFailed(f"{what}: the answer is no JSON: {raw[:200]!r}") from error
 
 
 def first(raw: bytes, what: str) -> Mapping[str, Any]:
-    """Return the first object of a list that an engine's client printed."""
+    """Return the first image of a list that an engine's client printed.
+
+    Raises:
+        EngineFailed: it is none; what cannot be read does not say that an image is absent.
+    """
     found = answer(raw, what)
-    if not isinstance(found, list) or not found or not isinstance(found[0], dict):
-        raise EngineFailed(f"{what}: the answer is no list of objects: {raw[:200]!r}")
+    image = found[0] if isinstance(found, list) and found else None
+    if not isinstance(image, dict) or not isinstance(image.get("Id"), str):
+        raise EngineFailed(f"{what}: the answer is no list of images: {raw[:200]!r}")
     return cast("Mapping[str, Any]", found[0])
 
 
