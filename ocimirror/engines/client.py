@@ -41,7 +41,11 @@ _UNREACHABLE = (
     "while trying to connect",
     "failed to dial",
     "connection error",
+    "code = unavailable",
+    "error reading from server",
+    "transport is closing",
 )
+_LOG = 'time="'  # (what ctr and podman log of their own progress)
 _ROTTEN = (
     "file integrity checksum failed",
     "failed to verify: sha256:",
@@ -243,7 +247,8 @@ class _Run:
     def _last_words(self) -> str:
         self._said.seek(0, os.SEEK_END)
         self._said.seek(max(0, self._said.tell() - _MAX_MESSAGE))
-        return self._said.read(_MAX_MESSAGE).decode("utf-8", "replace").strip()
+        said = self._said.read(_MAX_MESSAGE).decode("utf-8", "replace").strip()
+        return "\n".join(line for line in said.splitlines() if not line.startswith(_LOG)) or said
 
 
 def _failure(message: str) -> type[OciMirrorError]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from ocimirror.engines.docker.engine import Docker, DockerGraphdriver
 from ocimirror.engines.engine import Engine
 from ocimirror.engines.receipt import PARTS
 from ocimirror.engines.wanted import Wanted
-from ocimirror.errors import UsageError
+from ocimirror.errors import Unsupported, UsageError
 from ocimirror.model.reference import Location
 from ocimirror.stores.index import Entry
 from ocimirror.stores.store import Source
@@ -19,6 +21,8 @@ from ocimirror.workflows.load import LoadOptions, Route, by_archive
 
 if TYPE_CHECKING:
     from ocimirror.serve.server import Server
+
+_READS_ZSTD = 23
 
 RouteName = Literal["auto", "archive", "registry", "alias"]
 
@@ -57,12 +61,16 @@ def opened(
 
             named = [entry.reference() for entry in entries]  # (else it fails on its own)
             registries = [reference.registry for reference in named if reference is not None]
+            if os.geteuid():
+                raise UsageError(
+                    "--route alias changes files of this machine and signals dockerd: it needs root"
+                )
             if options.dry_run:
                 Alias(engine, location.path, registries).check()
                 yield Route(name, frozenset(PARTS), lambda _: ())
                 return
             with Alias(engine, location.path, registries) as alias:
-                yield Route(name, frozenset(PARTS), lambda wanted: alias.pull(wanted, platform))
+                yield Route(name, frozenset(PARTS), _pulling(engine, alias.pull, platform))
             return
         from ocimirror.serve.server import Options, Server
         from ocimirror.serve.shelf import Shelf
@@ -74,8 +82,29 @@ def opened(
         yield Route(
             name,
             engine.keeps,
-            lambda wanted: _pull_and_name(engine, server, wanted, platform),
+            _pulling(engine, partial(_pull_and_name, engine, server), platform),
         )
+
+
+def _pulling(
+    docker: Docker, pull: Callable[[Wanted, str], Sequence[str]], platform: str
+) -> Callable[[Wanted], Sequence[str]]:
+    """Return what has docker pull an image, if it is able to."""
+
+    def send(wanted: Wanted) -> Sequence[str]:
+        layers = docker.chosen(wanted).manifest.blobs[1:]
+        major = docker.version.partition(".")[0]
+        if major.isdigit() and int(major) < _READS_ZSTD:
+            for layer in layers:
+                if "zstd" in layer.media_type:
+                    raise Unsupported(
+                        f"image {wanted.name}: docker {docker.version} pulls no zstd layers, as"
+                        f" {layer.digest} is one",
+                        advice="--route archive decompresses them; docker reads them since 23.0.",
+                    )
+        return pull(wanted, platform)
+
+    return send
 
 
 def _pull_and_name(docker: Docker, server: Server, wanted: Wanted, platform: str) -> list[str]:

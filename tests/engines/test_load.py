@@ -100,6 +100,18 @@ def test_containerd_keeps_every_byte_past_a_garbage_collection(
         assert containerd.content(digest, space) == raw
 
 
+def test_zstd_layers_come_into_any_docker_or_it_says_how(dockerd, layout, repository) -> None:
+    path = layout({f"{HOST}/{repository}:v1": images.uncompressed_and_zstd()})
+    version = dockerd.docker("version", "--format", "{{.Server.Version}}")
+    pulled = load(path, *into(dockerd), "--route", "registry")
+    if int(version.partition(".")[0]) < 23:
+        assert pulled.code == 4
+        assert "zstd" in pulled.document["failures"][0]["error"]["message"]
+    else:
+        assert pulled.code == 0, pulled.document
+    assert load(path, *into(dockerd)).code == 0
+
+
 def test_a_second_load_sends_nothing(containerd, layout, repository) -> None:
     path = layout({f"{HOST}/{repository}:v1": images.single()})
     space = ["--namespace", repository.replace("/", "-")]

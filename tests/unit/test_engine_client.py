@@ -22,6 +22,7 @@ SAID: list[tuple[str, type[OciMirrorError]]] = [
     ("Cannot connect to the Docker daemon at unix:///x. Is it running?", EngineUnavailable),
     ("permission denied while trying to connect to the Docker daemon socket", EngineUnavailable),
     ('ctr: failed to dial "/x": context deadline exceeded', EngineUnavailable),
+    ("rpc error: code = Unavailable desc = error reading from server: EOF", EngineUnavailable),
     ("Error response from daemon: open /x/blobs/json: no such file or directory", EngineFailed),
     ("Error response from daemon: dial tcp: connect: connection refused", EngineFailed),
     ("Error: lchown /x: permission denied", EngineFailed),
@@ -37,6 +38,15 @@ def test_last_words(words: str, kind: type[OciMirrorError]) -> None:
     with pytest.raises(kind) as failed:
         client.ask()
     assert type(failed.value) is kind
+
+
+def test_what_a_client_logs_of_its_progress_is_no_reason() -> None:
+    said = 'time="2026" level=info msg="unpacking"'
+    client = Client(
+        ["sh", "-c", 'printf "%s\\n" "$1" "no such thing" >&2; exit 1', "sh", said], "x"
+    )
+    with pytest.raises(EngineFailed, match=r"\(x\): no such thing$"):
+        client.ask()
 
 
 def test_a_client_that_reads_nothing_can_be_stopped() -> None:
