@@ -35,7 +35,7 @@ def proxy_url(text: str) -> str:
 
 
 def auth_files(chosen: str | None) -> tuple[Any, ...]:
-    """Return the credential files in the order in which podman and docker look for them."""
+    """Return the credential files in the order in which docker and podman look for them."""
     from ocimirror.stores.registry import AuthFile
 
     if chosen:
@@ -44,6 +44,10 @@ def auth_files(chosen: str | None) -> tuple[Any, ...]:
         return (AuthFile(Path(chosen), "containers"),)
     environment = os.environ
     files = []
+    if environment.get("DOCKER_AUTH_CONFIG"):
+        # (docker 28 and GitLab's runner: the document itself, believed before any file.)
+        name = Path("DOCKER_AUTH_CONFIG")
+        files.append(AuthFile(name, "docker", environment["DOCKER_AUTH_CONFIG"]))
     if environment.get("REGISTRY_AUTH_FILE"):
         files.append(AuthFile(Path(environment["REGISTRY_AUTH_FILE"]), "containers"))
     if environment.get("DOCKER_CONFIG"):

@@ -133,4 +133,5 @@ def _network(settings: Settings) -> tuple[NetworkOptions, AuthFile]:
     if chosen:
         network = replace(network, auth_files=(AuthFile(Path(chosen), "containers"),))
     named = chosen or os.environ.get("REGISTRY_AUTH_FILE") or os.environ.get("DOCKER_CONFIG")
-    return network, network.auth_files[0 if named else -1]
+    files = [file for file in network.auth_files if not file.content]
+    return network, files[0 if named else -1]

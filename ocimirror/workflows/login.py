@@ -17,7 +17,7 @@ class Logout:
 
     Attributes:
         erased_from: a helper's program or a file's path; empty where there was no login.
-        still_in: another file that has credentials for the registry, or empty.
+        still_in: what else has credentials for the registry, or empty.
     """
 
     erased_from: str
@@ -57,6 +57,11 @@ def login(
     if not password:
         raise UsageError("the password is empty")
     file = choose(network.auth_files, preferred, registry)
+    if file.content:
+        raise UsageError(
+            f"{file} has credentials for {registry}, and these are believed before any file",
+            advice=f"Change them there, or unset {file.path}.",
+        )
     credential = Credential(username, password)
     with Transport(network) as transport:
         admitted = RegistryHost(registry, transport, credential).admits()
@@ -71,9 +76,8 @@ def logout(registry: str, network: NetworkOptions) -> Logout:
         LocalStorageError: the file cannot be written.
     """
     files = network.auth_files
-    first = next((file for file in files if knows(file, registry)), None)
-    if first is None:
-        return Logout("", "")
-    place = erase(first, registry)
-    still = next((str(file.path) for file in files if knows(file, registry)), "")
+    known = (file for file in files if not file.content and knows(file, registry))
+    first = next(known, None)
+    place = "" if first is None else erase(first, registry)
+    still = next((str(file) for file in files if knows(file, registry)), "")
     return Logout(place, still)

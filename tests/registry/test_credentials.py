@@ -55,6 +55,9 @@ def helper(tmp_path, monkeypatch):
         ("https://r.example.com/", "r.example.com"),
         ("https://r.example.com/v1/", "r.example.com"),
         ("https://r.example.com/v2/", "r.example.com"),
+        ("r.example.com/v1/", "r.example.com"),
+        ("https://r.example.com/path/", "r.example.com"),
+        ("http://r.example.com/a/b", "r.example.com"),
         ("R.Example.com", "r.example.com"),
         ("r.example.com:5000", "r.example.com:5000"),
         ("https://r.example.com:5000/v2/", "r.example.com:5000"),
@@ -77,7 +80,7 @@ def test_a_registry_is_found_under_every_form_of_its_key(key, registry, kind, fi
         "example.com",
         "r.example.com:443",
         "r.example.com.evil.example.com",
-        "https://r.example.com/a",
+        "r.example.com/other",
     ],
 )
 def test_another_key_is_no_match(key, find) -> None:
@@ -98,6 +101,19 @@ def test_the_most_specific_path_wins_in_a_containers_file(find) -> None:
     assert find(document, "docker", repository="ns/user/img") == Credential("user0", "secret")
 
 
+@pytest.mark.parametrize("kind", ["docker", "containers"])
+def test_a_path_is_for_the_repositories_below_it(kind, find) -> None:
+    document = {"auths": {"r.example.com/ns/": entry("ada")}}
+    assert find(document, kind, repository="ns/img") == Credential("ada", "secret")
+    assert find(document, kind, repository="ns2/img") is None
+
+
+def test_docker_keeps_more_than_the_login_to_its_hub(find) -> None:
+    keys = [f"{HUB}access-token", HUB, f"{HUB}refresh-token"]
+    document = {"auths": {key: entry(f"user{number}") for number, key in enumerate(keys)}}
+    assert find(document, registry="docker.io") == Credential("user1", "secret")
+
+
 @pytest.mark.parametrize(
     ("document", "expected"),
     [
@@ -108,6 +124,13 @@ def test_the_most_specific_path_wins_in_a_containers_file(find) -> None:
         ({**entry("ada"), "identitytoken": "t"}, Credential("ada", "secret", "t")),
         ({"auth": base64.b64encode(b"<token>:t").decode()}, Credential("", "", "t")),
         ({"auth": base64.b64encode("ådå:ßecret".encode()).decode()}, Credential("ådå", "ßecret")),
+        (
+            {"auth": base64.b64encode(b"ada:long").decode().rstrip("=")},
+            Credential("ada", "long"),
+        ),
+        ({"auth": base64.b64encode(b"token:").decode()}, Credential("token", "")),
+        ({"registrytoken": "t"}, Credential("", "", "", "t")),
+        (None, None),
         ({}, None),
         ({"auth": ""}, None),
         ({"email": "ada@example.com"}, None),
@@ -135,7 +158,11 @@ def test_an_empty_file_knows_nobody(document, find) -> None:
         '{"auths": {"r.example.com": {"auth": "!!!"}}}',
         '{"auths": {"r.example.com": {"auth": 7}}}',
         '{"auths": {"r.example.com": {"auth": "/////w=="}}}',
+        '{"auths": {"r.example.com": {"auth": "c2VjcmV0"}}}',
+        '{"auths": {"r.example.com": "secret"}}',
         '{"credHelpers": "secret"}',
+        '{"credHelpers": {"r.example.com": ["secret"]}}',
+        '{"credsStore": ["secret"]}',
         "[" * 100_000,
         '{"auths": "' + "x" * (5 << 20) + '"}',
     ],

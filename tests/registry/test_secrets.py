@@ -169,3 +169,45 @@ def test_an_empty_helper_means_the_file_itself(tmp_path) -> None:
         file = ("--auth-file", tmp_path / "a.json")
         done = ocimirror("list", f"docker://{host}/a", *file, *QUICK)
     assert done.code == 0, done
+
+
+def asking_for(authorization: str, challenge: str):
+    """Serve a list of tags to who sends exactly this."""
+
+    def script(line, fields):
+        if "/token" in line:
+            return answer(b"{}", status="500 Oops")
+        if fields.get("authorization") != authorization:
+            return answer(b"", f"WWW-Authenticate: {challenge}\r\n", "401 Unauthorized")
+        return answer(b'{"name":"a","tags":["t"]}')
+
+    return script
+
+
+def test_the_environment_may_hold_the_credentials_themselves(tmp_path) -> None:
+    with raw_peer(asking_for(f"Basic {login()}", "Basic realm=x")) as host:
+        (tmp_path / "config.json").write_text(json.dumps({"auths": {host: {"auth": login("no")}}}))
+        good = json.dumps({"auths": {host: {"auth": login()}}})
+        env = environment(DOCKER_CONFIG=str(tmp_path), DOCKER_AUTH_CONFIG=good)
+        done = ocimirror("list", f"docker://{host}/a", *QUICK, env=env)
+        assert done.code == 0, done
+        secret = ("-u", "ada", "--password-stdin")
+        stored = ocimirror("login", host, *secret, *QUICK, env=env, stdin=PASSWORD)
+        env["DOCKER_AUTH_CONFIG"] = f'{{"auths": "{PASSWORD}'
+        broken = ocimirror("list", f"docker://{host}/a", *QUICK, env=env)
+    assert stored.code == broken.code == 2
+    assert "DOCKER_AUTH_CONFIG (in the environment) has credentials" in stored.stderr
+    assert "DOCKER_AUTH_CONFIG (in the environment) is not a JSON object" in broken.stderr
+    assert PASSWORD not in broken.stderr
+
+
+def test_a_registry_token_goes_to_the_registry_as_it_is(tmp_path) -> None:
+    script = asking_for("Bearer T0KEN", 'Bearer realm="/token",service="s"')
+    with raw_peer(script) as host:
+        file = auth_file(tmp_path / "a.json", host, registrytoken="T0KEN")
+        done = ocimirror("list", f"docker://{host}/a", *file, *QUICK)
+        assert done.code == 0, done
+        file = auth_file(tmp_path / "a.json", host, registrytoken="T0KEN-of-yesterday")
+        done = ocimirror("list", f"docker://{host}/a", *file, *QUICK)
+    assert done.code == 4, done
+    assert "T0KEN" not in done.stderr

@@ -166,7 +166,7 @@ class Authorizer:
     def _refusal(self, message: str, access: Access) -> AuthenticationFailed:
         if self._files.find(access.repository) is not None:
             return AuthenticationFailed(message)
-        files = ", ".join(str(file.path) for file in self._transport.options.auth_files)
+        files = ", ".join(str(file) for file in self._transport.options.auth_files)
         return AuthenticationFailed(
             message,
             advice=f"There are no credentials for {self._registry} in {files or 'no file'}.",
@@ -175,9 +175,11 @@ class Authorizer:
     def _renew(self, grant: _Grant, access: Access, challenge: Challenge) -> Authorization:
         credential = self._files.find(access.repository)
         if challenge.scheme == "basic":
-            if credential is None:
+            if credential is None or not (credential.username or credential.secret):
                 raise AuthenticationFailed(f"{self._registry} wants a user name and a password")
             value, life_s = credential.basic, math.inf
+        elif credential is not None and credential.registry_token:
+            value, life_s = f"Bearer {credential.registry_token}", math.inf
         else:
             asked = challenge.parameters.get("scope", "").split()
             scopes = _merged(*grant.scopes, *access.scopes(), *asked)
@@ -204,8 +206,7 @@ class Authorizer:
         if credential is None or not credential.identity_token or not service.refresh(name, scopes):
             backend = oras.auth.get_auth_backend("token", session=service)
             if credential is not None:
-                secret = credential.identity_token or credential.password
-                backend.set_basic_auth(credential.username, secret)
+                backend.set_basic_auth(credential.username, credential.secret)
             # (A list, which our session sends as one `scope` each: oras passes it on as it is.)
             header = {"realm": service.realm, "service": name, "scope": list(scopes)}
             backend.request_token(authHeader(header))

@@ -22,6 +22,7 @@ from ocimirror.stores.registry.credentials import (
     entries,
     load,
     matching,
+    named_helper,
     normal,
     server_name,
 )
@@ -110,10 +111,8 @@ def erase(file: AuthFile, registry: str) -> str:
 
 def _named(file: AuthFile, registry: str) -> str:
     document = load(file)
-    helper = matching(document, "credHelpers", file, registry)
-    if helper is None:
-        helper = document.get("credsStore")
-    return helper if isinstance(helper, str) else ""
+    helper = named_helper(matching(document, "credHelpers", file, registry), file)
+    return (named_helper(document.get("credsStore"), file) if helper is None else helper) or ""
 
 
 def _tell(helper: str, action: str, request: str, file: AuthFile, server: str) -> str:
@@ -121,7 +120,7 @@ def _tell(helper: str, action: str, request: str, file: AuthFile, server: str) -
     program = f"docker-credential-{helper}"
     if status != 0:
         raise UsageError(
-            f"credential helper {program} (named by {file.path}) could not {action} the login"
+            f"credential helper {program} (named by {file}) could not {action} the login"
             f" for {server}: status {status}",
             advice="What it keeps logins in may be locked, or not set up for this user.",
         )

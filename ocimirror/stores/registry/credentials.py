@@ -35,22 +35,32 @@ _HELPER = re.compile(r"[a-z0-9-]+", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """Who we are to a registry: a password, or an identity token for its token service."""
+    """Who we are to a registry: a password, or a token.
+
+    Attributes:
+        identity_token: for the token service of the registry.
+        registry_token: for the registry itself, as its token service would give one.
+    """
 
     username: str
     password: str = field(repr=False)
     identity_token: str = field(default="", repr=False)
+    registry_token: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         """Keep it out of everything printed."""
-        keep_secret(self.password, self.identity_token)
-        secret = self.identity_token or self.password
-        keep_secret(f"{self.username}:{secret}" if secret else "")
+        keep_secret(self.password, self.identity_token, self.registry_token)
+        keep_secret(f"{self.username}:{self.secret}" if self.secret else "")
+
+    @property
+    def secret(self) -> str:
+        """What goes where a password goes."""
+        return self.identity_token or self.password
 
     @property
     def basic(self) -> str:
         """The value of an Authorization header."""
-        text = f"{self.username}:{self.identity_token or self.password}"
+        text = f"{self.username}:{self.secret}"
         return "Basic " + base64.b64encode(text.encode()).decode("ascii")
 
 
@@ -76,7 +86,7 @@ class CredentialFiles:
         """Return the credential for a repository, or None: then we are anonymous.
 
         In each file: `credHelpers`, then `credsStore`, then `auths`; in containers' files the
-        most specific path wins (containers-auth.json(5)).
+        most specific path wins (containers-auth.json(5)), in docker's the host does.
 
         Args:
             repository: empty for the registry itself.
@@ -89,16 +99,16 @@ class CredentialFiles:
         for file, document in self._files:
             in_file = False
             for key in self._keys(file, repository):
-                helper = matching(document, "credHelpers", file, key)
+                helper = named_helper(matching(document, "credHelpers", file, key), file)
                 in_file |= helper == ""  # docker's word for the file itself
-                if isinstance(helper, str) and helper and (found := self._ask(helper, file, key)):
+                if helper and (found := self._ask(helper, file, key)):
                     return found
-            store = "" if in_file else document.get("credsStore")
-            if isinstance(store, str) and store and (found := self._ask(store, file, "")):
+            store = None if in_file else named_helper(document.get("credsStore"), file)
+            if store and (found := self._ask(store, file, "")):
                 return found
             for key in self._keys(file, repository):
                 entry = matching(document, "auths", file, key)
-                if isinstance(entry, dict) and (found := _parsed(entry, f"{file.path}: {key}")):
+                if entry is not None and (found := _parsed(entry, f"{file}: {key}")):
                     return found
         return None
 
@@ -108,11 +118,13 @@ class CredentialFiles:
             self._helped.clear()
 
     def _keys(self, file: AuthFile, repository: str) -> Iterator[str]:
-        if file.kind == "containers" and repository:
-            parts = repository.split("/")
-            for count in range(len(parts), 0, -1):
-                yield "/".join((self._registry, *parts[:count]))
-        yield self._registry
+        parts = repository.split("/") if repository else []
+        paths = ["/".join((self._registry, *parts[:n])) for n in range(len(parts), 0, -1)]
+        if file.kind == "docker":
+            yield self._registry
+        yield from paths
+        if file.kind == "containers":
+            yield self._registry
 
     def _ask(self, helper: str, file: AuthFile, key: str) -> Credential | None:
         server = server_name(key or self._registry, file)
@@ -129,7 +141,9 @@ def load(file: AuthFile) -> dict[str, object]:
         UsageError: it cannot be read, or is not a JSON object.
     """
     try:
-        raw = read_input(str(file.path), "credential file", MAX_FILE_BYTES)
+        raw = file.content.encode("utf-8", "surrogateescape") or read_input(
+            str(file.path), "credential file", MAX_FILE_BYTES
+        )
     except UsageError as error:
         if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
             return {}
@@ -143,7 +157,7 @@ def load(file: AuthFile) -> dict[str, object]:
     except (ValueError, RecursionError):
         document = None  # (the reason is not shown: it may quote what the file holds)
     if not isinstance(document, dict):
-        raise UsageError(f"credential file {file.path} is not a JSON object")
+        raise UsageError(f"credential file {file} is not a JSON object")
     return document
 
 
@@ -153,50 +167,77 @@ def entries(document: Mapping[str, object], section: str, file: AuthFile) -> dic
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise UsageError(f"credential file {file.path}: {section} is not an object")
+        raise UsageError(f"credential file {file}: {section} is not an object")
     return found
 
 
 def matching(document: Mapping[str, object], section: str, file: AuthFile, key: str) -> object:
-    """Return the entry whose key means the same as ours, an exact match first."""
+    """Return the entry whose key means the same as ours: an exact match first, then the shortest.
+
+    (Beside the login to Docker Hub, docker keeps `https://index.docker.io/v1/access-token`.)
+    """
     found = entries(document, section, file)
-    if key in found:
-        return found[key]
-    return next((entry for name, entry in found.items() if normal(name) == key), None)
+    same = [name for name in found if name == key or normal(name) == key]
+    return found[min(same, key=lambda name: (name != key, len(name)))] if same else None
 
 
 def normal(key: str) -> str:
-    """Return a key without scheme and API version; all names of Docker Hub are docker.io."""
-    name = re.sub(r"^https?://", "", key).rstrip("/")
-    host, slash, path = re.sub(r"/v[12]$", "", name).partition("/")
+    """Return what a key is for: a host, or `host/path`; all names of Docker Hub are docker.io.
+
+    A URL is for its host, whatever its path is, as docker and containers read it.
+    """
+    name = re.sub(r"^https?://", "", key)
+    host, slash, path = re.sub(r"/v[12]$", "", name.rstrip("/")).partition("/")
     with contextlib.suppress(UsageError):
         host = check_registry(host)
-    return host + slash + path
+    return host if name != key else host + slash + path
 
 
-def _parsed(entry: Mapping[str, object], what: str) -> Credential | None:
-    identity = entry.get("identitytoken") or ""
-    username, password = entry.get("username") or "", entry.get("password") or ""
-    encoded = entry.get("auth") or ""
+def named_helper(value: object, file: AuthFile) -> str | None:
+    """Return the name of a helper, empty for the file itself; None if none is named.
+
+    Raises:
+        UsageError: it is not a name.
+    """
+    if value is None or isinstance(value, str):
+        return value
+    raise UsageError(f"credential file {file} names a helper by something else than a string")
+
+
+def _parsed(entry: object, what: str) -> Credential | None:
     try:
-        if not all(isinstance(each, str) for each in (identity, username, password, encoded)):
+        if not isinstance(entry, dict):
+            raise ValueError("not an object")
+        names = ("username", "password", "identitytoken", "registrytoken", "auth")
+        texts = [entry.get(name) or "" for name in names]
+        if not all(isinstance(each, str) for each in texts):
             raise ValueError("not a string")
+        "".join(texts).encode()  # (no lone surrogate)
+        username, password, identity, token, encoded = texts
         if encoded:
             # (Line ends are passed over, as docker does.)
-            unbroken = re.sub("[\r\n]", "", str(encoded))
-            decoded = base64.b64decode(unbroken, validate=True).decode("utf-8")
-            username, _, password = decoded.partition(":")
-        "".join((str(username), str(password), str(identity))).encode()  # (no lone surrogate)
+            unbroken = re.sub("[\r\n]", "", encoded)
+            padded = unbroken + "=" * (-len(unbroken) % 4)
+            decoded = base64.b64decode(padded, validate=True).decode("utf-8")
+            username, colon, password = decoded.partition(":")
+            if not colon:
+                raise ValueError("no colon")
     except (binascii.Error, ValueError):
         # Without its cause, which may quote the secret.
-        raise UsageError(f"credential file {what} has an entry that cannot be read") from None
-    return _credential(str(username), str(password).strip("\0"), str(identity))
+        raise UsageError(
+            f"credential file {what} has an entry that cannot be read",
+            advice='An entry is {"auth": "<base64 of USER:PASSWORD>"}, or has a token.',
+        ) from None
+    return _credential(username, password.strip("\0"), identity, token)
 
 
-def _credential(username: str, password: str, identity: str = "") -> Credential | None:
+def _credential(
+    username: str, password: str, identity: str = "", token: str = ""
+) -> Credential | None:
     if username == TOKEN_USER:
         username, password, identity = "", "", password or identity
-    return Credential(username, password, identity) if password or identity else None
+    known = username or password or identity or token
+    return Credential(username, password, identity, token) if known else None
 
 
 def _run_helper(name: str, server: str, file: AuthFile) -> Credential | None:
@@ -237,7 +278,7 @@ def call_helper(name: str, action: str, request: bytes, file: AuthFile) -> tuple
         UsageError: it cannot be run.
     """
     if not _HELPER.fullmatch(name):
-        raise UsageError(f"credential file {file.path} names a helper that cannot be: {name!r}")
+        raise UsageError(f"credential file {file} names a helper that cannot be: {name!r}")
     try:
         return _output([f"docker-credential-{name}", action], request)
     except TimeoutError as error:
@@ -253,7 +294,7 @@ def call_helper(name: str, action: str, request: bytes, file: AuthFile) -> tuple
 
 
 def _told(name: str, file: AuthFile) -> str:
-    return f"credential helper docker-credential-{name} (named by {file.path})"
+    return f"credential helper docker-credential-{name} (named by {file})"
 
 
 def _output(command: Sequence[str], request: bytes) -> tuple[int, bytes]:

@@ -6,17 +6,26 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 from urllib.parse import unquote
 
 from ocimirror.secrecy import keep_secret
 
 
-class AuthFile(NamedTuple):
-    """A credential file: docker's config.json names hosts, containers' auth.json also paths."""
+@dataclass(frozen=True, slots=True)
+class AuthFile:
+    """A credential file: docker's config.json names hosts, containers' auth.json also paths.
+
+    Attributes:
+        content: of DOCKER_AUTH_CONFIG in the environment, which is no file: it cannot be changed.
+    """
 
     path: Path
     kind: Literal["docker", "containers"]
+    content: str = field(default="", repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.path} (in the environment)" if self.content else str(self.path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
