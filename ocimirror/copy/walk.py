@@ -21,7 +21,7 @@ from ocimirror.errors import (
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import ATTESTATION_OF, MAX_DEPTH, Manifest
+from ocimirror.model.manifest import ATTESTATION_OF, Manifest, refuse_too_deep
 from ocimirror.model.platform import WITHOUT_ATTESTATIONS, Platform
 from ocimirror.stores.store import Referrer, Source
 
@@ -161,8 +161,7 @@ class Walk:
 
     def _refuse_bombs(self, depth: int) -> None:
         what = f"image {self._root.digest}"
-        if depth > MAX_DEPTH:
-            raise MalformedManifest(f"{what}: indexes nested deeper than {MAX_DEPTH}")
+        refuse_too_deep(what, depth)
         if len(self._named_as) + len(self._left_out) > MAX_MANIFESTS:
             raise MalformedManifest(f"{what}: more than {MAX_MANIFESTS} manifests")
         if self._size_bytes > MAX_MANIFEST_BYTES:

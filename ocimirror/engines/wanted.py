@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from ocimirror.errors import (
     DigestMismatch,
     ForeignLayer,
-    MalformedManifest,
     MissingContent,
     NotFound,
     OciMirrorError,
@@ -24,7 +23,7 @@ from ocimirror.model.config import MAX_SIZE_BYTES as MAX_CONFIG_BYTES
 from ocimirror.model.config import ImageConfig
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import ATTESTATION_OF, MAX_DEPTH, Manifest
+from ocimirror.model.manifest import ATTESTATION_OF, MAX_DEPTH, Manifest, refuse_too_deep
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Reference
 from ocimirror.stores.index import Entry, platforms_of
@@ -231,9 +230,10 @@ class _Closure:
         self.absent: list[Descriptor] = []
         self.is_index = False
 
-    def visit(self, manifest: Manifest, depth: int) -> None:
-        if depth > MAX_DEPTH:
-            raise MalformedManifest(f"{manifest.digest}: indexes nested deeper than {MAX_DEPTH}")
+    def visit(self, manifest: Manifest, depth: int, *, known: bool = True) -> None:
+        """Take in a manifest and what it leads to; engines follow known types only."""
+        known = known and not manifest.opaque
+        refuse_too_deep(f"{manifest.digest}", depth)
         self.is_index = self.is_index or bool(manifest.manifests)
         wanted = manifest.children_for(self._platforms)
         promised = manifest.children_for(self._held)
@@ -243,14 +243,15 @@ class _Closure:
             if child not in wanted or (child not in promised and not self._source.exists(child)):
                 self.absent.append(child)
             else:
-                self.visit(self._source.read_manifest(child), depth + 1)
+                self.visit(self._source.read_manifest(child), depth + 1, known=known)
         for blob in manifest.blobs:
             if not mediatype.is_foreign(blob.media_type):
                 if not self._source.exists(blob):
                     raise MissingContent(f"{self._source.location}: {blob} is missing")
                 self.blobs.setdefault(blob.digest, blob)
         self.manifests[manifest.digest] = manifest
-        if is_container_image(manifest) and ATTESTATION_OF not in manifest.descriptor.annotations:
+        is_image = is_container_image(manifest) and known
+        if is_image and ATTESTATION_OF not in manifest.descriptor.annotations:
             self.images.append(PlatformImage(manifest, self._config(manifest.blobs[0])))
 
     def _config(self, descriptor: Descriptor) -> ImageConfig:

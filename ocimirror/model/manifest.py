@@ -183,6 +183,12 @@ class Manifest:
         return cls(raw, descriptor, opaque=True, members=tuple(members.values()))
 
 
+def refuse_too_deep(what: str, depth: int) -> None:
+    """Raise MalformedManifest if indexes are nested deeper than we read; a root has depth 1."""
+    if depth > MAX_DEPTH:
+        raise MalformedManifest(f"{what}: indexes nested deeper than {MAX_DEPTH}")
+
+
 def _stated(raw: bytes, what: str) -> str:
     """Return the known type that content of unknown type says it is; empty if it says none."""
     try:

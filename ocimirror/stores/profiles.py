@@ -33,7 +33,7 @@ from ocimirror.errors import (
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import ATTESTATION_OF, MAX_DEPTH, Manifest
+from ocimirror.model.manifest import ATTESTATION_OF, Manifest, refuse_too_deep
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Reference
 from ocimirror.stores.index import IMAGE_NAME, REF_NAME, annotations_of_ours
@@ -253,12 +253,23 @@ def one_image(source: Source, root: Descriptor, platforms: Sequence[Platform] = 
 
 def _offered(source: Source, manifest: Manifest, depth: int = 1) -> Iterable[Descriptor]:
     """Yield the descriptors of images below an index, but not attestations."""
-    for child in manifest.manifests if depth < MAX_DEPTH else ():
+    for child in manifest.manifests:
+        refuse_too_deep(f"{manifest.digest}", depth + 1)
         if mediatype.is_index(child.media_type):
             with contextlib.suppress(NotFound, MissingContent):  # (a sparse image)
                 yield from _offered(source, source.read_manifest(child), depth + 1)
-        elif ATTESTATION_OF not in child.annotations:
+        elif ATTESTATION_OF not in child.annotations and _may_be_image(source, child):
             yield child
+
+
+def _may_be_image(source: Source, child: Descriptor) -> bool:
+    """Whether a child of an index is a container image, or is absent and says a platform."""
+    if child.platform is not None:
+        return True
+    try:
+        return is_container_image(source.read_manifest(child))
+    except (NotFound, MissingContent):
+        return False
 
 
 def _not_one(
@@ -290,7 +301,8 @@ def _held(source: Source, manifest: Manifest, depth: int = 1) -> Iterable[Manife
         if all(source.exists(blob) for blob in manifest.blobs):
             yield manifest
         return
-    for child in manifest.manifests if depth < MAX_DEPTH else ():
+    for child in manifest.manifests:
+        refuse_too_deep(f"{manifest.digest}", depth + 1)
         if ATTESTATION_OF in child.annotations:
             continue
         try:

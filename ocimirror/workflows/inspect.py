@@ -8,7 +8,6 @@ from ocimirror.copy.walk import walk
 from ocimirror.errors import (
     IntegrityError,
     LocalStorageError,
-    MalformedManifest,
     MissingContent,
     NotFound,
     OciMirrorError,
@@ -16,7 +15,7 @@ from ocimirror.errors import (
 from ocimirror.model import mediatype, strictjson
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import ATTESTATION_OF, MAX_DEPTH, MAX_SIZE_BYTES, Manifest
+from ocimirror.model.manifest import ATTESTATION_OF, MAX_SIZE_BYTES, Manifest, refuse_too_deep
 from ocimirror.model.reference import Location
 from ocimirror.stores.index import Entry, LayoutSource
 from ocimirror.stores.store import Referrer, Source
@@ -96,8 +95,7 @@ def _inspect(
     """Inspect a manifest and its children, each digest once: a small index may name one often."""
     seen.add(descriptor.digest)
     manifest = source.read_manifest(descriptor)
-    if depth > MAX_DEPTH:
-        raise MalformedManifest(f"{descriptor.digest}: indexes nested deeper than {MAX_DEPTH}")
+    refuse_too_deep(f"{descriptor.digest}", depth)
     children = []
     missing = []
     for child in manifest.manifests:

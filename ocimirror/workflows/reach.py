@@ -9,7 +9,6 @@ from ocimirror.errors import (
     IntegrityError,
     Interrupted,
     LocalStorageError,
-    MalformedManifest,
     NotFound,
     OciMirrorError,
     RemoteError,
@@ -17,7 +16,7 @@ from ocimirror.errors import (
 )
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import MAX_DEPTH, Manifest
+from ocimirror.model.manifest import Manifest, refuse_too_deep
 from ocimirror.model.platform import Platform
 from ocimirror.stores.index import Entry, platforms_of
 from ocimirror.stores.store import Source
@@ -58,11 +57,8 @@ def reach(
         if key in seen:
             continue
         seen.add(key)
-        if depth > MAX_DEPTH:
-            what = f"image {root.digest}: indexes nested deeper than {MAX_DEPTH}"
-            failed(MalformedManifest(what), descriptor)
-            continue
         try:
+            refuse_too_deep(f"image {root.digest}", depth)
             manifest = source.read_manifest(descriptor)
         except (IntegrityError, LocalStorageError, RemoteError) as error:
             failed(error, descriptor)

@@ -170,6 +170,10 @@ def _check_manifests(
 
     for manifest in reach(source, root, seen, failed, stop):
         report.bytes += manifest.descriptor.size
+        report.notes += [
+            f"{manifest.digest} is of unknown type and names {absent.digest}, which is not here"
+            for absent in manifest.absent
+        ]
         yield manifest
 
 

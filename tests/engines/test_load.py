@@ -490,3 +490,22 @@ def test_on_a_terminal_bytes_are_shown_and_elsewhere_nothing(
     assert "hashed and sent" in said
     assert "manifest  kept" in said
     assert ocimirror(*words).stderr == ""
+
+
+@pytest.mark.parametrize("how", ["named", "all"])
+def test_an_image_below_a_type_that_engines_do_not_know_is_not_loaded(
+    how: str, podman, podman_environment, layout, repository
+) -> None:
+    builder = images.Builder()
+    members = {"parts": [images.add_image(builder, "below unknown")]}
+    root = builder.manifest(images.compact(members), "application/vnd.example.thing+json")
+    name = f"{HOST}/{repository}:v1"
+    names = [name] if how == "named" else []
+
+    result = load(
+        layout({name: builder.graph(root)}), *names, "--into", "podman", env=podman_environment
+    )
+
+    assert result.code == 4
+    assert "engines run" in result.stdout
+    assert repository not in podman.podman("images", "--format", "json")

@@ -186,23 +186,37 @@ def test_a_repository_with_a_digest_finds_the_image_by_any_tag(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("indexes", [7, 8])
-def test_indexes_nested_too_deep_are_refused_by_every_command(indexes: int, tmp_path: Path) -> None:
-    builder = images.Builder()
-    root = images.add_image(builder, "deep")
-    for _ in range(indexes):
-        root = builder.index([root])
-    name = "reg.example.com/app:1"
-    layout = images.write_layout(tmp_path / "layout", {name: builder.graph(root)})
+def test_indexes_nested_too_deep_are_refused_by_every_command(
+    indexes: int, here: StrictRegistry, tmp_path: Path
+) -> None:
+    graph, name = images.deep_index(indexes), "reg.example.com/app:1"
+    layout = images.write_layout(tmp_path / "layout", {name: graph})
+    damaged = images.write_layout(tmp_path / "damaged", {name: graph})
+    images.blob_path(damaged, next(iter(graph.blobs))).unlink()
+    images.push(here, "deep", "1", graph)
+    (tmp_path / "sync.yaml").write_text(
+        f"mirrors:\n  - from: {here.host}/deep\n    to: oci:{tmp_path}/synced\n"
+    )
     wanted = 0 if indexes == 7 else 5
+    source = f"oci:{layout}:{name}"
 
     for command in (
         ("verify", layout),
+        ("verify", f"docker://{here.host}/deep:1"),
+        ("inspect", source),
         ("gc", layout, "--dry-run"),
-        ("copy", f"oci:{layout}:{name}", f"oci:{tmp_path}/out"),
+        ("repair", damaged, "--from", layout),
+        ("sync", tmp_path / "sync.yaml"),
+        ("push", layout, f"{here.host}/pushed"),
+        ("copy", source, f"oci:{tmp_path}/out"),
+        ("copy", source, f"oci-archive:{tmp_path}/out.tar", "--profile", "docker"),
+        ("copy", source, f"docker-archive:{tmp_path}/docker.tar"),
     ):
         done = ocimirror(*command)
         assert done.code == wanted, (command, done.stderr)
-        assert ("nested deeper" in done.stderr + done.stdout) is bool(wanted)
+        assert ("nested deeper" in done.stderr + done.stdout) is bool(wanted), command
+    listed = ocimirror("list", layout, "--json").document["images"][0]
+    assert ("nested deeper" in str(listed["fault"])) is bool(wanted)
 
 
 @pytest.mark.parametrize("attached", ["tag", "subject"])

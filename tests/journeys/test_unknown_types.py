@@ -121,6 +121,49 @@ def test_verify_finds_what_an_unknown_type_names_damaged(
         assert ocimirror("verify", tmp_path / "layout").code == 5
 
 
+def test_every_command_follows_an_unknown_type(here: StrictRegistry, tmp_path: Path) -> None:
+    """What it names is shown, fetched again if it is damaged, mirrored, and noted if absent."""
+    images.push(here, "app", None, IMAGE)
+    leaf = here_blob(here, b"data of a thing")
+    inner = thing(leaf)
+    here.put_manifest("app", images.digest_of(inner), inner, UNKNOWN)
+    raw = thing(IMAGE.descriptor, images.describe(inner, UNKNOWN))
+    here.put_manifest("app", "1.0", raw, UNKNOWN)
+    (tmp_path / "sync.yaml").write_text(
+        f"mirrors:\n  - from: {here.host}/app\n    to: oci:{tmp_path}/layout\n"
+    )
+    layout, lost = tmp_path / "layout", images.blob_path(tmp_path / "layout", leaf["digest"])
+
+    assert ocimirror("sync", tmp_path / "sync.yaml").code == 0
+    shown = [
+        ocimirror("inspect", where, "--json").document
+        for where in (f"docker://{here.host}/app:1.0", f"oci:{layout}")
+    ]
+    lost.write_bytes(b"data of a thinG")
+    repaired = ocimirror("repair", layout)
+    mended = lost.read_bytes()
+    lost.unlink()
+    verified = ocimirror("verify", layout, "--json")
+
+    for document in shown:
+        first, second = document["manifests"]
+        assert (first["digest"], second["digest"]) == (IMAGE.root, images.digest_of(inner))
+        assert [blob["digest"] for blob in second["blobs"]] == [leaf["digest"]]
+    assert (repaired.code, mended) == (0, b"data of a thing")
+    assert (verified.code, verified.document["faults"]) == (0, [])
+    assert leaf["digest"] in str(verified.document["notes"])
+
+
+def test_beside_an_unknown_child_there_is_one_image(tmp_path: Path) -> None:
+    """It says no platform, and is nothing that an engine could run."""
+    name = "reg.example.com/app:1"
+    layout = images.write_layout(tmp_path / "layout", {name: images.unknown_child()})
+
+    done = ocimirror("copy", f"oci:{layout}:{name}", f"docker-archive:{tmp_path}/app.tar")
+
+    assert done.code == 0, done.stderr
+
+
 @pytest.mark.parametrize("raw", [b"no json", b'{"a": 1}', b"[]"])
 def test_what_names_nothing_is_carried_alone_and_says_so(
     raw: bytes, here: StrictRegistry, tmp_path: Path

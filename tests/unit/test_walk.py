@@ -8,11 +8,11 @@ import time
 import pytest
 
 from ocimirror.copy.plan import Plan
-from ocimirror.copy.walk import MAX_DEPTH, Walk, refuse_foreign, walk
+from ocimirror.copy.walk import Walk, refuse_foreign, walk
 from ocimirror.errors import ForeignLayer, MalformedManifest, NotFound
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import Manifest
+from ocimirror.model.manifest import MAX_DEPTH, Manifest
 from tests.support import images
 from tests.support.evil import index_bomb
 from tests.support.images import Builder, Graph
