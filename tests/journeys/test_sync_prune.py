@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import time
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,20 @@ def test_what_somebody_moved_is_told_once_and_is_theirs(
     assert sync(file).code == 0
 
 
+def later(file: Path, days: int) -> None:
+    """Let so many days pass: in the state of a configuration, all was so much longer ago."""
+    times = {
+        "history": ("since", "until"),
+        "complete": ("time",),
+        "created": ("time", "gone_since"),
+        "run": ("started", "ended"),
+    }
+    with closing(sqlite3.connect(file.with_suffix(".state"))) as connection, connection:
+        for table, columns in times.items():
+            ago = ", ".join(f"{column} = {column} - {days * 86400}" for column in columns)
+            connection.execute(f"UPDATE {table} SET {ago}")
+
+
 def actions(result: Result) -> dict[str, str]:
     """Return what prune does about each tag that is not wanted any more."""
     return {
@@ -147,9 +162,9 @@ def test_the_grace_begins_with_the_first_complete_run_that_found_it_gone(
         offer(registry, repository, tag, graph)
     front = proxy(registry)
     file = pruned(f"{front.host}/{repository}", f"{docker_registry.host}/{repository}")
-    file.write_text(file.read_text().replace("grace: 0s", "grace: 5s"))
+    file.write_text(file.read_text().replace("grace: 0s", "grace: 7d"))
     assert sync(file).code == 0
-    time.sleep(6)  # (nobody ran: that is no time in which the tag was seen to be gone)
+    later(file, 30)  # (nobody ran: that is no time in which the tag was seen to be gone)
     registry.delete_manifest(repository, "1.1")
     front.rules.append(Rule("GET", "/tags/list", Respond(503)))
     assert sync(file, "--retries", "0").code == 3
@@ -163,7 +178,9 @@ def test_the_grace_begins_with_the_first_complete_run_that_found_it_gone(
     shown = ocimirror("sync", file, "--dry-run").stdout
     assert f"TO BE PRUNED FROM {item['due']}" in shown
     assert item["gone_since"] in shown
-    time.sleep(6)
+    later(file, 6)
+    assert actions(sync(file, "--dry-run")) == {"1.1": "waits"}
+    later(file, 1)
     assert actions(sync(file, "--dry-run")) == {"1.1": "delete"}
     assert actions(sync(file)) == {"1.1": "deleted"}
 
@@ -174,13 +191,13 @@ def test_what_came_back_has_its_whole_grace_again(
     for tag, graph in {"1.0": SINGLE, "1.1": SCHEMA2}.items():
         offer(registry, repository, tag, graph)
     file = pruned(f"{registry.host}/{repository}", f"{docker_registry.host}/{repository}")
-    file.write_text(file.read_text().replace("grace: 0s", "grace: 4s"))
+    file.write_text(file.read_text().replace("grace: 0s", "grace: 7d"))
     assert sync(file).code == 0
     registry.delete_manifest(repository, "1.1")
     assert actions(sync(file)) == {"1.1": "waits"}
     offer(registry, repository, "1.1", SCHEMA2)
     assert actions(sync(file)) == {}
-    time.sleep(5)
+    later(file, 30)
     registry.delete_manifest(repository, "1.1")
     assert actions(sync(file)) == {"1.1": "waits"}
 

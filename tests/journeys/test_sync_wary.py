@@ -14,6 +14,7 @@ import pytest
 
 from ocimirror.workflows.sync.plan import shard_of
 from tests.journeys.test_sync import MULTI, SCHEMA2, SINGLE, configure, locked, offer, sync
+from tests.journeys.test_sync_prune import later
 from tests.support.command import PROGRAM, Result, environment, ocimirror
 from tests.support.faults import Flip, Respond, Rule, Stall
 
@@ -33,11 +34,6 @@ def remember(state: Path, statement: str, *values: object) -> None:
     """Change what the state knows, as other times would have made it."""
     with closing(sqlite3.connect(state)) as connection, connection:
         connection.execute(statement, values)
-
-
-def later(state: Path, days: int) -> None:
-    """Let what is gone be gone for so many days more."""
-    remember(state, "UPDATE created SET gone_since = gone_since - ?", days * DAY)
 
 
 def pruning(result: Result) -> dict[str, str]:
@@ -92,7 +88,7 @@ def test_a_tag_of_this_run_that_no_list_has_yet_keeps_the_manifest_that_it_needs
     assert sync(file).code == 0
     registry.delete_manifest(repository, "2.0-rc")
     assert pruning(sync(file)) == {"2.0-rc": "waits"}
-    later(file.with_suffix(".state"), 8)
+    later(file, 8)
     offer(registry, repository, "2.0", SINGLE)
     stale.rules.append(listing(repository, "2.0-rc", "1.0"))
     night = sync(file)
@@ -207,9 +203,7 @@ def test_a_clock_that_is_behind_what_was_seen_begins_no_grace_of_long_ago(
     remember(state, "UPDATE history SET until = until + ?", 30 * DAY)
     [waits] = sync(file).document["pruning"]
     assert waits["action"] == "waits"
-    # (And it is right again on the next night, thirty days and one later.)
-    for table, column in (("history", "until"), ("created", "gone_since")):
-        remember(state, f"UPDATE {table} SET {column} = {column} - ?", 31 * DAY)
+    later(file, 31)  # (And it is right again on the next night, thirty days and one later.)
     night = sync(file)
     assert (night.code, pruning(night)) == (0, {"1.0": "waits"})
     assert night.document["pruning"][0]["gone_since"] < waits["gone_since"]
@@ -234,12 +228,12 @@ def test_a_shard_that_gets_a_repository_back_begins_its_grace_anew(
     assert night(1, 2).code == 0
     registry.delete_manifest(app, "1.0")
     assert pruning(night(1, 2)) == {"1.0": "waits"}
-    later(tmp_path / "1.state", 30)
+    later(tmp_path / "1.yaml", 30)
     # (It comes back, which the third of three shards sees, and is gone when there are two again.)
     assert [night(number, 3).code for number in (1, 3)] == [0, 0]
     again = night(1, 2)
     assert (again.code, pruning(again)) == (0, {"1.0": "waits"})
-    later(tmp_path / "1.state", 8)
+    later(tmp_path / "1.yaml", 8)
     assert pruning(night(1, 2)) == {"1.0": "deleted"}
 
 
