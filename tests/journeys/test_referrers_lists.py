@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support import images
 from tests.support.command import Result, ocimirror
+from tests.support.faults import Respond, Rule
+from tests.support.proxy import Proxy
 from tests.support.registry import StrictRegistry, run_registry
 from tests.support.signed import put_fallback, referrers_at
 
@@ -183,3 +185,50 @@ def test_a_cosign_tag_asked_for_by_name_does_not_replace_that_of_the_destination
     assert (copied.code, pushed.code, replaced.code) == (4, 4, 0)
     assert kept == THEIRS.raw
     assert there.get_manifest("app", TAG + suffix) == images.artifact().raw
+
+
+@pytest.mark.parametrize("graph", [IMAGE, images.single()], ids=["index", "image"])
+def test_a_registry_that_reads_the_tag_as_the_digest_keeps_no_list(
+    graph: images.Graph, there: StrictRegistry, proxy: Callable[..., Proxy], tmp_path: Path
+) -> None:
+    """GitLab does (oras #2148): nothing is written over what it answers, and it is no success."""
+    name, tag = "registry.example.com/new:1.0", graph.root.replace(":", "-")
+    layout = images.write_layout(tmp_path / "layout", {name: graph}, [images.with_subject(graph)])
+    headers = {"Content-Type": graph.root_media_type, "Docker-Content-Digest": graph.root}
+    front = proxy(there, Rule("GET|HEAD", f"/manifests/{tag}$", Respond(200, headers, graph.raw)))
+
+    pushed = ocimirror("push", layout, front.host, "--json")
+    alone = ocimirror("push", layout, front.host, "--no-referrers")
+
+    error = pushed.document["images"][0]["error"]
+    assert (pushed.code, error["code"], alone.code) == (4, "push_rejected", 0)
+    assert "--no-referrers" in error["diagnostics"]
+    assert there.tags("new") == ["1.0"]
+
+
+def test_the_list_of_a_sha512_subject_has_half_of_its_digest_in_its_tag(
+    there: StrictRegistry, tmp_path: Path
+) -> None:
+    """Encoded is cut to 64 characters (distribution-spec, referrers tag schema).
+
+    It is asked for by that digest: a tag alone is what the registry calls it, sha256.
+    """
+    subject = images.sha512_root()
+    referrer = images.with_subject(subject)
+    name = "registry.example.com/app512:1.0"
+    layout = images.write_layout(tmp_path / "layout", {name: subject}, [referrer])
+    tag = f"sha512-{subject.root.removeprefix('sha512:')[:64]}"
+
+    assert ocimirror("push", layout, there.host).code == 0
+    listed = json.loads(there.get_manifest("app512", tag))["manifests"]
+    asked = f"{there.host}/app512:1.0@{subject.root}"
+    pulled = ocimirror("pull", asked, tmp_path / "pulled", "--json")
+    (again,) = ocimirror("push", layout, there.host, "--json").document["images"]
+
+    assert [each["digest"] for each in listed] == [referrer.root]
+    assert pulled.document["images"][0]["referrers"] == 1
+    assert images.blob_path(tmp_path / "pulled", referrer.root).exists()
+    assert again["status"] == "unchanged"
+    index = json.loads((tmp_path / "pulled" / "index.json").read_bytes())["manifests"]
+    tags = [entry.get("annotations", {}).get(images.REF_NAME_ANNOTATION) for entry in index]
+    assert tags.count(tag) == 1

@@ -197,14 +197,15 @@ class Referrers:
         most five times. Two writers can still overwrite one another between these steps.
 
         Raises:
-            PushRejected: the tag is taken by something that is no index.
+            PushRejected: the tag is taken by something that is no list, or is read as the digest.
             RegistryUnavailable: another writer won every time.
         """
         assert manifest.subject is not None  # noqa: S101 - a programming error, not input
-        tag = attachment_tag(manifest.subject.digest)
+        subject = manifest.subject.digest
+        tag = attachment_tag(subject)
         with self._lock:
             for written in range(MAX_ROUNDS + 1):
-                document = self._fallback_document(tag)
+                document = self._fallback_document(tag, subject)
                 entries = document["manifests"]
                 if any(entry.get("digest") == str(manifest.digest) for entry in entries):
                     return
@@ -219,7 +220,7 @@ class Referrers:
             f"{self._repository.location}:{tag}: another writer won {MAX_ROUNDS} times"
         )
 
-    def _fallback_document(self, tag: str) -> dict[str, Any]:
+    def _fallback_document(self, tag: str, subject: Digest) -> dict[str, Any]:
         response = self._repository.send("GET", f"manifests/{tag}", accept=mediatype.OCI_INDEX)
         if response.status == 404:
             response.drain()
@@ -227,8 +228,17 @@ class Referrers:
         if response.status != 200:
             raise response.failure()
         raw = _index_in(response)
+        stated = answers.content_digest(response.headers)
+        if subject in (stated, raw and Digest.of(raw, subject.algorithm)):
+            raise PushRejected(
+                f"{response}: the registry reads this tag as the digest of the image (so does"
+                " GitLab), and keeps no list of referrers",
+                advice=_WITHOUT,
+            )
         if raw is None:
-            raise PushRejected(f"{response}: the referrers tag is taken by something else")
+            raise PushRejected(
+                f"{response}: the referrers tag is taken by something else", advice=_WITHOUT
+            )
         what = f"{response}"
         _entries(raw, what)
         document = cast("dict[str, Any]", strictjson.loads(raw, what))
