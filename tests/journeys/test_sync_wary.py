@@ -169,6 +169,20 @@ def test_what_has_no_place_keeps_its_record(registry, configure, repository, tmp
     assert [image["digest"] for image in images] == [SINGLE.root, MULTI.root]
 
 
+def test_a_list_of_tags_that_do_not_exist_is_no_order_to_delete(
+    registry, configure, repository
+) -> None:
+    for tag, image in (("1.0", SINGLE), ("1.1", MULTI)):
+        offer(registry, repository, tag, image)
+    source, mirror = f"{registry.host}/{repository}", f"{repository}/mirror"
+    file = configure(mirrored(source, f"{registry.host}/{mirror}", grace="0s"))
+    assert sync(file).code == 0
+    configure(mirrored(source, f"{registry.host}/{mirror}", '["l.0"]', "0s"))
+    night = sync(file)
+    assert (night.code, pruning(night)) == (4, {})
+    assert registry.tags(mirror) == ["1.0", "1.1"]
+
+
 # --- time ---------------------------------------------------------------------------------------
 
 

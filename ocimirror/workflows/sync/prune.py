@@ -32,7 +32,8 @@ from ocimirror.sync.report import Failure, ImageResult, PruneAction, Pruning, St
 from ocimirror.sync.state import Created, State
 from ocimirror.workflows.names import remove
 from ocimirror.workflows.places import Places
-from ocimirror.workflows.sync.plan import Chosen, Listing, SyncPlan
+from ocimirror.workflows.sync.carry import shown_source
+from ocimirror.workflows.sync.plan import Chosen, SyncPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,28 +52,31 @@ class Prunable:
 
 
 def after(
-    listings: Sequence[Listing], mirrors: Sequence[Mirror], names: Sequence[str]
+    found: SyncPlan, mirrors: Sequence[Mirror], names: Sequence[str], arrived: set[str]
 ) -> list[Prunable]:
-    """Return what may be pruned after these listings.
+    """Return what may be pruned after these listings, and what came of the images.
 
     Of a repository that several entries list, every listing must have worked, with the age of each
-    image that a filter asked about, and must have chosen something: a filter that matches nothing
-    is rather a mistake than an order to delete.
+    image that a filter asked about, and must have chosen something, of which something is at a
+    target now: a filter that matches nothing, or a list of tags that do not exist, is rather a
+    mistake than an order to delete.
 
     Args:
-        listings: all of the run; several entries may have listed one repository.
+        found: the plan of the run; several entries may have listed one repository.
         mirrors: the entries, by number.
         names: of the entries.
+        arrived: sources that are at a target, or in a dry run would be.
     """
+    there = {image.source.name for image in found.images if shown_source(image) in arrived}
     unsure = {
         listing.repository
-        for listing in listings
+        for listing in found.listings
         if listing.selection is None or listing.unread or not listing.selection.kept
     }
     return [
         Prunable(names[listing.entry], mirrors[listing.entry], listing.repository)
-        for listing in listings
-        if listing.repository not in unsure and mirrors[listing.entry].prune is not None
+        for listing in found.listings
+        if listing.repository in there - unsure and mirrors[listing.entry].prune is not None
     ]
 
 

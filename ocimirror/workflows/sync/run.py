@@ -191,7 +191,8 @@ class _Run:
 
     def _prune(self, found: SyncPlan) -> None:
         locked = {record.source for record in self._options.locked or ()}
-        work = after(found.listings, self._config.mirrors, self._telling.names)
+        arrived = {image.source for image in self._report.images if image.error is None}
+        work = after(found, self._config.mirrors, self._telling.names, arrived)
         pruning = prune(
             work,
             Wanted(found, self._config.mirrors, self._options.chosen, locked),
