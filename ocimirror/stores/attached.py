@@ -142,6 +142,7 @@ class Attached:
     def alone(self, size_of: Callable[[Digest], int | None]) -> list[Entry]:
         """Return the entries that may be meant if no name is given: images, named or not.
 
+        A list of referrers is none, also if its subject is elsewhere.
         An entry without a name is none if it refers to what is here, or if an index here names it
         (oras writes such entries for each child). One that cannot be read may be either.
         """
@@ -149,6 +150,7 @@ class Attached:
             entry
             for entry in self.images(size_of)
             if not cosign_suffix(entry.descriptor)
+            and not self.is_list(entry)
             and (not is_attachment_tag(entry.tag) or is_referrers_tag(entry.tag))
         ]
         named = {entry.descriptor.digest for entry in images if entry.name}
