@@ -27,7 +27,7 @@ from ocimirror.copy.plan import Plan
 from ocimirror.copy.ready import Ready
 from ocimirror.copy.sparse import instead_of_sparse, refuse_or_warn_of_sparse
 from ocimirror.copy.tasks import Tasks
-from ocimirror.copy.there import Begun, begin, of_what_is_held
+from ocimirror.copy.there import Begun, Whole, begin, of_what_is_held
 from ocimirror.copy.transfer import Carried, Carrier, move_names, push_manifest
 from ocimirror.copy.walk import Walk, refuse_foreign
 from ocimirror.errors import (
@@ -70,6 +70,7 @@ class _Run:
         self._open = 0
         self._blobs: dict[BlobKey, SharedBlob] = {}
         self._ready = Ready()
+        self._whole = Whole()
 
     def run(self, requests: Iterable[Request]) -> list[Outcome]:
         self._images = [Image(n, request, Outcome(request)) for n, request in enumerate(requests)]
@@ -108,7 +109,7 @@ class _Run:
         self._resolve(image)
 
     def _resolve(self, image: Image) -> None:
-        work = partial(begin, image.request, self._options)
+        work = partial(begin, image.request, self._options, self._whole)
         self._submit(image, work, partial(self._resolved, image))
 
     def _resolved(self, image: Image, begun: Begun) -> None:

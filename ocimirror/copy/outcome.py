@@ -31,6 +31,8 @@ class Request:
         expected: what the name has to stand for; None for whatever it does.
         pinned: the source's name if it has a tag and a digest. The digest is what is read; a note
             says if the tag stands for something else there.
+        whole: the root that an earlier run brought to the new name with all of these platforms;
+            None if that is not known.
     """
 
     source: Source
@@ -42,6 +44,7 @@ class Request:
     platforms: tuple[Platform, ...] = ()
     expected: Digest | None = None
     pinned: Reference | None = None
+    whole: Digest | None = None
 
     def resolve(self) -> Descriptor:
         """Return what the name stands for now.

@@ -2,17 +2,55 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from typing import NamedTuple
 
 from ocimirror.copy.attachments import has_new_attachments
 from ocimirror.copy.outcome import Options, Request
-from ocimirror.copy.walk import walk
-from ocimirror.errors import IntegrityError, NotFound, OciMirrorError, blamed_on
+from ocimirror.copy.walk import MAX_MANIFESTS, walk
+from ocimirror.errors import (
+    IntegrityError,
+    NotFound,
+    OciMirrorError,
+    RegistryRefused,
+    blamed_on,
+)
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.stores.index import platforms_of, sparse
+from ocimirror.stores.index import LayoutSource, platforms_of, sparse
+from ocimirror.stores.store import Store
+
+
+class Whole:
+    """Whether the indexes of registries have the children that are wanted, as one run sees it.
+
+    The name of an index does not tell: a sparse copy has the same one. Asking for each child would
+    be most requests of a run in which nothing changed. So children are asked for if only some
+    platforms are wanted; otherwise for the first index of each repository, and for all of a
+    repository in which one lacked some.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._looks: dict[Store, threading.Lock] = {}
+        self._sparse: dict[Store, bool] = {}
+
+    def holds(self, request: Request, root: Descriptor) -> bool:
+        """Whether the children of a root are there, or the repository is believed that."""
+        if not mediatype.is_index(root.media_type) or request.whole == root.digest:
+            return True
+        destination = request.destination
+        if request.platforms:
+            return _holds_children(request, root)
+        with self._lock:
+            look = self._looks.setdefault(destination, threading.Lock())
+        with look:
+            if destination not in self._sparse:
+                self._sparse[destination] = not _holds_children(request, root)
+                return not self._sparse[destination]
+        return not self._sparse[destination] or _holds_children(request, root)
 
 
 class Begun(NamedTuple):
@@ -31,7 +69,7 @@ class Begun(NamedTuple):
     notes: list[str]
 
 
-def begin(request: Request, options: Options) -> Begun:
+def begin(request: Request, options: Options, whole: Whole) -> Begun:
     """Resolve a request, and find out whether there is anything to do.
 
     Raises:
@@ -41,7 +79,8 @@ def begin(request: Request, options: Options) -> Begun:
         root = request.resolve()
         notes = _notes_on_tag(request)
     with blamed_on("destination"):
-        if not options.deep and is_there(of_what_is_held(request, root), root, options):
+        asked = of_what_is_held(request, root)
+        if not options.deep and is_there(asked, root, options, whole):
             return Begun(root, True, root.digest, notes)
         return Begun(root, False, previous(request) if options.previous else None, notes)
 
@@ -66,7 +105,7 @@ def _notes_on_tag(request: Request) -> list[str]:
     return [f"tag {pinned.tag} is {found.digest} at the source now; {pinned.digest} was read"]
 
 
-def is_there(request: Request, root: Descriptor, options: Options) -> bool:
+def is_there(request: Request, root: Descriptor, options: Options, whole: Whole) -> bool:
     """Whether the name stands for this root, and all of it is there as far as a look tells."""
     destination = request.destination
     wanted = sparse(root, request.platforms)
@@ -84,7 +123,33 @@ def is_there(request: Request, root: Descriptor, options: Options) -> bool:
             return False
         if not all(destination.exists(blob) for blob in plan.blobs):
             return False
+    elif not whole.holds(request, root):
+        return False
     return not options.referrers or not has_new_attachments(request, root)
+
+
+def _holds_children(request: Request, root: Descriptor) -> bool:
+    """Whether a registry has the children of an index that are wanted, at any depth.
+
+    Their blobs are there too, since manifests are pushed after them.
+    """
+    destination, source = request.destination, request.source
+    reader = source if isinstance(source, LayoutSource) else destination  # (without requests)
+    unread, known = [root], {root.digest}
+    try:
+        while unread:
+            index = reader.read_manifest(unread.pop())
+            for child in index.children_for(request.platforms):
+                if child.digest in known:
+                    continue
+                known.add(child.digest)
+                if len(known) > MAX_MANIFESTS or not destination.exists(child):
+                    return False
+                if mediatype.is_index(mediatype.known(child.media_type)):
+                    unread.append(child)
+    except (NotFound, IntegrityError, RegistryRefused):
+        return False
+    return True
 
 
 def previous(request: Request) -> Digest | None:

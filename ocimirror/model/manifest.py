@@ -180,7 +180,10 @@ class Manifest:
         except MalformedManifest:
             return cls(raw, descriptor, opaque=True)
         members = {m.digest: m for m in _members(document) if m.digest != descriptor.digest}
-        return cls(raw, descriptor, opaque=True, members=tuple(members.values()))
+        subject = None
+        with suppress(MalformedManifest):  # (only the shape of one)
+            subject = _subject(document, what)
+        return cls(raw, descriptor, subject=subject, opaque=True, members=tuple(members.values()))
 
 
 def refuse_too_deep(what: str, depth: int) -> None:
@@ -228,6 +231,8 @@ def sniff_media_type(raw: bytes, what: str) -> str:
     stated = text_of(document, "mediaType", what)
     if stated:
         return mediatype.known(stated) or stated
+    if document.get("schemaVersion") == 1 and "fsLayers" in document:
+        return mediatype.DOCKER_SCHEMA1
     if isinstance(document.get("manifests"), list):
         return mediatype.OCI_INDEX
     if isinstance(document.get("layers"), list):

@@ -18,12 +18,8 @@ INDEXES = frozenset({OCI_INDEX, DOCKER_LIST})
 IMAGE_MANIFESTS = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 ARTIFACT_MANIFESTS = frozenset({OCI_ARTIFACT, ORAS_ARTIFACT})
 KNOWN = INDEXES | IMAGE_MANIFESTS | ARTIFACT_MANIFESTS
-SCHEMA1 = frozenset(
-    {
-        "application/vnd.docker.distribution.manifest.v1+json",
-        "application/vnd.docker.distribution.manifest.v1+prettyjws",
-    }
-)
+DOCKER_SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+json"
+SCHEMA1 = frozenset({DOCKER_SCHEMA1, "application/vnd.docker.distribution.manifest.v1+prettyjws"})
 # Offered on every manifest request: docker-registry answers 404 without the right one.
 ACCEPTED = (
     OCI_INDEX,

@@ -182,10 +182,24 @@ class Attached:
         if not is_attachment_tag(tag) or (is_referrers_tag(tag) and not self.is_list(entry)):
             return False
         subject = subject_of_tag(tag)
+        if subject is not None and size_of(subject) is not None:
+            return True
+        if is_referrers_tag(tag):
+            listed = self._listed.get(tag, {})
+            return bool(listed) and listed.keys() <= self._named
         if subject is not None:
-            return size_of(subject) is not None
+            return False
         whole = tag.partition(".")[0]  # (sha512: the tag has half of the digest)
         return whole in self._tags
+
+    @cached_property
+    def _named(self) -> set[Digest]:
+        """What entries of a name of their own stand for."""
+        return {
+            entry.descriptor.digest
+            for entry in self._entries
+            if entry.name and not is_attachment_tag(entry.tag)
+        }
 
     @cached_property
     def _tags(self) -> set[str]:

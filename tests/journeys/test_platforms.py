@@ -13,6 +13,7 @@ from tests.support.registry import StrictRegistry
 from tests.support.witness import Registry
 
 ARM64 = ("--platform", "linux/arm64")
+PLATFORMS = images.PLATFORMS
 
 
 @pytest.fixture
@@ -112,6 +113,53 @@ def test_a_registry_that_takes_sparse_indexes_gets_one(
     repository = str(image_of(pushed)["destination"]).partition("/")[2].partition("/")[2]
     repository = repository.split("/", 1)[1].rpartition(":")[0]
     assert registry.get_manifest(repository, "1.0") == graph.raw
+
+
+@pytest.mark.parametrize("options", [("--platform", "linux/arm/v7"), ()])
+def test_what_a_sparse_copy_left_out_comes_later(
+    options: tuple[str, ...], name: str, registry: StrictRegistry
+) -> None:
+    registry.options.sparse = True
+    target = f"docker://{registry.host}/app:1.0"
+    assert ocimirror("copy", f"docker://{name}", target, *ARM64).code == 0
+    assert image_of(ocimirror("copy", f"docker://{name}", target, *ARM64, "--json"))["status"] == (
+        "unchanged"
+    )
+
+    copied = ocimirror("copy", f"docker://{name}", target, *options, "--json")
+
+    assert (copied.code, image_of(copied)["status"]) == (0, "copied")
+    for child in json.loads(images.multi().raw)["manifests"]:
+        wanted = not options or child["platform"]["architecture"] in ("arm", "arm64")
+        assert registry.has_manifest("app", child["digest"]) == wanted
+    again = ocimirror("copy", f"docker://{name}", target, *options, "--json")
+    assert image_of(again)["status"] == "unchanged"
+
+
+def test_children_are_asked_for_once_a_repository_or_if_one_lacks_some(
+    registry: StrictRegistry, tmp_path: Path
+) -> None:
+    graphs = {}
+    for tag in ("1", "2", "3"):
+        builder = images.Builder()
+        children = [images.add_image(builder, (tag, p["architecture"]), p) for p in PLATFORMS]
+        graphs[f"reg.example.com/app:{tag}"] = builder.graph(builder.index(children))
+    images.write_layout(tmp_path / "layout", graphs)
+    lacking = [json.loads(graph.raw)["manifests"][0]["digest"] for graph in graphs.values()][:2]
+    registry.options.sparse = True
+
+    def push() -> tuple[list[str], int]:
+        registry.requests.clear()
+        done = ocimirror("push", tmp_path / "layout", registry.host, "--json", "-j", "1").document
+        asked = sum("/manifests/sha256:" in each.path for each in registry.requests)
+        return [image["status"] for image in done["images"]], asked
+
+    assert push()[0] == ["copied"] * 3
+    assert push() == (["unchanged"] * 3, len(PLATFORMS))
+    for digest in lacking:
+        registry.delete_manifest("app", digest)
+    assert push()[0] == ["copied", "copied", "unchanged"]
+    assert all(registry.has_manifest("app", digest) for digest in lacking)
 
 
 def test_a_registry_that_refuses_is_exit_4_and_says_what_helps(

@@ -166,3 +166,20 @@ def test_a_registry_without_sha512_is_exit_9_and_its_tag_stays(
     docker_registry.put_manifest(f"{repository}/app", "1", sha512.raw, sha512.root_media_type)
     result, status, _ = pushed(tmp_path / "sha512", host, command=command)
     assert (result.code, status) == (9, "failed")
+
+
+@pytest.mark.parametrize("stated", [{}, {"Docker-Content-Digest": "sha256:" + "0" * 64}])
+def test_a_mount_that_brings_nothing_is_no_mount(
+    stated: dict[str, str], single: images.Graph, registry: StrictRegistry, proxy: Front
+) -> None:
+    images.push(registry, "app", "1", single)
+    front = proxy(registry, Rule("POST", "mount=", Respond(201, {"Location": "/v2/x", **stated})))
+
+    copied = ocimirror(
+        "copy", f"docker://{front.host}/app:1", f"docker://{front.host}/other:1", "--json"
+    )
+
+    assert copied.code == 0, copied.stderr
+    assert copied.document["images"][0]["blobs"]["mounted"] == 0
+    for digest in single.blobs:
+        assert registry.has_blob("other", digest)

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support import images
 from tests.support.command import ocimirror
-from tests.support.registry import StrictRegistry, run_registry
+from tests.support.registry import Options, StrictRegistry, run_registry
 from tests.support.servers import run_docker_registry
 from tests.support.signed import push_signed, signed_image
 
@@ -193,3 +193,17 @@ def test_oras_finds_the_referrers_in_our_layout(here: StrictRegistry, tmp_path: 
     found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
 
     assert FIRST.root in found.stdout
+
+
+def test_a_referrer_without_its_subject_can_be_pushed_from_our_layout(
+    here: StrictRegistry, tmp_path: Path
+) -> None:
+    """Its subject's list is in the layout too, and follows it."""
+    images.push(here, "app", "signature", FIRST)
+    assert ocimirror("pull", f"{here.host}/app:signature", tmp_path / "layout").code == 0
+    with run_registry(tmp_path / "there", Options(referrers=False)) as there:
+        pushed = ocimirror("push", tmp_path / "layout", there.host, "--json")
+        assert pushed.code == 0, pushed.stderr
+        assert [image["digest"] for image in pushed.document["images"]] == [FIRST.root]
+        listed = there.get_manifest("app", IMAGE.root.replace(":", "-"))
+        assert digests(json.loads(listed)) == {FIRST.root}

@@ -245,3 +245,36 @@ def test_one_child_may_be_named_in_two_ways(here: StrictRegistry, tmp_path: Path
     pull(here.host, tmp_path / "layout")
 
     assert ocimirror("verify", tmp_path / "layout").code == 0
+
+
+@pytest.mark.parametrize("media_type", ["application/json", "binary/octet-stream", "text/plain"])
+def test_schema_1_is_refused_whatever_it_is_announced_as(
+    media_type: str, here: StrictRegistry, proxy: Start, tmp_path: Path
+) -> None:
+    graph = images.schema1()
+    here.put_manifest("app", "1.0", graph.raw, graph.root_media_type)
+    front = proxy(here, Rule(".*", "/manifests/", SetHeader("Content-Type", media_type)))
+
+    pulled = ocimirror("pull", f"{front.host}/app:1.0", tmp_path / "layout", "--json")
+
+    error = pulled.document["images"][0]["error"]
+    assert (pulled.code, error["code"]) == (4, "unsupported")
+
+
+def test_a_referrer_of_unknown_type_comes_along_by_its_subject(
+    here: StrictRegistry, tmp_path: Path
+) -> None:
+    images.push(here, "app", "1.0", IMAGE)
+    blob = here.put_blob("app", b"of the referrer")
+    member = {"mediaType": "application/x", "digest": blob, "size": 15}
+    raw = thing(member, subject=images.describe(IMAGE.raw, images.OCI_MANIFEST))
+    digest = here.put_manifest("app", images.digest_of(raw), raw, UNKNOWN)
+
+    pulled = pull(here.host, tmp_path / "layout")
+    assert (pulled["referrers"], pulled["left_out"]) == (1, [])
+    for each in (digest, blob):
+        assert images.blob_path(tmp_path / "layout", each).exists()
+
+    pushed = ocimirror("push", tmp_path / "layout", f"{here.host}/there", "--json")
+    assert pushed.document["images"][0]["referrers"] == 1
+    assert here.get_manifest("there/app", digest) == raw

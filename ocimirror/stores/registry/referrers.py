@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, cast
 
 from ocimirror.errors import (
@@ -50,6 +51,7 @@ class Referrers:
     def __init__(self, repository: RegistryRepository) -> None:
         self._repository = repository
         self._lock = threading.Lock()
+        self._probing = threading.Lock()  # (one finds out whether there is an API)
         self._tags: frozenset[str] | None = None
         self._tags_known = False
         self._has_api: bool | None = None
@@ -66,7 +68,9 @@ class Referrers:
         Raises:
             RemoteError: the registry failed while looking; that is never "none".
         """
-        found = self._from_api(subject)
+        probed = self._has_api is not None or self._repository.host.has_referrers_api is False
+        with nullcontext() if probed else self._probing:
+            found = self._from_api(subject)
         if found is None:
             found = self._from_fallback_tag(subject)
         return [Referrer("", descriptor) for descriptor in found] + list(self._cosign(subject))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -28,6 +29,8 @@ from ocimirror.stores.stream import VerifiedStream
 
 if TYPE_CHECKING:
     from ocimirror.stores.registry.repository import RegistryRepository
+
+logger = logging.getLogger(__name__)
 
 STORED = frozenset({200, 201, 204})
 
@@ -157,8 +160,9 @@ def push_blob(
     digest = stream.descriptor.digest
     session = _mount(send, digest, holder) if holder else None
     if session is not None and session.status == 201:
-        session.drain()
-        return Stored.MOUNTED
+        if _is_mounted(send, session, stream.descriptor):
+            return Stored.MOUNTED
+        session = None
     session = session or _begin(send, digest)
     location = _location(session, policy)
     try:
@@ -217,6 +221,19 @@ def _mount(send: Send, digest: Digest, holder: str) -> Response | None:
         return response
     response.drain()
     return None
+
+
+def _is_mounted(send: Send, answer: Response, blob: Descriptor) -> bool:
+    """Whether a mount brought the blob: the answer states its digest, or we look."""
+    answer.drain()
+    if answers.content_digest(answer.headers) == blob.digest:
+        return True
+    try:
+        confirm_blob(send, blob)
+    except DigestNotPreserved:
+        logger.warning("%s: a mount was accepted, and the blob is not there: it is sent", answer)
+        return False
+    return True
 
 
 def _begin(send: Send, digest: Digest) -> Response:

@@ -36,6 +36,7 @@ class Work:
 
 
 Done = Callable[[Work, Outcome], None]
+Whole = Callable[[Work], Digest | None]
 Arrived = tuple[Source, Digest]
 
 
@@ -65,6 +66,7 @@ def carry(
     options: Options,
     reporter: Reporter,
     done: Done,
+    whole: Whole,
     locked: LockFile | None = None,
 ) -> None:
     """Copy images to all their targets; what several targets want is downloaded once.
@@ -79,6 +81,7 @@ def carry(
         options: of the run; referrers and sparse are each entry's own.
         reporter: told of progress.
         done: told of each image at each target, as soon as it is done; from this thread.
+        whole: returns what an earlier run brought to a target whole, if that is known.
         locked: what the sources have to stand for; a source that is not in it is not among them.
     """
     arrived: dict[int, Arrived] = {}
@@ -98,6 +101,7 @@ def carry(
                     if first is not None and not from_first:
                         first = source, first[1]
                     request = _request(work, source, first, destinations.store(work.target))
+                    request = replace(request, whole=whole(work))
                     if locked is not None and (record := locked.find(request.shown_source)):
                         request = replace(request, expected=record.digest)
                     requests[_key(request)] = work

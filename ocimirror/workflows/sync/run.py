@@ -183,6 +183,7 @@ class _Run:
             replace(self._options.copy, previous=True),
             self._reporter,
             self._done,
+            self._whole,
             self._options.locked,
         )
         self._prune(found)
@@ -309,6 +310,14 @@ class _Run:
             except RegistryUnavailable as error:
                 error.at("destination")
                 self._report.fail_entry(self._telling.names[work.image.entry], error)
+
+    def _whole(self, work: Work) -> Digest | None:
+        """Return what this mirror brought to a target with all the platforms of now."""
+        known = self._state.find_complete(shown_source(work.image), str(work.target))
+        wanted = {str(platform) for platform in work.image.mirror.platforms}
+        if known is None or (known.platforms and (not wanted or wanted - {*known.platforms})):
+            return None
+        return known.digest
 
     def _end(self, number: int) -> None:
         report = self._report
