@@ -16,12 +16,9 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from ocimirror.copy.attachments import (
-    Name,
-    find_attachments,
-    keeping_signatures,
-)
+from ocimirror.copy.attachments import Name, keeping_signatures
 from ocimirror.copy.image import BlobKey, Image, SharedBlob, key_of
+from ocimirror.copy.lone import look_around
 from ocimirror.copy.outcome import LeftOut, Options, Outcome, Reporter, Request, Silent, Status
 from ocimirror.copy.plan import Plan
 from ocimirror.copy.ready import Ready
@@ -30,12 +27,7 @@ from ocimirror.copy.tasks import Tasks
 from ocimirror.copy.there import Begun, Whole, begin, of_what_is_held
 from ocimirror.copy.transfer import Carried, Carrier, move_names, push_manifest
 from ocimirror.copy.walk import Walk, refuse_foreign
-from ocimirror.errors import (
-    Interrupted,
-    OciMirrorError,
-    SparseRefused,
-    blamed_on,
-)
+from ocimirror.errors import Interrupted, OciMirrorError, SparseRefused, blamed_on
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.manifest import Manifest
 from ocimirror.stores.store import Referrer, Stored
@@ -141,11 +133,11 @@ class _Run:
         except OciMirrorError as error:
             self._fail(image, error)
             return
-        if self._options.referrers and image.walk.holds(manifest):
+        if image.walk.holds(manifest):
             image.waiting += 1
             self._submit(
                 image,
-                partial(find_attachments, image.request, manifest),
+                partial(look_around, image.request, image.outcome.root, manifest, self._options),
                 partial(self._found, image, manifest),
             )
         self._walk_on(image)

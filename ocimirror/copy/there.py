@@ -123,7 +123,7 @@ def is_there(request: Request, root: Descriptor, options: Options, whole: Whole)
             return False
         if not all(destination.exists(blob) for blob in plan.blobs):
             return False
-    elif not whole.holds(request, root):
+    elif destination.takes_sparse and not whole.holds(request, root):
         return False
     return not options.referrers or not has_new_attachments(request, root)
 

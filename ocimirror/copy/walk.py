@@ -254,4 +254,7 @@ def refuse_foreign(plan: Plan) -> None:
         listed = "; ".join(
             f"{layer.digest} ({', '.join(layer.urls) or 'no URL'})" for layer in plan.foreign[:5]
         )
-        raise ForeignLayer(f"{len(plan.foreign)} foreign layers are not in the registry: {listed}")
+        count = (
+            "1 foreign layer" if len(plan.foreign) == 1 else f"{len(plan.foreign)} foreign layers"
+        )
+        raise ForeignLayer(f"{count} would be left out: {listed}")

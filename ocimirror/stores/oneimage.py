@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ocimirror.errors import DamagedLayout, NotFound, OciMirrorError, UsageError
-from ocimirror.model.reference import some_of
+from ocimirror.model.reference import some_of, spellings
 
 if TYPE_CHECKING:
     from ocimirror.stores.index import Entry, LayoutIndex
@@ -27,8 +27,10 @@ def not_one(index: LayoutIndex, name: str, found: Sequence[Entry]) -> OciMirrorE
         what = f"{name} names several images" if name else "no name given, and several images"
         return UsageError(f"{index.what}: {what}", advice=f"Name one of: {some_of(listed)}")
     for entry in index.unreadable:
-        if name in ("", entry.name, entry.tag, str(entry.digest)):
-            return damaged_index(entry.message)
+        if not name or {entry.name, entry.tag, str(entry.digest)} & {name, *spellings(name)}:
+            return DamagedLayout(
+                entry.message, advice="`ocimirror verify` of all of it says what can be done."
+            )
     known = sorted(entry.name for entry in index.entries if entry.name)
     missing = f"no image {name}" if name else "no image"
     return NotFound(

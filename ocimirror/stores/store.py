@@ -192,11 +192,13 @@ class Store(Source):
             registry; from a directory files may have gone since.
         names_at_once: how many names one `tag` moves well.
         refuses_sparse: it was seen to refuse an index with absent children.
+        takes_sparse: it may have such an index, and its name does not tell.
     """
 
     name_vouches: bool = False
     names_at_once: int = 1
     refuses_sparse: bool = False
+    takes_sparse: bool = False
 
     @final
     def push(

@@ -15,7 +15,7 @@ from ocimirror.errors import DamagedLayout, storage_error
 from ocimirror.stores.files import FileReader
 from ocimirror.stores.membertable import MemberTable
 from ocimirror.stores.spool import open_archive
-from ocimirror.stores.stream import Watch
+from ocimirror.stores.stream import CHUNK_BYTES, Watch
 
 MAX_MEMBERS = 1_000_000
 MAX_HEADER_BYTES = 1024 * 1024
@@ -39,8 +39,8 @@ class TarMembers:
 
     Raises:
         NotFound: the file does not exist.
-        DamagedLayout: not a tar, or members that no image has: devices, `..`, duplicates, links
-            that lead outside, sizes that do not fit the file.
+        DamagedLayout: not a tar, or members that no image has: devices, `..`, two of one name and
+            other bytes, links that lead outside, sizes that do not fit the file.
     """
 
     def __init__(self, path: str, *, links: bool = False, watch: Watch | None = None) -> None:
@@ -107,13 +107,28 @@ class TarMembers:
             raise DamagedLayout(f"{self.path}: member {member.name!r} goes past the end")
         else:
             new = self._table.add(name, member.offset_data, member.size)
-        if not new:
+        if not new and (link or not self._is_again(name, member)):
             raise DamagedLayout(f"{self.path}: two members are named {member.name!r}")
         directory = posixpath.dirname(name)
         if self._directory is None:
             self._directory = directory
         elif self._directory not in ("", directory):
             self._directory = posixpath.commonpath((self._directory, directory))
+
+    def _is_again(self, name: str, member: tarfile.TarInfo) -> bool:
+        """Whether a member is there once more with the same bytes, as builders write layers."""
+        known = self._table.find(name)
+        if known is None or known[1] != member.size:
+            return False
+        first, second, left = known[0], member.offset_data, member.size
+        while left:
+            length = min(CHUNK_BYTES, left)
+            if os.pread(self._fd(), length, first) != os.pread(self._fd(), length, second):
+                return False
+            first, second, left = first + length, second + length, left - length
+            if self._watch is not None:
+                self._watch(0)
+        return True
 
     def _target(self, name: str, member: tarfile.TarInfo) -> str:
         """Return the name that a link stands for; a hard link's is relative to the top."""

@@ -130,7 +130,9 @@ def _choose_for_docker(wanted: _Wanted, name: str, platforms: Sequence[Platform]
     chosen = one_image(wanted.source, root, platforms)
     if any("zstd" in layer.media_type for layer in chosen.blobs):
         require_zstd()
-    wanted.read_name, wanted.platforms, wanted.referrers = str(chosen.digest), (), False
+    wanted.read_name, wanted.referrers = str(chosen.digest), False
+    if chosen.digest != root.digest:
+        wanted.platforms = ()  # (else it is yet to be seen whether they are the image's)
     wanted.notes += notes_on_docker(root, chosen, name)
 
 

@@ -31,7 +31,10 @@ def notes_on_docker(root: Descriptor, manifest: Manifest, name: str) -> list[str
         manifest: the one image manifest of it that is in the archive.
         name: its full reference, empty for none.
     """
-    notes = [f"image ID {manifest.blobs[0].digest}: kept"]
+    config = manifest.blobs[0].digest
+    notes = [f"image ID {config}: kept"]
+    if config.algorithm != "sha256":
+        notes = [f"config {config}: its bytes are kept, and docker knows them by another image ID"]
     if root.digest != manifest.digest:
         notes.append(f"index {root.digest}: lost, with the other platforms")
     notes.append(f"manifest digest {manifest.digest}: lost")

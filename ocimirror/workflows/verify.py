@@ -64,7 +64,8 @@ class Report:
     """What was looked at, and what is wrong with it.
 
     `images` counts the roots, with entries that cannot be read; `attachments` what was looked at
-    because it refers to the one image that was asked for.
+    because it refers to the one image that was asked for. `repairable` is a layout in a directory:
+    `repair` writes to nothing else.
     """
 
     images: int = 0
@@ -73,6 +74,7 @@ class Report:
     blobs: int = 0
     bytes: int = 0
     hashed: bool = True
+    repairable: bool = True
     faults: list[Fault] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -105,10 +107,10 @@ def verify(
     """
     source = places.source(location)
     local = isinstance(source, LayoutSource)
-    report = Report(hashed=local or deep)
+    report = Report(hashed=local or deep, repairable=isinstance(source, Layout))
     roots = _roots(source, location, platforms)
     if isinstance(source, LayoutSource) and not location.read_name:
-        report.faults += _unreadable(source.index())
+        report.faults += _unreadable(source.index(), repairable=report.repairable)
     report.images = len(roots) + len(report.faults)
     if isinstance(source, LayoutSource) and not isinstance(source, Layout):
         held = ((image, platforms_of(root)) for image, root in roots)
@@ -148,10 +150,11 @@ def _roots(
     return [(str(location), sparse(root, platforms) if platforms else root)]
 
 
-def _unreadable(index: LayoutIndex) -> Iterable[Fault]:
+def _unreadable(index: LayoutIndex, *, repairable: bool) -> Iterable[Fault]:
+    advice = "`ocimirror repair` mends it" if repairable else "make the archive anew"
     for row in index.unreadable:
         digest = str(row.digest or "")
-        message = f"{row.message}; `ocimirror repair` mends it"
+        message = f"{row.message}; {advice}"
         yield Fault("malformed", digest, "index.json", row.name, message)
 
 

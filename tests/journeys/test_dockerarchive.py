@@ -513,3 +513,53 @@ def test_the_keys_of_manifest_json_are_read_in_any_case_as_go_does(tmp_path: Pat
     assert result.code == 0, result.stderr
     assert IMAGE.config in contents_of(tmp_path / "l").values()
     assert image_id_by_skopeo(tmp_path / "jib.tar") == IMAGE.image_id
+
+
+def test_one_bad_image_does_not_stop_the_others(tmp_path: Path) -> None:
+    """And a layer may be there twice with the same bytes, as builders write it."""
+    archive = DockerTar()
+    archive.file("config.json", IMAGE.config)
+    names = []
+    for number, tar in enumerate([*IMAGE.tars, IMAGE.tars[0]]):
+        names.append(f"{number % len(IMAGE.tars)}.tar")
+        archive.file(names[-1], tar)
+    layers = names[: len(IMAGE.tars)]
+    good = {"Config": "config.json", "RepoTags": [NAME], "Layers": layers}
+    bad = [
+        {"Config": "absent.json", "RepoTags": ["example.com/bad:1"], "Layers": layers},
+        {"Config": "config.json", "RepoTags": ["NO NAME"], "Layers": layers},
+    ]
+    archive.json("manifest.json", [bad[0], good, bad[1]])
+    archive.write(tmp_path / "three.tar")
+    source = f"docker-archive:{tmp_path}/three.tar"
+
+    assert ocimirror("copy", f"{source}:{NAME}", f"oci:{tmp_path}/l:{NAME}").code == 0
+    assert IMAGE.config in contents_of(tmp_path / "l").values()
+    assert ocimirror("copy", f"{source}:example.com/bad:1", f"oci:{tmp_path}/m").code == 5
+    every = ocimirror("copy", source, f"oci:{tmp_path}/n:{NAME}", "--json")
+    assert [image["status"] for image in every.document["images"]] == ["copied"] + 2 * ["failed"]
+    verified = ocimirror("verify", source)
+    assert (verified.code, verified.stdout.count("make the archive anew")) == (5, 2)
+    assert "repair" not in verified.stdout
+
+
+def test_a_lone_image_for_another_platform_is_not_found(tmp_path: Path) -> None:
+    layout = layout_of(tmp_path, images.single())
+
+    copied = ocimirror(
+        "copy", layout, f"docker-archive:{tmp_path}/x.tar", "--platform", "linux/s390x"
+    )
+
+    assert copied.code == 4
+    assert not (tmp_path / "x.tar").exists()
+
+
+def test_the_image_id_of_a_sha512_config_is_not_said_to_be_kept(tmp_path: Path) -> None:
+    layout = layout_of(tmp_path, images.sha512_image())
+
+    copied = ocimirror("copy", layout, f"docker-archive:{tmp_path}/x.tar", "--json")
+
+    assert copied.code == 0, copied.stderr
+    notes = " ".join(image_of(copied)["notes"])
+    assert "image ID sha512" not in notes
+    assert "another image ID" in notes

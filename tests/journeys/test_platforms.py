@@ -248,3 +248,25 @@ def test_verify_looks_at_what_each_of_two_sparse_names_asked_for(name: str, tmp_
     (layout / "blobs" / arm64["digest"].replace(":", "/")).unlink()
 
     assert ocimirror("verify", layout).code == 5
+
+
+@pytest.mark.parametrize("command", ["pull", "copy"])
+def test_a_lone_image_for_none_of_the_platforms_is_exit_4(
+    command: str, registry: StrictRegistry, tmp_path: Path
+) -> None:
+    images.push(registry, "app", "1.0", images.single())
+    source = f"{registry.host}/app:1.0"
+    where = (
+        (source, tmp_path / "l")
+        if command == "pull"
+        else (f"docker://{source}", f"oci:{tmp_path}/l")
+    )
+
+    asked = ocimirror(command, *where, "--platform", "linux/s390x", "--json")
+    error = image_of(asked)["error"]
+    assert (asked.code, error["code"]) == (4, "not_found")  # type: ignore[index]
+    assert "linux/amd64" in error["diagnostics"]  # type: ignore[index]
+
+    two = ocimirror(command, *where, "--platform", "linux/s390x", "--platform", "linux/amd64")
+    assert two.code == 0
+    assert "nothing for linux/s390x" in two.stderr

@@ -38,17 +38,20 @@ class SavedImage:
         return Digest.parse(f"sha256:{match[1]}") if match else None
 
 
-def saved_images(raw: bytes, what: str) -> list[SavedImage]:
+def saved_images(raw: bytes, what: str) -> list[SavedImage | MalformedManifest]:
     """Parse manifest.json; keys that are not needed (Parent, LayerSources) are ignored.
 
+    Returns:
+        Each image, or what is wrong with it: no Config, say, or a tag that `docker load` refuses.
+
     Raises:
-        MalformedManifest: not a list of images, or a tag that `docker load` refuses.
+        MalformedManifest: not a list of images.
     """
     what = f"{MANIFEST_FILE} of {what}"
     document = strictjson.parse(raw, what)
     if not isinstance(document, list) or not document:
         raise MalformedManifest(f"{what} lists no images")
-    return [_image(item, f"[{number}] of {what}") for number, item in enumerate(document)]
+    return [_image_or_error(item, f"[{number}] of {what}") for number, item in enumerate(document)]
 
 
 def document_of(config: str, name: str, layers: Sequence[str]) -> bytes:
@@ -60,6 +63,13 @@ def document_of(config: str, name: str, layers: Sequence[str]) -> bytes:
     """
     entry = {"Config": config, "RepoTags": repo_tags(name), "Layers": list(layers)}
     return json.dumps([entry], ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _image_or_error(item: object, what: str) -> SavedImage | MalformedManifest:
+    try:
+        return _image(item, what)
+    except MalformedManifest as error:
+        return error
 
 
 def _image(item: object, what: str) -> SavedImage:

@@ -126,8 +126,17 @@ class DockerArchive(LayoutSource):
             self._unreadable = index.unreadable
             for entry in index.entries:
                 self._take_entry(entry, entries, originals)
+        errors: list[OciMirrorError] = []
         for image in saved_images(raw, self.path) if raw is not None else ():
-            entries += self._entries_of(image, entries, originals)
+            try:
+                if isinstance(image, MalformedManifest):
+                    raise image
+                entries += self._entries_of(image, entries, originals)
+            except (IntegrityError, Unsupported) as error:
+                errors.append(error)
+                self._unreadable += (_unreadable(len(errors) - 1, image, error),)
+        if errors and not entries:
+            raise errors[0]
         return entries
 
     def _not_one(self) -> OciMirrorError:
@@ -308,6 +317,16 @@ class DockerArchive(LayoutSource):
     def close(self) -> None:
         """Close the file; streams that are still open fail."""
         self._members.close()
+
+
+def _unreadable(
+    number: int, image: SavedImage | MalformedManifest, error: OciMirrorError
+) -> UnreadableEntry:
+    """Return an image of manifest.json that cannot be read as index.json would have it."""
+    keys = layout_index.IMAGE_NAME, layout_index.REF_NAME
+    names = [str(each) for each in image.references] if isinstance(image, SavedImage) else []
+    document = {"annotations": {keys[0]: names[0]}} if names else {}
+    return UnreadableEntry(number, error.message, document, keys)
 
 
 class _Hashing:

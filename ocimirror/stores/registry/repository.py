@@ -51,7 +51,7 @@ class RegistryRepository(Store):
     rights only; from the first push on, requests ask for both.
     """
 
-    name_vouches = True
+    name_vouches = takes_sparse = True
 
     def __init__(self, host: RegistryHost, name: str) -> None:
         self.host = host
