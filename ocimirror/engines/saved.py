@@ -41,6 +41,8 @@ def hash_unpacked(
     saved = _saved(client, arguments, wanted, engine)
     try:
         (entry,) = saved_images(saved.document or b"", f"what {engine} saves")
+        if isinstance(entry, MalformedManifest):
+            raise entry
     except (MalformedManifest, ValueError) as error:
         raise EngineFailed(f"{engine} save: it prints no archive of one image") from error
     layers, diff_ids = image.manifest.blobs[1:], image.config.diff_ids
