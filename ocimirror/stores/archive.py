@@ -171,32 +171,38 @@ class ArchiveWriter(Layout):
         self._profile = profile
         self._platforms = platforms
 
-    def commit(self, watch: Watch | None = None) -> None:
+    def commit(self, watch: Watch | None = None) -> int:
         """Write the archive: the documents, then blobs in the order of their digests.
 
         Each blob passes its check once more on the way into the archive.
 
         Args:
             watch: told the number of bytes of each chunk; raises to stop.
+
+        Returns:
+            The size of the archive in bytes.
         """
         if self.path == "-":
             try:
                 # (Not its buffer: what a full disk leaves there fails once more at exit.)
                 sys.stdout.flush()
-                self._pack(TarWriter(partial(OsLayer().write, sys.stdout.fileno())), watch)
+                tar = TarWriter(partial(OsLayer().write, sys.stdout.fileno()))
+                self._pack(tar, watch)
             except OSError as error:
                 raise storage_error(error, "cannot write standard output") from error
-            return
+            return tar.written
         final = os.path.abspath(self.path)
         packed = os.path.join(self._staging.name, "archive.tar")
         with NewFile(OsLayer(), packed, final, durable=self._sync_archive) as file:
-            self._pack(TarWriter(file.write), watch)
+            tar = TarWriter(file.write)
+            self._pack(tar, watch)
             file.commit()
         if self._sync_archive:
             try:
                 OsLayer().sync_directory(os.path.dirname(final))
             except OSError as error:
                 raise storage_error(error, f"cannot sync the directory of {final}") from error
+        return tar.written
 
     def _pack(self, tar: TarWriter, watch: Watch | None) -> None:
         for name, content in self._documents():

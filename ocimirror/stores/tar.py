@@ -17,10 +17,18 @@ class TarWriter:
 
     Args:
         write: takes all bytes that it is given.
+
+    Attributes:
+        written: how many bytes that were so far.
     """
 
     def __init__(self, write: Write) -> None:
-        self._write = write
+        self._into = write
+        self.written = 0
+
+    def _write(self, content: bytes) -> None:
+        self._into(content)
+        self.written += len(content)
 
     def directory(self, name: str) -> None:
         """Write a directory; its name has no slash at its end."""

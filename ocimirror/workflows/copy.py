@@ -12,6 +12,7 @@ from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location
 from ocimirror.stores.archive import ArchiveWriter
 from ocimirror.stores.dockerarchive.compression import require_zstd
+from ocimirror.stores.dockerarchive.write import DockerArchiveWriter
 from ocimirror.stores.index import LayoutSource, is_synthesised
 from ocimirror.stores.profiles import (
     Image,
@@ -152,7 +153,10 @@ def _commit(archive: ArchiveWriter, outcome: Outcome, options: Options) -> None:
 
     try:
         with blamed_on("destination"):
-            archive.commit(watch)
+            size_bytes = archive.commit(watch)
+        if isinstance(archive, DockerArchiveWriter):
+            # (What its layers were at the source is not what they are in there.)
+            outcome.bytes_total = outcome.bytes_copied = size_bytes
     except OciMirrorError as error:
         outcome.status, outcome.error = "failed", error
 

@@ -27,6 +27,7 @@ from tests.support.dockerarchives import (
     docker_before_25,
     docker_since_25,
     flat,
+    of_builders,
     platform_parts,
     saved,
 )
@@ -496,6 +497,38 @@ def test_a_gzip_layer_padded_with_zeros_is_written_and_read_back(
 
     assert (read.code, again.code, back.code) == (0, 0, 0), read.stderr + back.stderr
     assert layer in contents_of(tmp_path / "m").values()
+
+
+def test_archives_of_builders_are_read(tmp_path: Path) -> None:
+    """Docker 20.10 and 28, podman 4.3 and skopeo were seen to load each of them."""
+    image = saved("builders")
+    for name, tar in of_builders(image).items():
+        path = tar.write(tmp_path / f"{name}.tar")
+        done = ocimirror("copy", path, f"oci:{tmp_path}/{name}", "--json")
+        assert done.code == 0, (name, done.stderr)
+        assert names_of(tmp_path / name) == {f"reg.example.com/{name}:1": image_of(done)["digest"]}
+        assert contents_of(tmp_path / name)[image.image_id] == image.config
+
+
+def test_a_config_that_is_not_what_its_name_says_is_refused_with_a_way_out(tmp_path: Path) -> None:
+    """Docker takes it, under another ID; but a changed byte looks the same."""
+    image, name = saved("odd"), "a" * 64 + ".json"
+    tar = flat(image, ["reg.example.com/odd:1"], Config=name)
+    tar.file(name, image.config)
+    done = ocimirror("copy", tar.write(tmp_path / "a.tar"), f"oci:{tmp_path}/out")
+    assert done.code == 5
+    assert image.image_id in done.stderr
+    assert "docker load takes it as it is" in done.stderr
+
+
+def test_the_bytes_of_a_docker_archive_are_those_of_the_file(tmp_path: Path) -> None:
+    """A zstd layer is decompressed in there, and layers of a layout are read at the end."""
+    path = tmp_path / "a.tar"
+    layout = images.write_layout(tmp_path / "layout", {NAME: images.uncompressed_and_zstd()})
+    done = ocimirror("copy", f"oci:{layout}:{NAME}", f"docker-archive:{path}", "--json")
+    size = path.stat().st_size
+    assert image_of(done)["bytes"] == {"total": size, "copied": size}
+    assert done.document["totals"]["bytes_copied"] == size
 
 
 def test_the_keys_of_manifest_json_are_read_in_any_case_as_go_does(tmp_path: Path) -> None:

@@ -93,6 +93,40 @@ def flat(image: Saved, tags: Sequence[str] | None, **changed: Any) -> DockerTar:
     return tar
 
 
+def of_builders(image: Saved) -> dict[str, DockerTar]:
+    """Make what builders write, by the name of who does: one image, `reg.example.com/NAME:1`."""
+    zipped = [images.gzip_stored(tar) for tar in image.tars]
+    blobs = [images.digest_of(content).removeprefix("sha256:") for content in zipped]
+    plain = [digest.removeprefix("sha256:") for digest in image.diff_ids]
+    made: dict[str, tuple[str, list[str], list[bytes], str]] = {
+        "crane": (image.image_id, [f"{blob}.tar.gz" for blob in blobs], zipped, ""),
+        "rules_docker": (
+            f"{image.hex}.json",
+            [f"{digest}/layer.tar" for digest in plain],
+            [*image.tars],
+            "./",
+        ),
+        "rules_oci": (
+            f"blobs/sha256/{image.hex}",
+            [f"blobs/sha256/{blob}.tar.gz" for blob in blobs],
+            zipped,
+            "",
+        ),
+        "jib": ("config.json", [f"{blob}.tar.gz" for blob in blobs], zipped, ""),
+        "nix": (f"{image.hex}.json", [f"{p}/layer.tar" for p in plain], [*image.tars], ""),
+    }
+    tars = {}
+    for name, (config, layers, contents, before) in made.items():
+        tar = tars[name] = DockerTar()
+        for layer, content in zip(layers, contents, strict=True):
+            tar.file(before + layer, content)
+        tar.file(before + config, image.config)
+        tags = [f"reg.example.com/{name}:1"]
+        entry = {"Config": config, "RepoTags": tags, "Layers": layers}
+        tar.json(f"{before}manifest.json", [entry])
+    return tars
+
+
 def docker_before_25(image: Saved, tag: str) -> DockerTar:
     """Make what Docker 1.10 to 24 saves: a directory a layer, and `repositories`."""
     tar = DockerTar()

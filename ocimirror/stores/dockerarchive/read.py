@@ -219,7 +219,10 @@ class DockerArchive(LayoutSource):
         stated = image.stated_id
         if stated is not None and Digest.of(raw) != stated:
             raise DigestMismatch(
-                f"{self.path}: config {image.config!r} has digest {Digest.of(raw)}, wanted {stated}"
+                f"{self.path}: config {image.config!r} has digest {Digest.of(raw)}, wanted"
+                f" {stated}",
+                advice="It is damaged, or was named so by whoever made it. docker load takes it as"
+                " it is: load it into a docker, look at it, and save it from there.",
             )
         return raw
 
