@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,7 +15,7 @@ from ocimirror.model.digest import Digest, digest_or_none
 DOCKER_HUB = "docker.io"
 _HUB_ALIASES = {"index.docker.io", "registry-1.docker.io", DOCKER_HUB}
 _HOST = re.compile(
-    r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:.]+\])"
+    r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:]+\])"
     r"(?::[0-9]{1,5})?",
     re.ASCII | re.IGNORECASE,
 )
@@ -23,6 +24,7 @@ _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*", re.ASCII)
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}", re.ASCII)
 _MAX_NAME = 255
+_IMAGE_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 COSIGN_SUFFIXES = (".sig", ".att", ".sbom")
@@ -79,8 +81,23 @@ def check_registry(text: str) -> str:
     port = text.rpartition(":")[2] if not text.endswith("]") and ":" in text else ""
     if port and not 0 < int(port) < 65536:
         raise InvalidReference(f"not a registry host: {text[:300]!r} (port)")
+    if text.startswith("["):
+        try:
+            ipaddress.IPv6Address(text[1 : text.index("]")])
+        except ValueError as error:
+            raise InvalidReference(f"not a registry host: {text[:300]!r} (IPv6)") from error
     host = text.lower()
+    if not is_host(host):
+        return text  # (`HOST` is one by its capitals only)
     return DOCKER_HUB if host in _HUB_ALIASES else host
+
+
+def is_host(first: str) -> bool:
+    """Whether the first component of a name, before a slash, is a registry and no repository.
+
+    Spec: distribution/reference, splitDockerDomain.
+    """
+    return bool(re.search(r"[.:\[A-Z]", first)) or first == "localhost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +119,21 @@ class Reference:
         Raises:
             InvalidReference: anything else; nothing was asked of any registry yet.
         """
+        if _IMAGE_ID.fullmatch(text):
+            raise InvalidReference(
+                f"not an image reference: {text}",
+                advice="It looks like the ID of an image; ask for the image by a name.",
+            )
         name, has_digest, digest_text = text.partition("@")
         digest = Digest.parse(digest_text) if has_digest else None
+        if digest and not digest.verifiable:
+            raise InvalidReference(
+                f"not an image reference: {text[:300]!r} ({digest.algorithm} digests cannot be"
+                " verified)",
+                advice="A digest in a reference is sha256 or sha512.",
+            )
         first, slash, rest = name.partition("/")
-        if slash and (re.search(r"[.:\[]", first) or first == "localhost"):
+        if slash and is_host(first):
             registry, path = check_registry(first), rest
         else:
             registry, path = DOCKER_HUB, name

@@ -26,6 +26,7 @@ from ocimirror.model.reference import (
     Reference,
     check_repository,
     is_attachment_tag,
+    is_host,
     is_tag,
 )
 from ocimirror.serve.files import Identity, identity_of
@@ -250,7 +251,7 @@ def _by_directory(layout: ServedLayout, tag: str) -> Reference | None:
     first, _, rest = layout.called.partition("/")
     host = re.sub(r"_([0-9]{1,5})$", r":\1", first)
     try:
-        if rest and ("." in host or ":" in host or host == "localhost"):
+        if rest and is_host(host):
             return Reference.parse(f"{host}/{rest}:{tag}") if is_tag(tag) else None
         return Reference("", check_repository(layout.called), tag) if is_tag(tag) else None
     except InvalidReference:

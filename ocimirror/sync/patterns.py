@@ -14,6 +14,7 @@ from ocimirror.model.reference import (
     Reference,
     check_registry,
     check_repository,
+    is_host,
     is_tag,
 )
 
@@ -27,8 +28,7 @@ _SCHEME = re.compile(r"[a-z-]+:(?![0-9]+(/|\Z))(?=.)")
 def _split_host(text: str) -> tuple[str, str]:
     """Split `HOST/REST`; the host is empty where the first component is none, as Docker sees it."""
     first, slash, rest = text.partition("/")
-    is_host = slash and (re.search(r"[.:\[]", first) or first == "localhost")
-    return (first, rest) if is_host else ("", text)
+    return (first, rest) if slash and is_host(first) else ("", text)
 
 
 @dataclass(frozen=True, slots=True)

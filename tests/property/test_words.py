@@ -28,9 +28,12 @@ from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location, Reference
 
 ENCODED = st.text("0123456789abcdef", min_size=64, max_size=64)
-DIGESTS = st.one_of(
+VERIFIABLE = st.one_of(
     ENCODED.map(lambda hexadecimal: Digest("sha256", hexadecimal)),
     ENCODED.map(lambda hexadecimal: Digest("sha512", hexadecimal * 2)),
+)
+DIGESTS = st.one_of(
+    VERIFIABLE,
     st.builds(
         Digest,
         st.from_regex(r"x[a-z0-9]{1,5}([+._-][a-z0-9]{1,5}){0,2}", fullmatch=True),
@@ -46,10 +49,10 @@ REGISTRIES = st.builds(
     lambda host, port: host if port is None else f"{host}:{port}",
     HOSTS,
     st.none() | st.integers(1, 65535),
-)
+) | st.just("MYHOST")
 TAGS = st.just("") | st.from_regex(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}", fullmatch=True)
 REPOSITORIES = st.lists(COMPONENT, min_size=2, max_size=4).map("/".join)
-REFERENCES = st.builds(Reference, REGISTRIES, REPOSITORIES, TAGS, st.none() | DIGESTS)
+REFERENCES = st.builds(Reference, REGISTRIES, REPOSITORIES, TAGS, st.none() | VERIFIABLE)
 PATHS = st.text(min_size=1, max_size=30).filter(lambda path: ":" not in path and "\0" not in path)
 LOCATIONS = st.one_of(
     st.builds(lambda reference: Location("docker", reference=reference), REFERENCES),
