@@ -348,6 +348,7 @@ def _listed_document(image: Listed) -> dict[str, object]:
         "platforms": list(image.platforms),
         "synthesised": is_synthesised(entry.descriptor),
         "fault": image.fault or None,
+        "sparse": image.sparse,
     }
 
 
@@ -356,6 +357,8 @@ def _listed_line(image: Listed) -> str:
 
     entry = image.entry
     told = image.fault or f"{output.size(image.size_bytes)}  {' '.join(image.platforms)}"
+    if image.sparse:
+        told += "  (sparse)"
     if is_synthesised(entry.descriptor):
         told += "  (digest NEW: synthesised manifest, image ID kept)"
     return f"{entry.name or '(no name)'}  {entry.descriptor.digest}  {told}".rstrip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import threading
 from collections import OrderedDict
@@ -11,6 +12,7 @@ from concurrent.futures import Executor
 from typing import TypeVar
 
 from ocimirror.errors import DamagedLayout, LocalStorageError, OciMirrorError
+from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import MAX_SIZE_BYTES, Manifest, sniff_media_type
 from ocimirror.serve.answers import Refused
@@ -22,6 +24,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 _CACHE_BYTES = 64 * 1024 * 1024
 _MOST_COMPLAINTS = 10_000
+_MOST_CHILDREN = 1000
 
 
 class Content:
@@ -133,6 +136,24 @@ class Content:
     async def referrers(self, repository: Repository, subject: Digest) -> list[dict[str, object]]:
         """Return the descriptors, as documents, of what refers to a manifest; sorted by digest."""
         return await self._run(lambda: self._relations.referrers(repository.layouts, subject))
+
+    async def absent(
+        self, snapshot: Snapshot, repository: Repository, index: Manifest
+    ) -> list[Descriptor]:
+        """Return the children of an index, of the first thousand, that no layout has."""
+        others = [layout for layout in snapshot.layouts if layout not in repository.layouts]
+
+        def look() -> list[Descriptor]:
+            absent = []
+            for child in index.manifests[:_MOST_CHILDREN]:
+                file = self._first(itertools.chain(repository.layouts, others), child.digest)
+                if file is None:
+                    absent.append(child)
+                else:
+                    file.close()
+            return absent
+
+        return await self._run(look)
 
     async def with_members(self, repository: Repository, manifest: Manifest) -> Manifest:
         """Return content of unknown type with what it names, as far as that is here."""

@@ -12,9 +12,12 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from urllib.parse import quote, urlencode
 
-from ocimirror.errors import InvalidReference
+from ocimirror.errors import InvalidReference, OciMirrorError
 from ocimirror.model import mediatype
+from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
+from ocimirror.model.manifest import ATTESTATION_OF, Manifest
+from ocimirror.model.platform import sparse_text
 from ocimirror.model.reference import is_tag
 from ocimirror.serve.answers import Answer, Refused, Request, document_answer, not_modified
 from ocimirror.serve.content import Content
@@ -22,10 +25,12 @@ from ocimirror.serve.files import BlobFile, identity_of
 from ocimirror.serve.names import Scope, find_repository, listed_names
 from ocimirror.serve.ranges import wanted_range
 from ocimirror.serve.shelf import Repository, ServedLayout, Shelf
+from ocimirror.stores.index import platforms_of
 
 logger = logging.getLogger(__name__)
 MAX_PAGE = 10_000
 _MOST_SAID = 1000
+_MOST_LOOKED = 10_000
 _MAX_REFERRERS = 1000
 _BY_REFERENCE = re.compile(r"/v2/(.+)/(manifests|blobs|referrers)/([^/]+)", re.DOTALL)
 _TAGS = re.compile(r"/v2/(.+)/tags/list", re.DOTALL)
@@ -51,6 +56,9 @@ class Registry:
         self._look = look
         self._scope = scope
         self._said: set[str] = set()
+        self._looked: set[Digest] = set()
+        self._lacking: dict[Digest, Digest] = {}
+        """What an index names and is not here → that index."""
 
     async def answer(self, request: Request) -> Answer:
         """Answer a request below /v2/.
@@ -114,8 +122,12 @@ class Registry:
             raise Refused(404, "MANIFEST_UNKNOWN", f"neither a tag nor a digest: {reference}")
         found = await self._content.manifest(self._shelf.snapshot, repository, digest)
         if found is None:
-            raise Refused(404, "MANIFEST_UNKNOWN", f"no manifest {digest}")
+            index = self._lacking.get(digest)
+            why = f": of {index}, which names it, only a part is here (sparse)" if index else ""
+            raise Refused(404, "MANIFEST_UNKNOWN", f"no manifest {digest}{why}")
         media_type, raw = found
+        if mediatype.is_index(media_type) and digest not in self._looked:
+            await self._look_for_children(repository, Descriptor(media_type, digest, len(raw)), raw)
         headers = {
             "Content-Type": media_type,
             "Docker-Content-Digest": str(digest),
@@ -123,6 +135,34 @@ class Registry:
             **(_FOREVER if ":" in reference else _NOW),
         }
         return Answer(304, headers) if not_modified(headers, request) else Answer(200, headers, raw)
+
+    async def _look_for_children(
+        self, repository: Repository, index: Descriptor, raw: bytes
+    ) -> None:
+        """Say, once, that an index is not whole; the start has said so of those that tell it."""
+        if len(self._looked) >= _MOST_LOOKED:
+            return
+        self._looked.add(index.digest)
+        try:
+            manifest = Manifest.parse(raw, index)
+        except OciMirrorError:
+            return  # (`verify` reports it)
+        absent = await self._content.absent(self._shelf.snapshot, repository, manifest)
+        self._lacking |= {child.digest: index.digest for child in absent}
+        tells = any(
+            platforms_of(d) for _, d in repository.tags.values() if d.digest == index.digest
+        )
+        if absent and not tells and len(self._said) < _MOST_SAID:
+            lacking = {child.digest for child in absent}
+            here = dict.fromkeys(
+                child.platform
+                for child in manifest.manifests
+                if child.digest not in lacking
+                and child.platform is not None
+                and ATTESTATION_OF not in child.annotations
+            )
+            name = "/".join(part for part in (repository.registry, repository.name) if part)
+            logger.warning("%s", sparse_text(f"{name}@{index.digest}", list(here)))
 
     async def _referrers(self, request: Request, name: str, subject: Digest) -> Answer:
         """Answer with a list, also of what is not here: 404 would say that there is no such API.

@@ -16,8 +16,10 @@ from ocimirror.model import mediatype, strictjson
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import ATTESTATION_OF, MAX_SIZE_BYTES, Manifest, refuse_too_deep
+from ocimirror.model.platform import WITHOUT_ATTESTATIONS
 from ocimirror.model.reference import Location
-from ocimirror.stores.index import Entry, LayoutSource
+from ocimirror.stores.index import Entry, LayoutSource, platforms_of
+from ocimirror.stores.partial import held
 from ocimirror.stores.store import Referrer, Source
 from ocimirror.workflows.places import Places
 
@@ -54,6 +56,7 @@ class Listed:
     """One image of a layout or archive; `fault` says why its size and platforms are unknown.
 
     `exit_code` is that of a disk that refused, otherwise 0: to list what is damaged is no failure.
+    Of a `sparse` one its entry says that only a part is there.
     """
 
     entry: Entry
@@ -61,6 +64,7 @@ class Listed:
     platforms: tuple[str, ...]
     fault: str = ""
     exit_code: int = 0
+    sparse: bool = False
 
 
 def inspect(location: Location, places: Places) -> Inspection:
@@ -131,8 +135,14 @@ def _listed(source: LayoutSource, entry: Entry) -> Listed:
         plan = walk(source, entry.descriptor, entry.platforms)
     except OciMirrorError as error:
         code = error.exit_code if isinstance(error, LocalStorageError) else 0
-        return Listed(entry, entry.descriptor.size, (), error.message, code)
-    platforms = [
+        here = held(source, entry.descriptor) if isinstance(error, MissingContent) else None
+        platforms = platforms_of(here) if here and not entry.platforms else ()
+        shown = tuple(str(p) for p in platforms if p != WITHOUT_ATTESTATIONS)
+        fault = error.message
+        if shown:
+            fault += f"; only {', '.join(shown)} is here in whole: sparse, or damaged"
+        return Listed(entry, entry.descriptor.size, shown, fault, code)
+    offered = [
         str(child.platform)
         for manifest in plan.manifests
         for child in manifest.manifests
@@ -140,5 +150,6 @@ def _listed(source: LayoutSource, entry: Entry) -> Listed:
         if child not in plan.absent
     ]
     if not plan.root.manifests:
-        platforms = [_platform(source, plan.root)]
-    return Listed(entry, plan.size_bytes, tuple(p for p in dict.fromkeys(platforms) if p))
+        offered = [_platform(source, plan.root)]
+    shown = tuple(platform for platform in dict.fromkeys(offered) if platform)
+    return Listed(entry, plan.size_bytes, shown, sparse=bool(plan.absent))

@@ -9,7 +9,8 @@ from ocimirror.errors import UsageError
 from ocimirror.model.clash import Clash, find_clashes
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Reference, check_registry
-from ocimirror.stores.index import LayoutSource
+from ocimirror.stores.index import LayoutSource, platforms_of
+from ocimirror.stores.partial import held
 from ocimirror.workflows.places import Places
 from ocimirror.workflows.push import parse_target
 
@@ -129,7 +130,9 @@ def read_contents(layouts: Sequence[str], places: Places) -> Contents:
             raise UsageError(f"{path} has no image with a registry in its name")
         references += [reference for _, reference in named]
         unreadable += [row.told for row in layout.index().unreadable]
-        sparse.update({str(r): e.platforms for e, r in named if e.platforms})
+        # (Other tools' layouts do not say it: a look at the children does.)
+        roots = ((str(r), platforms_of(held(layout, e.descriptor))) for e, r in named)
+        sparse.update({name: platforms for name, platforms in roots if platforms})
     return Contents(
         tuple(sorted({reference.registry for reference in references})),
         find_clashes((reference.registry, reference.repository) for reference in references),

@@ -29,11 +29,12 @@ from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import Manifest
-from ocimirror.model.platform import Platform, sparse_text
+from ocimirror.model.platform import WITHOUT_ATTESTATIONS, Platform, sparse_text
 from ocimirror.model.reference import Location
 from ocimirror.stores.archive import Archive
 from ocimirror.stores.index import LayoutIndex, LayoutSource, platforms_of, sparse
 from ocimirror.stores.layout import Layout
+from ocimirror.stores.partial import held
 from ocimirror.stores.store import Referrer, Source
 from ocimirror.stores.stream import Watch
 from ocimirror.workflows.places import Places
@@ -135,6 +136,8 @@ def verify(
     report.blobs = len({digest for digest, _ in blobs})
     report.bytes += sum(blob.size for blob, _ in blobs.values()) if report.hashed else 0
     report.faults += [fault for fault in found if fault is not None]
+    if isinstance(source, Layout):
+        report.notes += _perhaps_sparse(source, roots, report.faults)
     if isinstance(source, (Layout, Archive)) and not location.read_name:
         report.faults += _strays(source.blob_files())
     return report
@@ -148,6 +151,21 @@ def _roots(
         return [(entry.name or str(entry.descriptor.digest), entry.descriptor) for entry in entries]
     root = source.resolve(location.read_name)
     return [(str(location), sparse(root, platforms) if platforms else root)]
+
+
+def _perhaps_sparse(
+    layout: Layout, roots: Sequence[tuple[str, Descriptor]], faults: Sequence[Fault]
+) -> Iterator[str]:
+    """Yield a note on each image that would be whole if its entry said which platforms it has."""
+    lacking = {fault.image for fault in faults if fault.kind == "missing"}
+    for image, root in roots:
+        here = platforms_of(held(layout, root)) if image in lacking else ()
+        if here and not platforms_of(root):
+            only = ", ".join(str(p) for p in here if p != WITHOUT_ATTESTATIONS)
+            yield (
+                f"{image} may be sparse: only {only} is here in whole, and its entry does not say"
+                " that no more was asked for; `ocimirror copy --platform` makes a layout that does"
+            )
 
 
 def _unreadable(index: LayoutIndex, *, repairable: bool) -> Iterable[Fault]:

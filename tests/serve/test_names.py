@@ -195,6 +195,37 @@ def test_a_sparse_image_is_named(tmp_path: Path, serve_command: Callable[..., Co
     assert stderr.count("quay.io/team/app:v1 is sparse: only linux/amd64 is here") == 1
 
 
+def test_a_sparse_image_of_another_tool_is_named_when_it_is_asked_for(
+    tmp_path: Path, serve_command: Callable[..., Command]
+) -> None:
+    """Nothing in its entry says that it is one: `docker save` or `ctr`, unpacked."""
+    name = "quay.io/team/app:v1"
+    layout = write_layout(tmp_path / "layout", {name: HUB, "quay.io/team/whole:v1": single()})
+    here, *absent = json.loads(HUB.raw)["manifests"]
+    for child in absent:
+        blob_path(layout, child["digest"]).unlink()
+    command = serve_command(layout)
+    for _ in range(2):
+        assert command.client.get_manifest("team/app", "v1") == HUB.raw
+    assert command.client.get_manifest("team/app", here["digest"])
+    answer = command.client.request("GET", f"/v2/team/app/manifests/{absent[0]['digest']}")
+    _, stderr = command.stop()
+    listed = ocimirror("list", layout, "--json").document["images"]
+    verified = ocimirror("verify", layout, "--json")
+    hosts = ocimirror("hosts", "m.example.com", "--layout", layout, "--for", "k3s", "--json")
+
+    (error,) = json.loads(answer.body)["errors"]
+    assert (answer.status, error["code"]) == (404, "MANIFEST_UNKNOWN")
+    assert HUB.root in error["message"]
+    assert "sparse" in error["message"]
+    assert stderr.count(f"team/app@{HUB.root} is sparse: only linux/amd64 is here") == 1
+    assert listed[0]["platforms"] == ["linux/amd64"]
+    assert "only linux/amd64 is here in whole: sparse, or damaged" in listed[0]["fault"]
+    assert verified.code == 5  # (nobody can tell that no more was asked for)
+    assert [note for note in verified.document["notes"] if "may be sparse" in note]
+    assert hosts.document["sparse"] == {name: ["linux/amd64", "none/attestations"]}
+
+
 def test_the_first_layout_goes_first(
     tmp_path: Path, serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
