@@ -3,8 +3,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Two at a time, a file in one process: each has servers of its own, and most tests wait for one.
-PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+# Three at a time, a file in one process: each has servers of its own, and most tests wait for one.
+PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
 .PHONY: setup system demo lint check test bench clean
 
