@@ -11,7 +11,7 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import IO
 
 from ocimirror.copy.copy import copy
@@ -85,7 +85,8 @@ def save(
         try:
             if content is not None:
                 reference = Reference.parse(name).readable()
-                yield _saved(content, name, reference, destination, engine, options, platforms)
+                original = _Original(places, originals, destination)
+                yield _as_original(content, name, reference, original, engine, options, platforms)
                 continue
             if not isinstance(engine, (Docker, Podman)):
                 raise UsageError(f"nothing can be saved from {engine.name}")
@@ -93,16 +94,8 @@ def save(
             # (In the layout, where there is room for it; without a name, it never stays.)
             with _temporary_file(os.path.join(layout, PRIVATE, "tmp")) as file:
                 engine.export(name, file)
-                yield _exported(
-                    file,
-                    reference,
-                    destination,
-                    engine,
-                    places,
-                    options,
-                    platforms,
-                    originals,
-                )
+                original = _Original(places, originals, destination)
+                yield _exported(file, reference, original, engine, options, platforms)
         except (Interrupted, LocalStorageError):
             raise
         except OciMirrorError as error:
@@ -143,41 +136,80 @@ def name_in_engine(engine: Docker | Podman, name: str) -> Reference:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Original:
+    """Where the original manifest of an image may be, and where the image goes."""
+
+    places: Places
+    location: Location | None
+    destination: Store
+
+    def of(self, source: Source, made: Descriptor, reference: Reference) -> Restored | None:
+        """Return the image under its original manifest, None if the one at hand is what there is.
+
+        What the layout has under the name already is not given up for a manifest that was made.
+
+        Raises:
+            DigestNotPreserved: the place that was named has another image.
+        """
+        name = name_in_a_layout(reference)
+        if self.location is not None:
+            place = self.places.source(self.location)
+            return restore(source, made, place, self.location.read_name, name)
+        if is_synthesised(made) and name in self.destination.names():
+            with contextlib.suppress(DigestNotPreserved):
+                return restore(source, made, self.destination, name)
+        return None
+
+
 def _exported(
     file: IO[bytes],
     reference: Reference,
-    destination: Store,
+    original: _Original,
     engine: Docker | Podman,
-    places: Places,
     options: Options,
     platforms: tuple[Platform, ...],
-    originals: Location | None,
 ) -> Loaded:
     with _opened(file, f"image {reference} of {engine.name}") as archive:
         archive.location = f"{engine.name}:{reference}"
-        made = archive.resolve("")
-        _refuse_other_platform(archive, reference, made, platforms)
-        restored = _restored(archive, made, reference, destination, places, originals)
-        if restored is None:
-            return _saved(archive, "", reference, destination, engine, options, platforms)
-        root = restored.root
-        if reference.digest == restored.manifest.digest:
-            root = restored.manifest.descriptor
-        saved = _saved(
-            restored.source,
-            str(root.digest),
-            reference,
-            destination,
-            engine,
-            options,
-            restored.platforms if root is restored.root else (),
-            restored.manifest.digest,
-        )
-        if saved.receipt is None:
-            return saved
-        where = str(originals or destination.location)
-        notes = notes_on_restored(root, restored.manifest, where)
-        return replace(saved, receipt=replace(saved.receipt, notes=tuple(notes)))
+        _refuse_other_platform(archive, reference, archive.resolve(""), platforms)
+        return _as_original(archive, "", reference, original, engine, options, platforms)
+
+
+def _as_original(
+    source: Source,
+    name: str,
+    reference: Reference,
+    original: _Original,
+    engine: Engine,
+    options: Options,
+    platforms: tuple[Platform, ...],
+) -> Loaded:
+    """Save an image under its original manifest, if that is known; else as the engine gives it."""
+    made = source.resolve(name)
+    restored = original.of(source, made, reference)
+    rest = reference, original.destination, engine, options
+    if restored is None:
+        return _saved(source, name, *rest, platforms)
+    if restored.root.digest == made.digest:
+        place = restored.source if is_synthesised(made) else source
+        saved = _saved(place, name if place is source else str(made.digest), *rest, platforms)
+        notes = [f"manifest {made.digest} is the original: nothing to restore"]
+        return _noted(saved, (*notes, *(saved.receipt.notes if saved.receipt else ())))
+    root = restored.root
+    if reference.digest == restored.manifest.digest:
+        root = restored.manifest.descriptor
+    platforms = restored.platforms if root is restored.root else ()
+    digest = restored.manifest.digest
+    saved = _saved(restored.source, str(root.digest), *rest, platforms, digest)
+    where = str(original.location or original.destination.location)
+    return _noted(saved, notes_on_restored(root, restored.manifest, where))
+
+
+def _noted(saved: Loaded, notes: Sequence[str]) -> Loaded:
+    if saved.receipt is None:
+        return saved
+    return replace(saved, receipt=replace(saved.receipt, notes=tuple(notes)))
 
 
 def _opened(file: IO[bytes], what: str) -> DockerArchive:
@@ -200,30 +232,6 @@ def _refuse_other_platform(
     if not any(platform.matches(image.platform) for platform in platforms):
         asked = ", ".join(map(str, platforms))
         raise NotFound(f"{source.location} is for {image.label}, and was asked for {asked}")
-
-
-def _restored(
-    archive: DockerArchive,
-    made: Descriptor,
-    reference: Reference,
-    destination: Store,
-    places: Places,
-    originals: Location | None,
-) -> Restored | None:
-    """Return the image under its original manifest, None where the archive's is what there is.
-
-    What the layout has under the name already is not given up for a manifest that was made.
-    """
-    name = name_in_a_layout(reference)
-    if not is_synthesised(made):
-        return None
-    if originals is not None:
-        place = places.source(originals)
-        return restore(archive, made, place, originals.read_name, name)
-    if name in destination.names():
-        with contextlib.suppress(DigestNotPreserved):
-            return restore(archive, made, destination, name)
-    return None
 
 
 def _saved(

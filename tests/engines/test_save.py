@@ -270,6 +270,25 @@ def test_another_platform_is_restored_into_a_layout_that_has_all(dockerd, layout
     assert ocimirror("verify", path).code == 0
 
 
+def test_with_is_opened_for_what_containerd_gives_too(containerd, layout, name, space) -> None:
+    """Its manifests are the ones that it was given, which does not say that they are those."""
+    graph = images.single()
+    path = layout({name: graph, f"{name}-other": images.multi()})
+    assert load(path, *into(containerd), *space).code == 0
+    for number, (place, code, word) in enumerate(
+        (
+            (f"oci:{path}:{name}", 0, "is the original: nothing to restore"),
+            (f"oci:{path}:{name}-other", 9, "no original manifest"),
+            (f"oci:{path}-none", 4, "there is no directory"),
+        )
+    ):
+        out = path.parent / f"out{number}"
+        saved = save(containerd, name, out, *space, "--with", place)
+        assert saved.code == code, saved.document
+        assert word in saved.stdout
+        assert out.exists() == (code == 0)
+
+
 def test_a_forgotten_layout_is_not_made(dockerd, tmp_path) -> None:
     words = ["save", "app:v1", "app:v2", "--from", "docker", "--host", dockerd.host]
     assert ocimirror(*words, cwd=tmp_path).code == 2
