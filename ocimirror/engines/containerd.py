@@ -8,7 +8,7 @@ import without `--all-platforms` leaves unlabelled goes at the next garbage coll
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ocimirror.engines.archive import write_archive
 from ocimirror.engines.client import Client, Output
@@ -16,13 +16,18 @@ from ocimirror.engines.engine import Engine, tag_of
 from ocimirror.engines.receipt import Receipt
 from ocimirror.engines.wanted import Wanted
 from ocimirror.errors import DamagedEngineStore, EngineFailed, IntegrityError
+from ocimirror.model.config import chain_id
 from ocimirror.model.descriptor import Descriptor
+from ocimirror.model.digest import Digest
 from ocimirror.model.platform import Platform
 from ocimirror.stores.profiles import this_linux
 from ocimirror.stores.store import Source
 from ocimirror.stores.stream import VerifiedStream, Watch
 
 _LABEL = "containerd.io/gc.ref.content"
+_SNAPSHOT = re.compile(
+    r"containerd\.io/gc\.ref\.snapshot\.([a-z0-9][a-z0-9._-]*)=(sha256:[0-9a-f]{64})", re.ASCII
+)
 _KEPT = re.compile(r"containerd\.io/gc\.ref\.content[^=,\s]*=([a-z0-9]+:[0-9a-f]+)", re.ASCII)
 
 
@@ -71,14 +76,50 @@ class Containerd(Engine):
 
     def audit(self, wanted: Wanted) -> Receipt:
         """Compare the records and the closure with what containerd has, by digest."""
-        return self.judge(wanted, self.records(), self.content())
+        content = self.content()
+        return self.judge(wanted, self.records(), content, self._unpacked(wanted, content))
+
+    def _unpacked(self, wanted: Wanted, content: Mapping[str, Sequence[str]]) -> set[Digest]:
+        """Return the manifests of images whose layers are there as snapshots, if not as blobs.
+
+        containerd may be told to discard layers once they are unpacked.
+        """
+        lacking = [
+            image
+            for image in wanted.images
+            if any(str(layer.digest) not in content for layer in image.manifest.blobs[1:])
+        ]
+        rows = [line.split() for line in self._table("content", "DIGEST")] if lacking else []
+        labels = {row[0]: _SNAPSHOT.findall(row[-1]) for row in rows if row}
+        found = set[Digest]()
+        for image in lacking:
+            chain = chain_id(image.config.diff_ids)
+            for snapshotter, key in labels.get(str(image.config_digest), ()):
+                if key == chain and key in self._snapshots(snapshotter):
+                    found.add(image.manifest.digest)
+        return found
+
+    def _snapshots(self, snapshotter: str) -> set[str]:
+        raw = self.client.ask("snapshots", f"--snapshotter={snapshotter}", "ls")
+        lines = raw.decode("utf-8", "replace").splitlines()
+        return {line.split()[0] for line in lines if line.strip()}
 
     def judge(
-        self, wanted: Wanted, records: Mapping[str, str], content: Mapping[str, Sequence[str]]
+        self,
+        wanted: Wanted,
+        records: Mapping[str, str],
+        content: Mapping[str, Sequence[str]],
+        unpacked: Collection[Digest] = (),
     ) -> Receipt:
         """Return the receipt for the records and the content of a namespace.
 
         What no record leads to is not kept: it goes at the next garbage collection.
+
+        Args:
+            wanted: the image.
+            records: what each name stands for.
+            content: digests, each with those that its labels keep.
+            unpacked: manifests of images that run without their layers' blobs.
         """
         safe = reachable(records.values(), content)
         here = {blob.digest for blob in wanted.blobs}
@@ -90,7 +131,17 @@ class Containerd(Engine):
             for image in wanted.images
             if held
             and str(image.manifest.digest) in safe
-            and all(str(b.digest) in safe for b in image.manifest.blobs if b.digest in here)
+            and all(
+                str(blob.digest) in safe
+                for blob in image.manifest.blobs[: 1 if image.manifest.digest in unpacked else None]
+                if blob.digest in here
+            )
+        ]
+        notes = [
+            f"{image.label} is kept (unpacked): its layers are there as snapshots, so it runs; it"
+            " cannot be exported or pushed"
+            for image in kept
+            if image.manifest.digest in unpacked
         ]
         named = {
             digest: records.get(wanted.by_digest(digest))
@@ -111,7 +162,7 @@ class Containerd(Engine):
             index="not_applicable" if not wanted.is_index else "kept" if index else "lost",
             manifest="kept" if by_digest and kept else "lost",
             config="kept" if kept else "lost",
-            notes=(note,) if beside and found == root else (),
+            notes=(*notes, *((note,) if beside and found == root else ())),
             evidence=(
                 *(
                     f"ctr images ls: {name} -> {records.get(name, 'absent')}"

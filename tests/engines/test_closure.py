@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import pytest
@@ -111,3 +112,33 @@ def test_podman_is_asked_for_each_digest(
     gone = ocimirror("verify", path, "--in", "podman", "--json", env=podman_environment)
     assert gone.code == 9
     assert parts(only_receipt(gone)) == ("lost", "kept", "kept", "kept")
+
+
+def test_an_image_that_lost_its_layers_after_unpacking_still_runs(
+    containerd, layout, repository, tmp_path
+) -> None:
+    """As with containerd's `discard_unpacked_layers`; without the snapshot it is lost."""
+    graph, name, space = images.single(), f"{HOST}/{repository}:v1", repository.replace("/", "-")
+    path, file = layout({name: graph}), tmp_path / "a.tar"
+    copied = ocimirror("copy", f"oci:{path}:{name}", f"oci-archive:{file}", "--profile=containerd")
+    assert copied.code == 0, copied.stderr
+    words = ("images", "import", "--snapshotter", "native", str(file))
+    containerd.ctr(*words, namespace=space)
+    layers = [layer["digest"] for layer in json.loads(graph.raw)["layers"]]
+    containerd.ctr("content", "rm", *layers, namespace=space)
+    options = [*into(containerd)[2:], "--namespace", space]
+    told = audit(path, "containerd", *options)
+    assert told.code == 0, told.document
+    assert "kept (unpacked)" in only_receipt(told)["notes"][0]
+    again = load(path, *into(containerd), *options[2:])
+    assert only_receipt(again)["unchanged"] is True
+    snapshots = ("snapshots", "--snapshotter", "native")
+    keys = [
+        line.split()[0]
+        for line in containerd.ctr(*snapshots, "ls", namespace=space).splitlines()[1:]
+    ]
+    for _ in keys:  # (a snapshot goes before its parent)
+        for key in keys:
+            with contextlib.suppress(AssertionError):
+                containerd.ctr(*snapshots, "rm", key, namespace=space)
+    assert audit(path, "containerd", *options).code == 9
