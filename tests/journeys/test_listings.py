@@ -12,8 +12,10 @@ import pytest
 from tests.support import images
 from tests.support.command import ocimirror
 from tests.support.faults import Redirect, Respond, Rule
+from tests.support.judge import contents_of
 from tests.support.proxy import Canary, Proxy, Visit
 from tests.support.registry import StrictRegistry
+from tests.support.signed import put_fallback
 from tests.support.witness import Registry
 
 Answer = Callable[..., Canary]
@@ -49,6 +51,7 @@ def by_number(link: str) -> Callable[[Visit], Respond]:
         "{}",
         '</v2/app/tags/list>; rel="first", <{}>; rel="next"',
         '<{}>; rel="last next"; title="a, b; c"',
+        '<{}>; title="a \\" b"; title*=UTF-8\'\'%e2%82%ac; rel="next"',
     ],
 )
 def test_a_link_in_any_form_leads_to_all_tags(link: str, canary: Answer) -> None:
@@ -159,8 +162,15 @@ def test_prune_deletes_nothing_when_the_list_of_tags_cannot_be_read(
         ({}, b"{}"),
         ({}, b""),
         ({}, b"<html>"),
+        ({}, b'{"errors": [{"code": "TOOMANYREQUESTS"}], "tags": []}'),
+        ({"Link": '<?last=1.0>; rel="next"'}, b'{"tags": ["1.0"]}'),
     ):
-        front.rules[:] = [Rule("GET", "/tags/list", Respond(200, headers, body))]
+        # (The next page, if one is named, does not exist.)
+        unknown = Respond(404, {}, b'{"errors": [{"code": "NAME_UNKNOWN"}]}')
+        front.rules[:] = [
+            Rule("GET", "/tags/list.*last", unknown),
+            Rule("GET", "/tags/list", Respond(200, headers, body)),
+        ]
         assert ocimirror("sync", tmp_path / "sync.yaml").code == 3
     assert sorted(docker_registry.tags("prune/copy")) == ["1.0", "1.1"]
 
@@ -221,6 +231,85 @@ def test_an_index_without_a_list_is_not_no_referrers(
     headers = {"Content-Type": images.OCI_INDEX}
     front = proxy(registry, Rule("GET", "/referrers/", Respond(200, headers, body)))
     assert ocimirror("inspect", f"docker://{front.host}/app:1.0").code == 5
+
+
+def answer_of(body: bytes, media_type: str, **headers: str) -> Respond:
+    return Respond(200, {"Content-Type": media_type, **headers}, body)
+
+
+LISTED = images.compact(
+    {
+        "schemaVersion": 2,
+        "mediaType": images.OCI_INDEX,
+        "manifests": [images.with_subject(images.single()).descriptor],
+    }
+)
+JSON = "application/json"
+EMPTY_LIST = b'{"schemaVersion": 2, "manifests": []}'
+
+
+@pytest.mark.parametrize(
+    ("path", "answer"),
+    [
+        ("referrers/", answer_of(b'{"errors": [{"code": "DENIED"}]}', JSON)),
+        ("referrers/", answer_of(LISTED[:-5], JSON)),
+        (
+            "referrers/",
+            answer_of(EMPTY_LIST, images.OCI_INDEX, **{"OCI-Filters-Applied": "artifactType"}),
+        ),
+        ("manifests/sha256-[0-9a-f]*$", answer_of(b'{"errors": [{"code": "DENIED"}]}', JSON)),
+        ("manifests/sha256-[0-9a-f]*$", answer_of(LISTED[:-5], JSON)),
+        ("manifests/sha256-[0-9a-f]*$", answer_of(b"", JSON)),
+        ("manifests/sha256-[0-9a-f]*$", answer_of(b"<html>", "text/html")),
+        ("manifests/sha256-[0-9a-f]*$", answer_of(LISTED[:-5], "application/octet-stream")),
+    ],
+)
+def test_a_list_of_referrers_that_cannot_be_read_is_not_no_referrers(
+    path: str, answer: Respond, registry: StrictRegistry, proxy: Front
+) -> None:
+    image = images.single()
+    images.push(registry, "app", "1.0", image)
+    registry.options.referrers = False
+    put_fallback(registry, "app", image.root, [])
+    front = proxy(registry, Rule("GET", path, answer))
+    assert ocimirror("inspect", f"docker://{front.host}/app:1.0").code == 3
+
+
+@pytest.mark.parametrize("how", ["an API that does not list it", "a Docker media type"])
+def test_what_only_the_tag_lists_comes_along(
+    how: str, registry: StrictRegistry, proxy: Front, tmp_path: Path
+) -> None:
+    image = images.single()
+    signature = images.with_subject(image)
+    images.push(registry, "app", "1.0", image)
+    registry.options.referrers = False
+    images.push(registry, "app", None, signature)
+    put_fallback(registry, "app", image.root, [signature])
+    rule = Rule("GET", "/referrers/", answer_of(EMPTY_LIST, images.OCI_INDEX))
+    if how == "a Docker media type":
+        listed = LISTED.replace(images.OCI_INDEX.encode(), images.DOCKER_LIST.encode())
+        rule = Rule("GET", "manifests/sha256-[^.]*$", answer_of(listed, images.DOCKER_LIST))
+    front = proxy(registry, rule)
+
+    pulled = ocimirror("pull", f"{front.host}/app:1.0", tmp_path / "layout")
+
+    assert pulled.code == 0, pulled.stderr
+    assert signature.contents.items() <= contents_of(tmp_path / "layout").items()
+
+
+def test_a_registry_that_says_oci_subject_and_lists_nothing_gets_the_tag(
+    registry: StrictRegistry, proxy: Front, tmp_path: Path
+) -> None:
+    image = images.single()
+    signatures = [images.with_subject(image, number) for number in (1, 2)]
+    layout = images.write_layout(tmp_path / "layout", {"example.com/app:1.0": image}, signatures)
+    rule = Rule("GET", "/referrers/", answer_of(EMPTY_LIST, images.OCI_INDEX))
+    front = proxy(registry, rule)
+
+    assert ocimirror("push", layout, front.host).code == 0
+
+    listed = json.loads(registry.get_manifest("app", image.root.replace(":", "-")))
+    assert {entry["digest"] for entry in listed["manifests"]} == {s.root for s in signatures}
 
 
 # --- a registry's catalog ------------------------------------------------------------------------

@@ -34,7 +34,8 @@ _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})", 
 _LINK = re.compile(r"""[\s,]*(?:<(?P<target>[^<>]*)>|(?P<bare>[^\s,;<>"']*[/?][^\s,;<>"']*))""")
 _PARAMETER = re.compile(
     r"""\s*;\s*(?:(?P<name>[\w!#$&+.^`|~*-]+)\s*
-        (?:=\s*(?:"(?P<double>[^"]*)"|'(?P<single>[^']*)'|(?P<plain>[^\s"',;<>]*)))?)?""",
+        (?:=\s*(?:"(?P<double>(?:[^"\\]|\\.)*)"|'(?P<single>[^']*)'
+            |(?P<plain>(?:[^\s"',;<>][^\s",;<>]*)?)))?)?""",
     re.ASCII | re.VERBOSE,
 )
 _END_OF_LINK = re.compile(r"\s*(?:,|$)")

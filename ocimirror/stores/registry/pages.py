@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 from urllib.parse import quote
 
-from ocimirror.errors import MalformedManifest, RegistryUnavailable
+from ocimirror.errors import MalformedManifest, NotFound, RegistryUnavailable
 from ocimirror.model import strictjson
 from ocimirror.stores.registry import answers
 from ocimirror.stores.registry.messages import Response
@@ -66,6 +66,7 @@ def read_pages(listed: PagedList[T], first: Response | None = None) -> dict[str,
         first: the answer to the first page, if it was asked for already.
 
     Raises:
+        NotFound: the first page does not exist.
         RegistryUnavailable: a page or its Link cannot be read, or the list does not end.
         RemoteError: a page was refused.
     """
@@ -74,6 +75,7 @@ def read_pages(listed: PagedList[T], first: Response | None = None) -> dict[str,
     size, empty, looking = listed.size, 0, False
     url = f"{listed.path}?n={size}" if size else listed.path
     for _ in range(MAX_PAGES):
+        begun = bool(seen) or looking
         response, first = first or listed.ask(url), None
         if response.status in (400, 413) and not seen and not looking and size > 50:
             # Quay and distribution 3 refuse a page that is longer than they like.
@@ -85,7 +87,10 @@ def read_pages(listed: PagedList[T], first: Response | None = None) -> dict[str,
             response.drain()
             return items
         if response.status != 200:
-            raise response.failure()
+            failure = response.failure()
+            if begun and isinstance(failure, NotFound):
+                raise _gone(listed, failure) from failure
+            raise failure
         page = listed.read(response)
         known = len(items)
         items.update(page)
@@ -114,19 +119,29 @@ def read_pages(listed: PagedList[T], first: Response | None = None) -> dict[str,
     raise RegistryUnavailable(f"{listed.path}: more than {MAX_PAGES} pages of {listed.what}")
 
 
+def _gone(listed: PagedList[T], error: NotFound) -> RegistryUnavailable:
+    """Return the error of a page that another one led to: it says nothing of the whole list."""
+    return RegistryUnavailable(f"a next page of {listed.what} does not exist: {error.message}")
+
+
 def read_document(response: Response) -> dict[str, object]:
     """Read a page that is a JSON object; bounded in bytes and in the values that it holds.
 
     Raises:
-        RegistryUnavailable: it is something else, as a proxy's page of HTML or an empty body.
+        RegistryUnavailable: it is something else, as a proxy's page of HTML, an empty body, or
+            errors with the status 200.
     """
     raw = response.read_all(MAX_PAGE_BYTES)
     if sum(map(raw.count, (b",", b"[", b"{"))) > MAX_PAGE_VALUES:
         raise RegistryUnavailable(f"{response}: a page of more than {MAX_PAGE_VALUES} values")
     try:
-        return strictjson.loads(raw, f"{response}: the answer")
+        document = strictjson.loads(raw, f"{response}: the answer")
     except MalformedManifest as error:
         raise RegistryUnavailable(error) from error
+    if document.get("errors"):
+        text = answers.ErrorDocument.parse(raw, "").text
+        raise RegistryUnavailable(f"{response}: the answer is an error: {text}")
+    return document
 
 
 def _may_be_cut(count: int, size: int) -> bool:

@@ -42,6 +42,7 @@ MAX_REFERRERS_BYTES = 64 * 1024 * 1024
 MAX_ROUNDS = 5
 _NO_API = (400, 401, 403, 404, 405, 406, 501)
 _WITHOUT = "--no-referrers copies the image without what refers to it."
+_ACCEPT = ", ".join(mediatype.ACCEPTED)
 _GENERIC = ("", "application/json", "text/plain", mediatype.OCTET_STREAM)
 
 
@@ -55,6 +56,7 @@ class Referrers:
         self._tags: frozenset[str] | None = None
         self._tags_known = False
         self._has_api: bool | None = None
+        self._indexed: bool | None = None
         self.notes: list[str] = []
 
     @property
@@ -70,10 +72,12 @@ class Referrers:
         """
         probed = self._has_api is not None or self._repository.host.has_referrers_api is False
         with nullcontext() if probed else self._probing:
-            found = self._from_api(subject)
-        if found is None:
-            found = self._from_fallback_tag(subject)
-        return [Referrer("", descriptor) for descriptor in found] + list(self._cosign(subject))
+            by_api = self._from_api(subject)
+        # (Also beside the API: a registry that has got it lately may not list what the tag does.)
+        found = [*(by_api or ()), *self._from_fallback_tag(subject)]
+        distinct = {descriptor.digest: descriptor for descriptor in reversed(found)}
+        listed = [Referrer("", descriptor) for descriptor in reversed(distinct.values())]
+        return listed + list(self._cosign(subject))
 
     # --- the API -------------------------------------------------------------------------------
 
@@ -107,6 +111,8 @@ class Referrers:
             raw = first if page is response else _index_in(page)
             if raw is None:
                 raise RegistryUnavailable(f"{page}: a page of referrers is not an index")
+            if page.headers.get("OCI-Filters-Applied", "").strip():
+                raise RegistryUnavailable(f"{page}: only a part of the referrers")
             left -= len(raw)
             if left < 0:
                 raise RegistryUnavailable(f"{page}: more than {MAX_REFERRERS_BYTES} bytes")
@@ -150,12 +156,18 @@ class Referrers:
         tag = attachment_tag(subject.digest)
         if not self._may_exist(tag):
             return []
-        response = self._repository.send("GET", f"manifests/{tag}", accept=mediatype.OCI_INDEX)
-        raw = _index_in(response)
-        if raw is None:
-            if response.status not in (200, 404):
-                raise response.failure()
+        response = self._repository.send("GET", f"manifests/{tag}", accept=_ACCEPT)
+        if response.status == 404:
+            response.drain()
             return []
+        if response.status != 200:
+            raise response.failure()
+        raw = read_json(response, MAX_SIZE_BYTES)
+        media_type = _type_of(raw, response)
+        if not media_type:
+            raise RegistryUnavailable(f"{response}: neither a list of referrers nor an image")
+        if not mediatype.is_index(media_type):
+            return []  # (an image that somebody called so)
         if Digest.of(raw, subject.digest.algorithm) == subject.digest:
             return []  # GitLab reads the tag as the digest, and answers with the image (oras #2148)
         found = _entries(raw, f"{response}")
@@ -191,6 +203,13 @@ class Referrers:
         """Take in all tags of the repository, whoever asked for them."""
         self._tags = frozenset(name for name in names if "-" in name)
         self._tags_known = True
+
+    def indexes(self, manifest: Manifest) -> bool:
+        """Whether a registry that says OCI-Subject lists what was put; looked at once a run."""
+        if self._indexed is None and manifest.subject is not None:
+            found = self._from_api(manifest.subject) or ()
+            self._indexed = manifest.digest in {descriptor.digest for descriptor in found}
+        return self._indexed is True
 
     # --- keeping the fallback tag ---------------------------------------------------------------
 
@@ -260,14 +279,29 @@ def _index_in(response: Response) -> bytes | None:
         response.drain()
         return None
     raw = read_json(response, MAX_SIZE_BYTES)
-    return raw if media_type == mediatype.OCI_INDEX or _states_an_index(raw) else None
+    return raw if _type_of(raw, response) == mediatype.OCI_INDEX else None
 
 
-def _states_an_index(raw: bytes) -> bool:
+def _type_of(raw: bytes, response: Response) -> str:
+    """Return the manifest type of a body, announced or else stated; empty if it has none.
+
+    Raises:
+        RegistryUnavailable: it is announced as JSON and is none, or it is an error.
+    """
+    announced = answers.content_type(response.headers).lower()
+    if announced not in _GENERIC:
+        return mediatype.known(announced)
     try:
-        return sniff_media_type(raw, "the answer") == mediatype.OCI_INDEX
-    except MalformedManifest:
-        return False
+        document = strictjson.loads(raw, f"{response}: the answer")
+        stated = sniff_media_type(raw, f"{response}: the answer")
+    except MalformedManifest as error:
+        if announced == "application/json" and not raw.lstrip().startswith(b"["):
+            raise RegistryUnavailable(error) from error
+        return ""
+    if document.get("errors"):
+        text = answers.ErrorDocument.parse(raw, "").text
+        raise RegistryUnavailable(f"{response}: the answer is an error: {text}")
+    return mediatype.known(stated)
 
 
 def _entries(raw: bytes, what: str) -> list[Descriptor]:

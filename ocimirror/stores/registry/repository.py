@@ -345,9 +345,10 @@ class RegistryRepository(Store):
             raise refusal
         response.drain()
         self._put.add(descriptor.digest)
-        if keeps_referrers and b'"subject"' in raw and "OCI-Subject" not in response.headers:
+        if keeps_referrers and b'"subject"' in raw:
             manifest = Manifest.parse(raw, descriptor)
-            if manifest.subject is not None:
+            told = "OCI-Subject" in response.headers and self._referring.indexes(manifest)
+            if manifest.subject is not None and not told:
                 self._referring.keep(manifest)
         stated = answers.content_digest(response.headers)
         if stated and stated.verifiable:
