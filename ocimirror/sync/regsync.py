@@ -42,7 +42,9 @@ _ELSEWHERE = {
 }
 _SAID = ("digestTags", "referrers")
 _TAG_KEYS = ("allow", "deny", "semverRange")
-_VERSION = re.compile(r"\A([<>=^~]*v?)([0-9]+(?:\.[0-9]+)*)", re.ASCII)
+_COMPARATOR = re.compile(r"((?:>=|<=|>|<|=|\^|~)?v?)([0-9]+(?:\.[0-9]+){0,2})(-0)?", re.ASCII)
+# (What is a version to us, and not to regsync: V1.2, and 1.2.3_4.)
+_VERSION = r"v?[0-9]+(\.[0-9]+){0,2}(-[0-9A-Za-z._-]+)?"
 _PRE_RELEASES = "Pre-releases count as with regsync; but <2 has no 2.0.0-rc1, and 1.2.3.4 is none."
 # (Expressions for repositories that can be said here: one by name, or all below a prefix.)
 _REPOSITORIES = re.compile(r"((?:[a-z0-9_-]+/)*)(\.\*)|([a-z0-9_-]+(?:/[a-z0-9_-]+)*)", re.ASCII)
@@ -224,6 +226,7 @@ def _tag_sets(fields: Mapping[str, Node], draft: Draft) -> list[Values]:
             tags["regex"] = literal(_regex(allow, deny))
         ranges = [_range(text) for text in texts(said.get("semverRange")) if text]
         if ranges:
+            tags["regex"] = f"(?={_VERSION}$){tags.get('regex', '.*')}" if tags else _VERSION
             draft.head += [] if _PRE_RELEASES in draft.head else [_PRE_RELEASES]
             tags["semver"] = " || ".join(ranges)
         rules.append(tags)
@@ -231,13 +234,19 @@ def _tag_sets(fields: Mapping[str, Node], draft: Draft) -> list[Values]:
 
 
 def _range(text: str) -> str:
-    """Return a range as regsync reads it: 1.2 is 1.2.0 only, and pre-releases count."""
+    """Return a range as regsync reads it: 1.2 is 1.2.0 only, and pre-releases count.
 
-    def whole_version(match: re.Match[str]) -> str:
-        numbers = match[2].split(".")
-        return match[1] + ".".join([*numbers, "0", "0"][: max(3, len(numbers))])
-
-    return " ".join([*(_VERSION.sub(whole_version, part) for part in text.split()), ">=0.0.0-0"])
+    Raises:
+        UsageError: regsync refuses it, or orders its pre-releases in another way.
+    """
+    parts = []
+    for part in text.split():
+        match = _COMPARATOR.fullmatch(part)
+        if match is None:
+            raise UsageError(f"{part[:100]!r} in its range is not read as regsync reads it")
+        numbers = ".".join([*match[2].split("."), "0", "0"][:3])
+        parts.append(f"{match[1]}{numbers}{match[3] or ''}")
+    return " ".join([*parts, ">=0.0.0-0"])
 
 
 def _regex(allow: list[str], deny: list[str]) -> str:

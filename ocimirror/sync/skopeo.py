@@ -10,7 +10,7 @@ from ocimirror.model.reference import is_tag
 from ocimirror.sync.drafts import Draft, Values, literal, pairs, text_of, texts, whole
 from ocimirror.sync.patterns import Target
 from ocimirror.sync.re2 import python_regex
-from ocimirror.sync.yamlfile import Node, Scalar
+from ocimirror.sync.yamlfile import Node, Scalar, Sequence
 
 # (What is a version to us, and not to skopeo: V1.2, 1.2.3_4, and pre-releases as 01, or as a..b.)
 _PART = r"(0|[1-9][0-9]*|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"
@@ -126,7 +126,10 @@ def _by_semver(constraint: str) -> Values:
 
 
 def _images(source: str, node: Node, draft: Draft, to: str) -> None:
-    refs = texts(node)
+    if not isinstance(node, Sequence) and (text_of(node) or not isinstance(node, Scalar)):
+        draft.note(node, f"{source} is left out: images has a list of tags and digests for it")
+        return
+    refs = list(dict.fromkeys(texts(node)))
     tags = [ref for ref in refs if is_tag(ref)]
     if tags or not refs:
         draft.entry(node, _entry(source, to, [literal(tag) for tag in tags]))

@@ -316,3 +316,36 @@ def test_a_line_break_in_another_file_does_not_end_a_comment() -> None:
     entry = "sync:\n  - {source: a.b/c, target: d.e/c, type: image}\n"
     _, translation = imported(entry + '"x\\ny": 1\n')
     assert "# - line 3: x y is not known\n" in translation.text
+
+
+@pytest.mark.parametrize("meaning", ["1 || 2", "*", ">=1-rc1", ">= 1", "1.x", ">=1,<2", "=>1", "x"])
+def test_a_range_that_regsync_refuses_or_orders_otherwise_is_left_out(meaning: str) -> None:
+    config, translation = imported(
+        "sync:\n  - {source: a.b/f, target: m.x/f, type: image}\n"
+        "  - {source: a.b/d, target: m.x/d, type: repository,"
+        f" tags: {{semverRange: ['{meaning}']}}}}\n"
+    )
+    assert [str(mirror.source) for mirror in config.mirrors] == ["a.b/f:latest"]
+    assert [note.line for note in translation.notes] == [3]
+
+
+@pytest.mark.parametrize(
+    ("tags", "kept"),
+    [
+        ("semverRange: ['>=1']", {"1.2.3", "1.2.3-x_y", "v1.2", "3"}),
+        ("semverRange: ['>=1'], deny: ['v.*']", {"1.2.3", "1.2.3-x_y", "3"}),
+        ("semverRange: ['~1.2', '3'], allow: ['.*2.*', '3']", {"1.2.3", "1.2.3-x_y", "v1.2", "3"}),
+    ],
+)
+def test_versions_of_regsync_are_those_that_it_reads(tags: str, kept: set[str]) -> None:
+    (mirror,) = imported(
+        f"sync: [{{source: a.b/c, target: m.x/c, type: repository, tags: {{{tags}}}}}]\n"
+    )[0].mirrors
+    found = select(
+        ["1.2.3", "1.2.3_4", "1.2.3-x_y", "V1.2", "v1.2", "3", "latest"],
+        mirror.tags,
+        now=datetime(2026, 1, 31, tzinfo=UTC),
+        created=lambda _: None,
+        first_seen=lambda _: None,
+    )
+    assert set(found.kept) == kept
