@@ -183,6 +183,27 @@ def test_a_list_of_tags_that_do_not_exist_is_no_order_to_delete(
     assert registry.tags(mirror) == ["1.0", "1.1"]
 
 
+def test_a_repository_that_a_catalogue_names_no_more_is_told_and_missed(
+    docker_registry, registry, proxy, configure, repository, tmp_path
+) -> None:
+    for name, image in (("one", SINGLE), ("two", MULTI)):
+        offer(docker_registry, f"{repository}/{name}", "1.0", image)
+    source, target = proxy(docker_registry), f"{registry.host}/mirror/{{repository}}"
+    file = configure(mirrored(f"{source.host}/{repository}/*", target, grace="0s"))
+    assert sync(file).code == 0
+    names = json.dumps({"repositories": [f"{repository}/one"]}).encode()
+    source.rules.append(Rule("GET", "_catalog", Respond(200, JSON, names)))
+    refused = sync(file, "--locked")
+    assert refused.code == 4
+    told = [i["source"] for i in refused.document["images"] if i["status"] == "failed"]
+    assert told == [f"docker://{source.host}/{repository}/two:1.0"]
+    for gone in (told, []):
+        night = sync(file)
+        assert (night.code, [g["source"] for g in night.document["gone"]]) == (0, gone)
+    assert list(locked(file).values()) == [SINGLE.root]
+    assert registry.tags(f"mirror/{repository}/two") == ["1.0"]
+
+
 # --- time ---------------------------------------------------------------------------------------
 
 

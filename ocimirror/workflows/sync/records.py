@@ -16,8 +16,10 @@ from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.reference import Reference
 from ocimirror.sync.config import Config
+from ocimirror.sync.filters import Selection
 from ocimirror.sync.lock import LockFile
 from ocimirror.sync.record import ImageRecord
+from ocimirror.workflows.sync.plan import Chosen, Listing, SyncPlan
 
 
 class Records:
@@ -79,6 +81,31 @@ class Records:
             if tags is not None and reference.tag and reference.tag not in tags:
                 found.append(record)
         return found
+
+    def vanished(self, config: Config, found: SyncPlan, chosen: Chosen) -> list[Listing]:
+        """Return an empty listing of each repository that a pattern's catalogue names no more.
+
+        Args:
+            config: of the run.
+            found: what was listed.
+            chosen: the part of the configuration that was listed.
+        """
+        listed = {listing.repository for listing in found.listings}
+        more: dict[str, Listing] = {}
+        for record in self._previous:
+            reference = Reference.parse(record.source.removeprefix("docker://"))
+            if reference.name in listed or not chosen.takes(
+                reference.registry, reference.repository
+            ):
+                continue
+            for number, mirror in enumerate(config.mirrors):
+                pattern = mirror.source
+                named = pattern.wildcard and pattern.registry == reference.registry
+                # (A pattern itself is listed only if its catalogue could not be read.)
+                if named and pattern.matches(reference.repository) and str(pattern) not in listed:
+                    empty = Listing(number, reference.name, Selection((), ()))
+                    more.setdefault(reference.name, empty)
+        return list(more.values())
 
     def all(
         self, config: Config, listed: Collection[str], belongs: Callable[[str], bool]

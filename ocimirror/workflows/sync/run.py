@@ -167,6 +167,7 @@ class _Run:
             jobs=self._options.copy.jobs,
             stop=self._stop,
         )
+        found.listings += self._records.vanished(self._config, found, self._options.chosen)
         self._telling.listings(found)
         self._telling.gone(found, self._records)
         self._miss_what_is_locked(found)
