@@ -255,7 +255,7 @@ def _lines(path: str) -> list[str]:
     if len(raw) > _MAX_IMAGES_FILE_BYTES:
         raise click.UsageError(f"--images-file is larger than {_MAX_IMAGES_FILE_BYTES} bytes")
     try:
-        text = raw.decode()
+        text = raw.decode("utf-8-sig")  # (editors of Windows write a mark of the byte order)
     except UnicodeDecodeError as error:
         raise click.UsageError(f"--images-file {path} is not UTF-8: {error}") from error
     lines = [line.partition("#")[0].strip() for line in text.splitlines()]

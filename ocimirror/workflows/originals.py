@@ -79,10 +79,13 @@ def restore(
         raw = stream.read_all(MAX_CONFIG_BYTES)
     diff_ids = ImageConfig.parse(raw, f"config {config.digest}").diff_ids
     paths = [p for root in roots for p in _leading_to(originals, root, config.digest)]
-    same = any(path[-1].digest == made.digest for path in paths)
-    if tells and same:
+    # (An index names the manifest by its digest, and no archive has one for what is made from it.)
+    lost = is_synthesised(made)
+    others = [p for p in paths if p[-1].digest != made.digest or (lost and len(p) > 1)]
+    path = next(iter(others), None)
+    same = [p for p in paths if p[-1].digest == made.digest]
+    if tells and same and path not in same:
         return _confirmed(held, made, manifest, originals)
-    path = next((path for path in paths if path[-1].digest != made.digest), None)
     if path is None:
         where = f"{originals.location}:{name}" if name else originals.location
         raise DigestNotPreserved(f"{where} has no original manifest of image {config.digest}")

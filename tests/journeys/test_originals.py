@@ -285,3 +285,30 @@ def test_new_is_cleared_once_a_registry_returns_the_digest(
         assert "NEW" not in str(image["notes"])
     for out in ("out", "new"):
         assert "NEW" not in ocimirror("list", tmp_path / out).stdout
+
+
+@pytest.mark.parametrize("place", ["layout", "registry"])
+def test_an_index_is_restored_above_a_manifest_that_is_as_it_would_be_made(
+    place: str, tmp_path: Path, archive: Path, registry: StrictRegistry
+) -> None:
+    made = image_of(ocimirror("copy", archive, f"oci:{tmp_path}/made:{NAME}", "--json"))["digest"]
+    blobs = contents_of(tmp_path / "made")
+    manifest = blobs.pop(made)
+    child = images.describe(manifest, images.OCI_MANIFEST)
+    index = images.compact(
+        {"schemaVersion": 2, "mediaType": images.OCI_INDEX, "manifests": [child]}
+    )
+    manifests = {
+        made: (images.OCI_MANIFEST, manifest),
+        images.digest_of(index): (images.OCI_INDEX, index),
+    }
+    graph = images.Graph(blobs, manifests, images.digest_of(index), images.OCI_INDEX)
+    originals: str | Path = images.write_layout(tmp_path / "layout", {NAME: graph})
+    if place == "registry":
+        images.push(registry, "app", "1.0", graph)
+        originals = f"docker://{registry.host}/app:1.0"
+
+    image = image_of(restored(archive, originals))
+
+    assert (image["digest"], image["synthesised"]) == (graph.root, False)
+    assert contents_of(tmp_path / "out") == graph.contents

@@ -88,15 +88,18 @@ def test_an_image_known_by_digest_only_is_pulled_and_pushed_by_digest(
     assert docker_registry.tags(f"by-digest/{repository}") == []
 
 
+@pytest.mark.parametrize(("mark", "end"), [("", "\n"), ("\ufeff", "\r\n")])
 def test_images_file_takes_the_list_that_kubeadm_prints(
-    docker_registry: Registry, repository: str, tmp_path: Path
+    mark: str, end: str, docker_registry: Registry, repository: str, tmp_path: Path
 ) -> None:
+    """And one that an editor of Windows wrote."""
     for tag in ("v1", "v2"):
         images.push(docker_registry, f"{repository}/{tag}", tag, images.single())
     listed = "".join(
         f"{docker_registry.host}/{repository}/{tag}:{tag}\n# a comment\n\n" for tag in ("v1", "v2")
     )
 
+    listed = mark + listed.replace("\n", end)
     result = ocimirror("pull", "--images-file", "-", tmp_path / "layout", stdin=listed)
 
     assert result.code == 0, result.stderr
