@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from ocimirror.engines.client import Output
-from ocimirror.engines.containerd import Containerd
+from ocimirror.engines.containerd import Containerd, reachable
 from ocimirror.errors import NotFound
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
@@ -54,11 +54,10 @@ class ContentStore(Source):
             target = self._records.get(spelling)
             if target is not None and stated in ("", target):
                 return target
-        known = any(
-            record.startswith((f"{reference.name}:", f"{reference.name}@"))
-            for record in self._records
-        )
-        return stated if known and stated in self._content else None
+        # (A digest says nothing of repositories: it has to be below a name of this one.)
+        beginnings = f"{reference.name}:", f"{reference.name}@"
+        targets = [d for name, d in self._records.items() if name.startswith(beginnings)]
+        return stated if stated in reachable(targets, self._content) else None
 
     def _open(self, descriptor: Descriptor) -> Reader:
         if not self._exists(descriptor):

@@ -251,6 +251,16 @@ def test_a_record_that_lies_is_not_believed(containerd, layout, out, name, space
     assert save(containerd, lie, out, *space).code == 4
 
 
+def test_a_digest_of_another_repository_is_not_saved_under_this_name(
+    containerd, layout, out, name, space
+) -> None:
+    other, graph = f"{name.removesuffix(':v1')}-other:v1", images.multi()
+    path = layout({name: images.single(), other: graph})
+    assert load(path, *into(containerd), *space).code == 0
+    assert save(containerd, f"{name}@{graph.root}", out, *space).code == 4
+    assert save(containerd, f"{other}@{graph.root}", out, *space).code == 0
+
+
 def test_a_platform_that_docker_does_not_have_is_refused(dockerd, layout, out, name) -> None:
     assert load(layout({name: images.multi()}), *into(dockerd)).code == 0
     saved = save(dockerd, name, out, "--platform", "linux/arm64")
