@@ -21,6 +21,7 @@ from ocimirror.errors import (
     OciMirrorError,
     SizeMismatch,
     storage_error,
+    storage_errors,
 )
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
@@ -161,11 +162,17 @@ class ArchiveWriter(Layout):
             refuse_unwritable_archive(path)
         try:
             _remove_abandoned_staging(beside)
-            self._staging = tempfile.TemporaryDirectory(prefix=_STAGING, dir=beside)
+            self._staging = tempfile.mkdtemp(prefix=_STAGING, dir=beside)
         except OSError as error:
             raise storage_error(error, f"cannot write {path}") from error
-        super().__init__(self._staging.name, "write", durable=False)
+        super().__init__(self._staging, "write", durable=False)
         self.path = path
+        self._beside = os.path.abspath(beside)
+        try:
+            self._os.hold(self._beside)
+        except OSError as error:
+            self.close()
+            raise storage_error(error, f"cannot write {path}") from error
         self.location = f"oci-archive:{path}"
         self._sync_archive = durable
         self._profile = profile
@@ -192,16 +199,15 @@ class ArchiveWriter(Layout):
                 raise storage_error(error, "cannot write standard output") from error
             return tar.written
         final = os.path.abspath(self.path)
-        packed = os.path.join(self._staging.name, "archive.tar")
-        with NewFile(OsLayer(), packed, final, durable=self._sync_archive) as file:
+        packed = os.path.join(self._root, "archive.tar")
+        with NewFile(self._os, packed, final, durable=self._sync_archive) as file:
             tar = TarWriter(file.write)
             self._pack(tar, watch)
             file.commit()
+        self.refuse_replaced("the archive is in the directory that was there")
         if self._sync_archive:
-            try:
-                OsLayer().sync_directory(os.path.dirname(final))
-            except OSError as error:
-                raise storage_error(error, f"cannot sync the directory of {final}") from error
+            with storage_errors(f"cannot sync the directory of {final}"):
+                self._os.sync_directory(self._beside)
         return tar.written
 
     def _pack(self, tar: TarWriter, watch: Watch | None) -> None:
@@ -233,5 +239,7 @@ class ArchiveWriter(Layout):
 
     def close(self) -> None:
         """Remove the staged layout."""
+        # (In the directory that it was made in, whatever has that path by now.)
+        name, beside = self._os.at(self._staging)
+        shutil.rmtree(name, ignore_errors=True, dir_fd=beside)
         super().close()
-        self._staging.cleanup()

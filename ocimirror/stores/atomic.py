@@ -181,17 +181,18 @@ def replace_file(path: str, content: bytes, *, durable: bool = True) -> None:
 
 
 def remove_abandoned(
-    directory: str, *, new_s: float = ABANDONED_S, begin: str = "", end: str = ""
+    directory: str | int, *, new_s: float = ABANDONED_S, begin: str = "", end: str = ""
 ) -> None:
     """Remove the temporary files in a directory whose writers are dead.
 
     What a next try can continue stays for a week.
 
     Args:
-        directory: where they are.
+        directory: where they are: its path, or a descriptor.
         new_s: a file younger than this is perhaps not locked yet, and stays.
         begin, end: of the names of temporary files, where there are others.
     """
+    held = directory if isinstance(directory, int) else None
     for entry in os.scandir(directory):
         if not (entry.name.startswith(begin) and entry.name.endswith(end)):
             continue
@@ -199,10 +200,11 @@ def remove_abandoned(
             age_s = time.time() - entry.stat(follow_symlinks=False).st_mtime
             if age_s < (_KEPT_S if entry.name.endswith(PARTIAL) else new_s):
                 continue
-            fd = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            fd = os.open(entry.path, flags, dir_fd=held)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.unlink(entry.path)
+                os.unlink(entry.path, dir_fd=held)
             finally:
                 os.close(fd)
 

@@ -63,12 +63,15 @@ class ExclusiveLayout(Layout):
         self._refuse_what_is_no_layout()
         self._lock = self._skeleton.locked(self._lock_mode, wait=wait)
         # (Every writer has the lock, so that whatever is left has none.)
-        remove_abandoned(self._temporary_directory, new_s=0)
+        remove_abandoned(self._os.held(self._temporary_directory), new_s=0)
 
     @cached_property
     def quarantine(self) -> Quarantine:
         """Where blobs wait to be deleted."""
         directory = os.path.join(self._private, "quarantine")
+        for above in (self._root, self._private):
+            with contextlib.suppress(FileNotFoundError):
+                self._os.hold(above)
         return Quarantine(self._path("blobs"), directory, self._os, durable=self._durable)
 
     def _open_at(self, descriptor: Descriptor, position: int) -> Reader:

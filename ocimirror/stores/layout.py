@@ -132,7 +132,7 @@ class Layout(LayoutSource, Store):
     def _open_for_writing(self, wait: bool) -> None:
         is_layout_to_write(self.path)
         self._lock = self._skeleton.locked(self._lock_mode, wait=wait)
-        remove_abandoned(self._temporary_directory)
+        remove_abandoned(self._os.held(self._temporary_directory))
         raw = self._read_small(LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES)
         if raw is not None:
             check_layout_file(raw, self.path)
@@ -330,19 +330,24 @@ class Layout(LayoutSource, Store):
                 # (4) The names move, all at once.
                 self._write_file("index.json", new)
                 self._sync_directory(self._root)
+                self.refuse_replaced("names moved there")
             return result
 
     def _write_file(self, name: str, content: bytes) -> None:
-        moved = self._os.replaced()
-        if moved is not None:
-            raise LocalStorageError(
-                f"{moved} is not the directory that it was when this run began; {name} was not"
-                " written. What came until then is in the directory that was there.",
-                advice="Put the directory back and run again.",
-            )
+        self.refuse_replaced(f"{name} was not written")
         with self._new_file(self._path(name)) as file:
             file.write(content)
             file.commit()
+
+    def refuse_replaced(self, what: str) -> None:
+        """Raise LocalStorageError if the paths of this layout lead to other directories by now."""
+        moved = self._os.replaced()
+        if moved is not None:
+            raise LocalStorageError(
+                f"{moved} is not the directory that it was when this run began; {what}."
+                " What came until then is in the directory that was there.",
+                advice="Put the directory back and run again.",
+            )
 
     def _new_file(self, final: str, resumable: Descriptor | None = None) -> NewFile:
         # (Not the process id: in containers every run may be process 1.)

@@ -6,11 +6,13 @@ Spec: image-spec image-layout.md#oci-layout-file.
 from __future__ import annotations
 
 import os
+import secrets
 
-from ocimirror.errors import DamagedLayout, MalformedManifest
+from ocimirror.errors import DamagedLayout, MalformedManifest, storage_errors
 from ocimirror.model import strictjson
-from ocimirror.stores.atomic import replace_file
+from ocimirror.stores.atomic import NewFile
 from ocimirror.stores.files import read_whole
+from ocimirror.stores.oslayer import OsLayer
 
 LAYOUT_FILE = "oci-layout"
 LAYOUT_VERSION = b'{"imageLayoutVersion":"1.0.0"}'
@@ -39,15 +41,24 @@ def mend_layout_file(path: str) -> None:
     Raises:
         LocalStorageError: it cannot be written.
     """
-    if not all(os.path.lexists(os.path.join(path, name)) for name in ("index.json", "blobs")):
-        return
-    file = os.path.join(path, LAYOUT_FILE)
+    os_layer = OsLayer()
+    file = os.path.join(os.path.abspath(path), LAYOUT_FILE)
     try:
+        os_layer.hold(os.path.dirname(file))
+        name, root = os_layer.at(file)
         # (A link is an error here, so that nothing is written elsewhere.)
-        raw = read_whole(file, MAX_LAYOUT_FILE_BYTES)
-        if raw is not None:
+        raw = read_whole(name, MAX_LAYOUT_FILE_BYTES, root)
+        present = set(os.listdir(root))
+        if raw is not None and {"index.json", "blobs"} <= present:
             strictjson.loads(raw, LAYOUT_FILE)
     except OSError:
         return
     except MalformedManifest:
-        replace_file(file, LAYOUT_VERSION)
+        temporary = f"{file}.{secrets.token_hex(8)}"
+        with NewFile(os_layer, temporary, file, durable=True) as new:
+            new.write(LAYOUT_VERSION)
+            new.commit()
+        with storage_errors(f"cannot sync {path}"):
+            os_layer.sync_directory(os.path.dirname(file))
+    finally:
+        os_layer.let_go()

@@ -91,7 +91,7 @@ class LinkingLayout(Layout):
 
     def _check(self, descriptor: Descriptor, path: str) -> None:
         """Hash a file; it may have been damaged since it was written."""
-        fd = open_regular(path)
+        fd = open_regular(*self._os.at(path))
         reader = FileReader(fd, path, 0, descriptor.size + 1, closes=True)
         try:
             fcntl.flock(fd, fcntl.LOCK_SH)  # says that a living process uses it

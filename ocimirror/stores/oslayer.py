@@ -46,11 +46,15 @@ class OsLayer:
         """
         if path in self._held:
             return
-        name, parent = self.at(path)
-        flags = _DIRECTORY if parent is None else _DIRECTORY | os.O_NOFOLLOW
-        fd = os.open(name, flags, dir_fd=parent)
+        fd = self.open_directory(path)
         if self._held.setdefault(path, fd) != fd:
             os.close(fd)  # (another thread was faster)
+
+    def open_directory(self, path: str) -> int:
+        """Return a descriptor that the caller closes; see `hold` for links."""
+        name, parent = self.at(path)
+        flags = _DIRECTORY if parent is None else _DIRECTORY | os.O_NOFOLLOW
+        return os.open(name, flags, dir_fd=parent)
 
     def let_go(self) -> None:
         """Close the descriptors of directories."""

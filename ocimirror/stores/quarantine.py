@@ -11,6 +11,7 @@ Nothing here knows what is needed; whoever calls does, and holds the layout's lo
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Collection, Iterator
@@ -49,12 +50,12 @@ class Quarantine:
 
     def stored(self) -> tuple[list[BlobFile], list[str]]:
         """Return the files under blobs/, and the paths there that are none, below the layout."""
-        files, others = _listed(self._blobs)
+        files, others = self._listed(self._blobs)
         return files, [f"blobs/{path}" for path in others]
 
     def waiting(self) -> list[BlobFile]:
         """Return the files in quarantine."""
-        return _listed(self._directory)[0]
+        return self._listed(self._directory)[0]
 
     def open(self, digest: Digest) -> int:
         """Open a file in quarantine; return its descriptor.
@@ -62,7 +63,8 @@ class Quarantine:
         Raises:
             OSError: it is not there, or no regular file.
         """
-        return open_regular(os.path.join(self._directory, digest.algorithm, digest.encoded))
+        path = os.path.join(self._directory, digest.algorithm, digest.encoded)
+        return open_regular(*self._os.at(path))
 
     def take(self, files: Collection[BlobFile]) -> None:
         """Move blobs into quarantine, stamped with the time.
@@ -78,6 +80,7 @@ class Quarantine:
 
     def delete(self, files: Collection[BlobFile]) -> None:
         """Delete files in quarantine."""
+        self._hold(self._directory, files)
         with _translated("cannot delete from", self._directory):
             for file in files:
                 self._os.unlink(_path(self._directory, file))
@@ -86,6 +89,7 @@ class Quarantine:
     def _move(self, files: Collection[BlobFile], source: str, target: str, *, stamp: bool) -> None:
         if files:
             self._make_directories(target, {file.digest.algorithm for file in files})
+            self._hold(source, files)
         with _translated("cannot move files to", target):
             for file in sorted(files, key=lambda file: file.since, reverse=True):
                 old = _path(source, file)
@@ -95,6 +99,11 @@ class Quarantine:
         # (A file is on the disk under its new name before it is off it under the old one.)
         self._sync(target, files)
         self._sync(source, files)
+
+    def _hold(self, parent: str, files: Collection[BlobFile]) -> None:
+        with _translated("cannot open", parent):
+            for name in {file.digest.algorithm for file in files}:
+                self._os.hold(os.path.join(parent, name))
 
     def _make_directories(self, parent: str, names: Collection[str]) -> None:
         """Make what is absent; a link in its place would lead out of the layout."""
@@ -116,38 +125,45 @@ class Quarantine:
             with _translated("cannot sync", directory):
                 self._os.sync_directory(directory)
 
+    def _listed(self, directory: str) -> tuple[list[BlobFile], list[str]]:
+        """Return the blob files of a directory, and the paths below it of everything else."""
+        files: list[BlobFile] = []
+        others: list[str] = []
+        with _translated("cannot read", directory):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                self._os.hold(directory)
+            for algorithm in self._entries(directory):
+                if not algorithm.is_dir(follow_symlinks=False):
+                    others.append(algorithm.name)
+                    continue
+                for entry in self._entries(os.path.join(directory, algorithm.name)):
+                    status = entry.stat(follow_symlinks=False)
+                    digest = _digest(algorithm.name, entry.name)
+                    if digest is not None and stat.S_ISREG(status.st_mode):
+                        files.append(BlobFile(digest, status.st_size, status.st_mtime))
+                    else:
+                        others.append(f"{algorithm.name}/{entry.name}")
+        return files, others
+
+    def _entries(self, directory: str) -> Iterator[os.DirEntry[str]]:
+        """Yield what is in a directory, sorted by name."""
+        try:
+            fd = self._os.open_directory(directory)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+                raise
+            raise DamagedLayout(f"{directory} is a link or not a directory") from error
+        try:
+            with os.scandir(fd) as entries:
+                yield from sorted(entries, key=lambda entry: entry.name)
+        finally:
+            os.close(fd)
+
 
 def _path(parent: str, file: BlobFile) -> str:
     return os.path.join(parent, file.digest.algorithm, file.digest.encoded)
-
-
-def _listed(directory: str) -> tuple[list[BlobFile], list[str]]:
-    """Return the blob files of a directory, and the paths below it of everything else."""
-    files: list[BlobFile] = []
-    others: list[str] = []
-    with _translated("cannot read", directory):
-        for algorithm in _entries(directory):
-            if not algorithm.is_dir(follow_symlinks=False):
-                others.append(algorithm.name)
-                continue
-            for entry in _entries(algorithm.path):
-                status = entry.stat(follow_symlinks=False)
-                digest = _digest(algorithm.name, entry.name)
-                if digest is not None and stat.S_ISREG(status.st_mode):
-                    files.append(BlobFile(digest, status.st_size, status.st_mtime))
-                else:
-                    others.append(f"{algorithm.name}/{entry.name}")
-    return files, others
-
-
-def _entries(directory: str) -> list[os.DirEntry[str]]:
-    if os.path.islink(directory):
-        raise DamagedLayout(f"{directory} is a link or not a directory")
-    try:
-        with os.scandir(directory) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-    except FileNotFoundError:
-        return []
 
 
 def _digest(algorithm: str, encoded: str) -> Digest | None:

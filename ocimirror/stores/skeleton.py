@@ -11,12 +11,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import stat
 import time
 from typing import Literal
 
 from ocimirror.errors import DamagedLayout, LocalStorageError, Locked, storage_error
 from ocimirror.stores.atomic import FileLock
+from ocimirror.stores.files import read_whole
 from ocimirror.stores.index import EMPTY
 from ocimirror.stores.layoutfile import LAYOUT_FILE
 from ocimirror.stores.oslayer import OsLayer
@@ -50,13 +50,14 @@ class Skeleton:
         self._made: list[str] = []
 
     def locked(self, mode: Literal["shared", "exclusive"], *, wait: bool) -> FileLock:
-        """Make what is absent, lock it, and hold the directories from then on.
+        """Make what is absent, hold the directories from then on, and lock them.
 
         Raises:
             Locked: another run has the lock.
             DamagedLayout: a link is in the place of a directory.
-            LocalStorageError: something cannot be written.
+            LocalStorageError: something cannot be written, or a link came in the layout's place.
         """
+        may_be_link = os.path.islink(self._root)
         for tries_left in reversed(range(_TRIES)):
             try:
                 lock = self._lock(mode, wait=wait)
@@ -67,16 +68,19 @@ class Skeleton:
                 if not (tries_left and self._may_be_going()):
                     raise
             else:
-                if lock.in_place():
-                    self._hold(lock)
+                # (Whoever removed a layout here may have been half way before.)
+                if lock.in_place() and self._os.replaced() is None:
                     return lock
                 lock.release()
+            self._os.let_go()
+            if os.path.islink(self._root) and not may_be_link:
+                raise LocalStorageError(f"{self._root} was replaced by a link; nothing was written")
             time.sleep(_PAUSE_S)
         raise Locked(f"{self._root} is made and removed again by other runs all the time")
 
     def _lock(self, mode: Literal["shared", "exclusive"], *, wait: bool) -> FileLock:
         self._make()
-        lock = FileLock(os.path.join(self._private, "lock"))
+        lock = FileLock(os.path.join(self._private, "lock"), os_layer=self._os)
         try:
             lock.acquire(mode, wait=wait)
         except BaseException:
@@ -84,19 +88,8 @@ class Skeleton:
             raise
         return lock
 
-    def _hold(self, lock: FileLock) -> None:
-        try:
-            self._make()  # (Whoever removed a layout here may have been half way before.)
-            for directory in (self._root, *self._inner):
-                self._os.hold(directory)
-        except BaseException as error:
-            lock.release()
-            if isinstance(error, OSError):
-                raise storage_error(error, f"cannot open {error.filename}") from error
-            raise
-
     def _make(self) -> None:
-        """Make what is absent; what is there must be ours to write, and lead nowhere else."""
+        """Make what is absent, and hold it; what is there must be ours to write, and no link."""
         absent = []
         parent = os.path.dirname(self._root)
         while not os.path.exists(parent):
@@ -109,20 +102,30 @@ class Skeleton:
                     self._os.sync_directory(os.path.dirname(directory))
             for directory in (self._root, *self._inner):
                 self._make_one(directory)
-                if directory in self._inner and not stat.S_ISDIR(os.lstat(directory).st_mode):
-                    raise DamagedLayout(f"{directory} is a link or not a directory")
-                if not os.access(directory, os.W_OK | os.X_OK):
-                    # (It may also have gone in the meantime.)
-                    os.stat(directory)
-                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), directory)
+                self._hold(directory)
         except OSError as error:
-            where = error.filename or self._root
-            raise storage_error(error, f"cannot write {where}") from error
+            raise storage_error(error, f"cannot write {directory}") from error
 
     def _make_one(self, directory: str) -> None:
-        if not os.path.lexists(directory):
+        name, parent = self._os.at(directory)
+        try:
+            os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
             self._os.make_directory(directory)
             self._made += [directory] if directory not in self._made else []
+
+    def _hold(self, directory: str) -> None:
+        try:
+            self._os.hold(directory)
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENOTDIR) or directory == self._root:
+                raise
+            raise DamagedLayout(f"{directory} is a link or not a directory") from error
+        name, parent = self._os.at(directory)
+        if not os.access(name, os.W_OK | os.X_OK, dir_fd=parent):
+            # (It may also have gone in the meantime.)
+            os.stat(name, dir_fd=parent)
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     def _may_be_going(self) -> bool:
         try:
@@ -162,5 +165,5 @@ class Skeleton:
         for directory in (self._root, *self._inner):
             if not set(os.listdir(self._os.held(directory))) <= ours.get(directory, set()):
                 return False
-        with open(os.path.join(self._root, "index.json"), "rb") as file:
-            return file.read(len(EMPTY) + 1) == EMPTY
+        name, root = self._os.at(os.path.join(self._root, "index.json"))
+        return read_whole(name, len(EMPTY), root) == EMPTY

@@ -112,11 +112,13 @@ def gc(
             waiting_until=_last(aside, grace_s),
         )
         if not dry_run:
+            layout.refuse_replaced("nothing was removed")
             layout.sync_index()
             layout.quarantine.put_back(collected.restored)
             layout.quarantine.delete(collected.deleted)
             layout.quarantine.take(collected.quarantined)
             layout.forget_damage()
+            layout.refuse_replaced("what was removed was removed there")
         return collected
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os.path
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from ocimirror.errors import Interrupted, UsageError
+from ocimirror.errors import Interrupted, LocalStorageError, UsageError, storage_errors
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location, Reference, is_tag
 from ocimirror.stores.archive import Archive, ArchiveWriter
@@ -107,6 +107,7 @@ class Places:
         self._hosts: dict[str, RegistryHost] = {}
         self._repositories: dict[tuple[str, str], RegistryRepository] = {}
         self._stack = contextlib.ExitStack()
+        self._directories: dict[str, tuple[int, int]] = {}
 
     def __enter__(self) -> Places:
         return self
@@ -164,8 +165,11 @@ class Places:
         if not write or dry_run:
             layout = Layout(path, wait=self.wait)
         else:
+            self._refuse_another(path)
             layout = LinkingLayout(path, self._link_from, durable=self._durable, wait=self.wait)
         self._stack.enter_context(layout)
+        if write:
+            self.remember(path)
         if write:
             _warn_of_unreadable(layout)
             # (A run that failed leaves no empty layout that could be taken for a mirror.)
@@ -178,6 +182,7 @@ class Places:
         Raises:
             NotFound, DamagedLayout: there is none.
         """
+        self.remember(path)
         Layout(path, wait=self.wait).close()
         layout = self.layout(path, write=True)
         assert isinstance(layout, Layout)  # noqa: S101 - what `layout` opens for writing
@@ -189,7 +194,34 @@ class Places:
         The caller closes it.
         """
         mode = "write" if writes else "read"
-        return ExclusiveLayout(path, mode, durable=self._durable, wait=self.wait)  # type: ignore[arg-type]
+        self._refuse_another(path)
+        layout = ExclusiveLayout(path, mode, durable=self._durable, wait=self.wait)  # type: ignore[arg-type]
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(layout)
+            self.remember(path)
+            stack.pop_all()
+        return layout
+
+    def remember(self, path: str) -> None:
+        """Write into no other directory of that path from now on, whatever replaces it.
+
+        Raises:
+            LocalStorageError: it is another one already.
+        """
+        self._refuse_another(path)
+        with contextlib.suppress(OSError):
+            self._directories.setdefault(path, _identity(path))
+
+    def _refuse_another(self, path: str) -> None:
+        known = self._directories.get(path)
+        if known is None:
+            return
+        with storage_errors(f"cannot read {path}"):
+            if _identity(path) != known:
+                raise LocalStorageError(
+                    f"{path} is not the directory that it was when this run began",
+                    advice="Put the directory back and run again.",
+                )
 
     def source(self, location: Location) -> Source:
         """Open a location for reading."""
@@ -234,6 +266,11 @@ class Places:
                 )
             )
         return self.layout(location.path, write=True, dry_run=dry_run)
+
+
+def _identity(path: str) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
 
 
 def _warn_of_unreadable(layout: Layout) -> None:

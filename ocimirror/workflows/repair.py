@@ -122,6 +122,7 @@ def _mend_index(
     path: str, places: Places, names: Names, rebuild: bool, *, dry_run: bool
 ) -> Mending:
     if not dry_run:
+        places.remember(path)
         mend_layout_file(path)
     with Layout(path, wait=places.wait) as layout:
         try:

@@ -83,7 +83,7 @@ class DockerArchiveWriter(ArchiveWriter):
         if self._image is None:
             raise MissingContent(f"{self.path}: no image was copied")
         manifest = self.read_manifest(self._image)
-        write_image(tar, self, manifest, self._name, self._staging.name, watch)
+        write_image(tar, self, manifest, self._name, self._staging, watch)
 
 
 def write_image(
