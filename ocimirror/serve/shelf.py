@@ -31,7 +31,7 @@ from ocimirror.model.reference import (
 )
 from ocimirror.serve.files import Identity, identity_of
 from ocimirror.stores.attached import cosign_saved, may_be_referrers_list
-from ocimirror.stores.files import open_regular
+from ocimirror.stores.files import open_regular, read_bounded
 from ocimirror.stores.index import MAX_SIZE_BYTES, Entry, LayoutIndex
 from ocimirror.stores.layoutfile import LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES, check_layout_file
 
@@ -304,7 +304,7 @@ def _document(path: str, name: str, limit: int) -> tuple[bytes, Identity]:
         raise DamagedLayout(f"{path}: {name} cannot be read: {error.strerror}") from error
     with os.fdopen(fd, "rb") as file, storage_errors(f"cannot read {name} in {path}"):
         version = identity_of(os.fstat(fd))  # (before it is read: what changes now is seen later)
-        raw = file.read(limit + 1)
+        raw = read_bounded(file, limit)
     if len(raw) > limit:
         raise DamagedLayout(f"{path}: {name} is larger than {limit} bytes")
     return raw, version

@@ -6,11 +6,13 @@ import errno
 import os
 import stat
 import time
+from typing import BinaryIO
 
 from ocimirror.errors import UsageError, storage_error
 
 _SILENCE_S = 60.0
 _NO_WRITER_S = 2.0
+_PIECE_BYTES = 1024 * 1024
 
 
 def open_regular(path: str, directory: int | None = None) -> int:
@@ -66,7 +68,9 @@ def read_input(path: str, what: str, limit: int, *, pipes: bool = True) -> bytes
         if not stat.S_ISREG(mode) and not (pipes and stat.S_ISFIFO(mode)):
             raise UsageError(f"{path} is not a regular file")
         raw = bytearray()
-        while chunk := _read_waiting(fd, limit + 1 - len(raw), began=bool(raw), mode=mode):
+        while chunk := _read_waiting(
+            fd, min(_PIECE_BYTES, limit + 1 - len(raw)), began=bool(raw), mode=mode
+        ):
             raw += chunk
     except TimeoutError as error:
         raise UsageError(f"the {what} {path} is a pipe that nothing is written to") from error
@@ -105,10 +109,20 @@ def read_whole(path: str, limit: int, directory: int | None = None) -> bytes | N
     except (FileNotFoundError, NotADirectoryError):
         return None
     with os.fdopen(fd, "rb") as file:
-        raw = b"" if os.fstat(fd).st_size > limit else file.read(limit + 1)
+        raw = b"" if os.fstat(fd).st_size > limit else read_bounded(file, limit)
         if os.fstat(fd).st_size > limit or len(raw) > limit:
             raise OSError(errno.EFBIG, f"larger than {limit} bytes")
     return raw
+
+
+def read_bounded(file: BinaryIO, limit: int) -> bytes:
+    """Return the content of a file, or, if it is larger, one byte more than the limit.
+
+    (To read so much at once takes so much memory, however small the file is.)
+    """
+    size = min(os.fstat(file.fileno()).st_size, limit)
+    raw = file.read(size + 1)
+    return raw if len(raw) <= size else raw + file.read(limit - size)  # (it has grown)
 
 
 class FileReader:

@@ -145,3 +145,19 @@ def _open_files(pid: int) -> set[str]:
 def _cpu_s(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_no_command_needs_300_mb_for_a_layout_of_many_images(tmp_path: Path) -> None:
+    # (Less than index.json may have at most: what reads that much at once fails with one image.)
+    layout = made(tmp_path / "layout", "names", 500)
+    for command in ("verify", "list", "tag {} t0 new", "remove {} t1", "gc", "repair"):
+        line = command if "{}" in command else f"{command} {{}}"
+        done = subprocess.run(
+            ["bash", "-c", f"ulimit -v 250000; {PROGRAM} {line.format(layout)}"],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, (command, done.stderr)

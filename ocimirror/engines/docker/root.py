@@ -28,7 +28,7 @@ from ocimirror.errors import (
 from ocimirror.model.config import MAX_SIZE_BYTES as MAX_CONFIG_BYTES
 from ocimirror.model.config import ImageConfig
 from ocimirror.model.digest import Digest
-from ocimirror.stores.files import open_regular
+from ocimirror.stores.files import open_regular, read_bounded
 from ocimirror.stores.oslayer import OsLayer
 
 FILE = "repositories.json"
@@ -150,7 +150,7 @@ class DockerRoot:
         except OSError as error:
             raise _refused(error, path) from error
         with open(fd, "rb") as file, storage_errors(f"cannot read {path}"):
-            raw = file.read(limit + 1)
+            raw = read_bounded(file, limit)
         if len(raw) > limit:
             raise DamagedEngineStore(f"{path} is larger than {limit} bytes")
         return raw
