@@ -98,7 +98,7 @@ def test_a_directory_that_is_replaced_by_a_link_redirects_no_write(
     inject = ["-e", f"trace={call}", "-e", f"inject={call}:signal=SIGSTOP:when={when}"]
     run = subprocess.Popen(
         [strace, "-f", "-o", tmp_path / "trace", *inject, PROGRAM, *arguments],
-        env=environment(),
+        env=environment(PYTHONDONTWRITEBYTECODE="1"),  # (which renames files, too)
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
