@@ -316,6 +316,37 @@ def test_another_writer_of_the_fallback_tag_is_merged_with_in_at_most_five_round
 
 
 @pytest.mark.bar("R50")
+def test_an_attachment_that_another_writer_dropped_is_listed_again_with_the_next_one(
+    graph: images.Graph,
+    docker_registry: Registry,
+    registry: StrictRegistry,
+    repository: str,
+    proxy: Front,
+) -> None:
+    mine = [images.with_subject(graph, number) for number in (1, 2)]
+    theirs = images.with_subject(graph, 3)
+    images.push(registry, "app", "1.0", graph)
+    images.push(docker_registry, repository, None, theirs)
+    for each in mine:
+        images.push(registry, "app", None, each)
+    tag = graph.root.replace(":", "-")
+
+    def overwrite(_: Request) -> None:
+        put_fallback(docker_registry, repository, graph.root, [theirs])
+
+    # (The looks at the tag: before and after the first is added, then before the second.)
+    rule = Rule("GET", f"/manifests/{tag}", Call(overwrite), nth=range(3, 4))
+    front = proxy(docker_registry, rule)
+
+    source, target = f"docker://{registry.host}/app:1.0", f"docker://{front.host}/{repository}"
+    copied = ocimirror("copy", source, target, "-j", "1")
+
+    assert copied.code == 0, copied.stderr
+    found = referrers_at(docker_registry, repository, graph.root)
+    assert found == {theirs.root, *(each.root for each in mine)}
+
+
+@pytest.mark.bar("R50")
 def test_two_processes_that_attach_to_one_image_keep_both_attachments(
     graph: images.Graph, docker_registry: Registry, registry: StrictRegistry, repository: str
 ) -> None:

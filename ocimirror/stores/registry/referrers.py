@@ -57,6 +57,7 @@ class Referrers:
         self._tags_known = False
         self._has_api: bool | None = None
         self._indexed: bool | None = None
+        self._kept: dict[str, dict[str, dict[str, object]]] = {}  # (by tag, then by digest)
         self.notes: list[str] = []
 
     @property
@@ -217,7 +218,8 @@ class Referrers:
         """Add a manifest to the fallback tag of its subject, at a registry that has no API.
 
         Other clients may write the same tag: it is read again after each write, and written at
-        most five times. Two writers can still overwrite one another between these steps.
+        most five times. What this run added before, and another writer dropped, is added again.
+        Two writers can still overwrite one another after the last of these steps.
 
         Raises:
             PushRejected: the tag is taken by something that is no list, or is read as the digest.
@@ -227,14 +229,18 @@ class Referrers:
         subject = manifest.subject.digest
         tag = attachment_tag(subject)
         with self._lock:
+            kept = self._kept.setdefault(tag, {})
+            kept[str(manifest.digest)] = manifest.as_referrer()
             for written in range(MAX_ROUNDS + 1):
                 document = self._fallback_document(tag, subject)
                 entries = document["manifests"]
-                if any(entry.get("digest") == str(manifest.digest) for entry in entries):
+                present = {entry.get("digest") for entry in entries}
+                missing = [entry for digest, entry in kept.items() if digest not in present]
+                if not missing:
                     return
                 if written == MAX_ROUNDS:
                     break
-                entries.append(manifest.as_referrer())
+                entries += missing
                 raw = json.dumps(document, separators=(",", ":")).encode()
                 size = len(raw)
                 index = Descriptor(mediatype.OCI_INDEX, Digest.of(raw), size, kind="manifest")
