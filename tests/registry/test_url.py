@@ -165,6 +165,7 @@ def test_a_plain_registry_may_name_plain_hosts() -> None:
         ("https://h.example.com?sig=s", "https://h.example.com?…"),
         ("https://h.example.com/#s", "https://h.example.com/?…"),
         ("https://h.example.com/a@b", "https://h.example.com/a@b"),
+        ("https://h/" + "a" * 9000, "https://h/" + "a" * 499 + "…"),
     ],
 )
 def test_what_may_be_secret_in_a_url_is_not_shown(url, shown) -> None:

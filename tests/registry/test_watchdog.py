@@ -69,6 +69,32 @@ def test_a_proxy_that_drips_its_answer_to_connect_is_left() -> None:
     assert done.code == 3
 
 
+def test_a_redirect_that_leads_to_a_drip_is_left() -> None:
+    def script(line, _):
+        if "/drip" in line:
+            return forever(*DRIPS["header field"])
+        return answer(b"", "Location: /drip\r\n", "307 Temporary Redirect")
+
+    with raw_peer(script) as host:
+        done = ocimirror("list", f"docker://{host}/a", *QUICK)
+    assert done.code == 3, done
+
+
+class _Drips:
+    """Stands in for a TLS context: its handshake never ends."""
+
+    def wrap_socket(self, connection, **_):
+        for piece in forever(b"\x16\x03\x03\x3f\xff\x02\x00\x3f\xfb", b"\x03", 0.1):
+            connection.sendall(piece)
+
+
+def test_a_handshake_that_drips_is_left() -> None:
+    with raw_peer(lambda *_: answer(), _Drips()) as host:
+        done = ocimirror("list", f"docker://{host}/a", *QUICK)
+    assert done.code == 3, done
+    assert "does not speak TLS" not in done.stderr
+
+
 def test_interim_answers_of_any_kind_are_passed_over() -> None:
     before = (
         b"HTTP/1.1 102 Processing\r\n\r\n"

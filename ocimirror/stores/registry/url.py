@@ -22,6 +22,7 @@ from ocimirror.stores.registry.addresses import (
 Use = Literal["redirect", "upload location", "next page", "token realm"]
 
 _DEFAULT_PORTS = {"https": 443, "http": 80}
+_MAX_SHOWN = 500
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _CHARACTERS = re.compile(r"[\x21-\x5b\x5d-\x7e]+")  # no space, control, backslash, non-ASCII
 _HOST = re.compile(r"[a-z0-9_][a-z0-9._-]*|[0-9a-f:.]*:[0-9a-f:.]*")
@@ -173,13 +174,15 @@ class AddressGate:
 
 
 def redact(url: str) -> str:
-    """Return a URL without what may be secret: its query, its fragment, its user name."""
+    """Return a URL as it is shown: without its query, fragment and user name, and not endless."""
     scheme, separator, rest = url.partition("://")
     end = re.search(r"[/?#]", rest)
     authority, path = (rest[: end.start()], rest[end.start() :]) if end else (rest, "")
     shown = re.split(r"[?#]", path, maxsplit=1)[0]
     query = "?…" if len(shown) < len(path) else ""
-    return f"{scheme}{separator}{authority.rpartition('@')[2]}{shown}{query}"
+    host = authority.rpartition("@")[2][:_MAX_SHOWN]
+    more = "…" if len(shown) > _MAX_SHOWN else ""
+    return f"{scheme}{separator}{host}{shown[:_MAX_SHOWN]}{more}{query}"
 
 
 def _internal(host: str) -> bool:
