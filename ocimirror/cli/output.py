@@ -185,6 +185,11 @@ class TextLog(logging.Formatter):
         """Return the record without secrets."""
         return without_secrets(super().format(record))
 
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """Return the line; names from outside are in it, and may be meant for the terminal."""
+        record.message = printable(record.message.replace("\n", " "))
+        return super().formatMessage(record)
+
 
 class JsonLog(logging.Formatter):
     """One JSON object a line."""

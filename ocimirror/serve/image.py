@@ -188,7 +188,13 @@ class ImagePage:
     async def _attachments(self, digest: Digest) -> Html:
         """Return what refers to the image, by subject or by cosign's tags."""
         rows: list[tuple[Shown, ...]] = []
-        for found in await self._content.referrers(self._repository, digest):
+        try:
+            listed = await self._content.referrers(self._repository, digest)
+        except Refused:
+            listed = []
+            fault = "cannot be told: a list of referrers, or what it names, is damaged"
+            rows.append((element("span", fault, class_="note"), ""))
+        for found in listed:
             kind = str(found.get("artifactType") or found["mediaType"])
             rows.append((kind, self._digest_link(Digest.parse(str(found["digest"])))))
         prefix = attachment_tag(digest)

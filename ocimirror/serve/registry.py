@@ -32,6 +32,7 @@ MAX_PAGE = 10_000
 _MOST_SAID = 1000
 _MOST_LOOKED = 10_000
 _MAX_REFERRERS = 1000
+_MAX_PAGE_BYTES = 3 * 1024 * 1024
 _BY_REFERENCE = re.compile(r"/v2/(.+)/(manifests|blobs|referrers)/([^/]+)", re.DOTALL)
 _TAGS = re.compile(r"/v2/(.+)/tags/list", re.DOTALL)
 _FOREVER = {"Cache-Control": "max-age=31536000, immutable"}
@@ -183,8 +184,9 @@ class Registry:
             found = [document for document in found if document.get("artifactType") == wanted]
             headers["OCI-Filters-Applied"] = "artifactType"
         found = [document for document in found if str(document["digest"]) > last]
-        if len(found) > _MAX_REFERRERS:
-            found = found[:_MAX_REFERRERS]
+        count = _fitting(found)
+        if len(found) > count:
+            found = found[:count]
             headers["Link"] = _next(request, {"last": str(found[-1]["digest"])}, "artifactType")
         index = {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": found}
         return document_answer(index, media_type=mediatype.OCI_INDEX, headers=headers)
@@ -238,6 +240,16 @@ class Registry:
         names = listed_names(self._shelf.snapshot, request.query.get("ns", ""), self._scope)
         shown, headers = _page(names, request)
         return document_answer({"repositories": shown}, headers=headers)
+
+
+def _fitting(referrers: Sequence[dict[str, object]]) -> int:
+    """Return how many descriptors go into one page: clients read 4 MiB. At least one."""
+    total = 0
+    for count, document in enumerate(referrers[:_MAX_REFERRERS]):
+        total += len(document_answer(document).body)
+        if total > _MAX_PAGE_BYTES and count:
+            return count
+    return _MAX_REFERRERS
 
 
 def _current(repository: Repository, tag: str = "") -> bool:

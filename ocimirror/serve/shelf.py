@@ -158,12 +158,15 @@ class Snapshot:
         self, found: dict[tuple[str, str], Repository], layout: ServedLayout
     ) -> None:
         """Give what `cosign save` wrote its tags, beside each name of its image."""
-        for image, (tag, descriptor) in cosign_saved(layout.entries):
-            for entry in layout.entries:
-                reference = entry.reference() or _by_directory(layout, entry.tag)
-                if reference is not None and entry.descriptor.digest == image:
-                    repository = found[reference.registry, reference.repository]
-                    repository.tags.setdefault(tag, (layout, descriptor))
+        saved = list(cosign_saved(layout.entries))
+        held: dict[Digest, set[tuple[str, str]]] = {image: set() for image, _ in saved}
+        for entry in layout.entries if saved else ():
+            reference = entry.reference() or _by_directory(layout, entry.tag)
+            if reference is not None and entry.descriptor.digest in held:
+                held[entry.descriptor.digest].add((reference.registry, reference.repository))
+        for image, (tag, descriptor) in saved:
+            for repository in (found[key] for key in held[image] if key in found):
+                repository.tags.setdefault(tag, (layout, descriptor))
 
 
 class Shelf:

@@ -148,10 +148,12 @@ def test_a_damaged_list_is_an_error_and_no_absence(tmp_path: Path, serve_command
         images.blob_path(layout, graph.root).write_bytes(graph.raw[:-1] + b" ")
     server = serve_command(layout)
 
+    shown = page(server.client, f"/{HOST}/app:v1")
     answer = server.client.request("GET", f"/v2/app/referrers/{IMAGE.root}")
     alone = server.client.request("GET", f"/v2/app/referrers/{OTHER.root}")
 
     assert (answer.status, alone.status) == (500, 200)
+    assert "cannot be told" in shown.partition("Attachments")[2]
     _, stderr = server.stop()
     assert re.search(f"{index.root}.*", stderr)
     assert re.search(f"{OTHER.root} cannot be read; it may be an attachment", stderr)
@@ -185,3 +187,41 @@ def test_what_only_content_of_unknown_type_leads_to_is_served(
     assert roots(listed(client, "app", image["digest"])) == [referrer["digest"]]
     shown = page(client, f"/{HOST}/app:v1")
     assert all(digest in shown for digest in graph.manifests)
+
+
+def test_hostile_entries_stop_nothing_and_obey_nothing(
+    tmp_path: Path, serve_command: Start
+) -> None:
+    layout = images.write_layout(tmp_path / "layout", {f"{HOST}/app:v1": IMAGE})
+    loud = [images.with_subject(IMAGE, number) for number in range(3)]
+    for number, graph in enumerate(loud):
+        document = {**json.loads(graph.raw), "annotations": {"loud": str(number) * 2_000_000}}
+        builder = images.Builder()
+        builder.blobs.update(graph.blobs)
+        raw = images.compact(document)
+        loud[number] = builder.graph(builder.manifest(raw, images.OCI_MANIFEST))
+    store(layout, *loud)
+    names = (
+        {images.REF_NAME_ANNOTATION: f"sha256-{'0' * 64}"},
+        {images.REF_NAME_ANNOTATION: "a b\x1b[31m\u202e\nforged"},
+        {images.IMAGE_NAME_ANNOTATION: "../../etc:1"},
+        {"kind": "dev.cosignproject.cosign/sigs"},
+        {"kind": "dev.cosignproject.cosign/imageIndex"},
+        {"kind": "dev.cosignproject.cosign/sigs"},
+    )
+    add_entries(layout, *({**IMAGE.descriptor, "annotations": each} for each in names))
+    add_entries(layout, *(graph.descriptor for graph in loud))
+    server = serve_command(layout)
+
+    found, path = list[str](), f"/v2/app/referrers/{IMAGE.root}"
+    while path:
+        answer = server.client.request("GET", path)
+        assert answer.status == 200
+        assert len(answer.body) <= 4 * 1024 * 1024
+        found += roots(json.loads(answer.body)["manifests"])
+        path = answer.headers.get("Link", "<>")[1:].partition(">")[0]
+
+    assert found == sorted(graph.root for graph in loud)
+    assert IMAGE.root in page(server.client, f"/{HOST}/app:v1")
+    _, stderr = server.stop()
+    assert not re.search("[\x1b\u202e]|^forged|Traceback", stderr, re.MULTILINE)
