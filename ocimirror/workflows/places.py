@@ -230,7 +230,10 @@ class Places:
         if location.scheme == "oci-archive":
             return self._stack.enter_context(Archive(location.path, self._watch))
         if location.scheme == "docker-archive":
-            return self._stack.enter_context(DockerArchive(location.path, self._watch))
+            archive = self._stack.enter_context(DockerArchive(location.path, self._watch))
+            for said in archive.misnamed.values():
+                logger.warning("%s; it is taken as it is", said)
+            return archive
         return self.layout(location.path)
 
     def _watch(self, _: int) -> None:

@@ -25,6 +25,7 @@ from ocimirror.engines.receipt import Index, Receipt
 from ocimirror.engines.wanted import examine
 from ocimirror.errors import (
     DamagedEngineStore,
+    DigestMismatch,
     DigestNotPreserved,
     IntegrityError,
     Interrupted,
@@ -216,7 +217,11 @@ def _opened(file: IO[bytes], what: str) -> DockerArchive:
     """Open what an engine saved; some save half an image, exit code 0, if the rest is damaged."""
     path = f"/proc/self/fd/{file.fileno()}"
     try:
-        return DockerArchive(path)
+        archive = DockerArchive(path)
+        for said in archive.misnamed.values():
+            archive.close()
+            raise DigestMismatch(said)
+        return archive
     except IntegrityError as error:
         said = error.message.replace(path, "the archive")
         raise DamagedEngineStore(f"{what} does not come out whole: {said}") from error

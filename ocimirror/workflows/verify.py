@@ -32,6 +32,7 @@ from ocimirror.model.manifest import Manifest
 from ocimirror.model.platform import WITHOUT_ATTESTATIONS, Platform, sparse_text
 from ocimirror.model.reference import Location
 from ocimirror.stores.archive import Archive
+from ocimirror.stores.dockerarchive.read import DockerArchive
 from ocimirror.stores.index import LayoutIndex, LayoutSource, platforms_of, sparse
 from ocimirror.stores.layout import Layout
 from ocimirror.stores.partial import held
@@ -113,6 +114,9 @@ def verify(
     if isinstance(source, LayoutSource) and not location.read_name:
         report.faults += _unreadable(source.index(), repairable=report.repairable)
     report.images = len(roots) + len(report.faults)
+    if isinstance(source, DockerArchive):
+        for digest, text in source.misnamed.items():
+            report.faults.append(Fault("corrupt", str(digest), "manifest.json", "", text))
     if isinstance(source, LayoutSource) and not isinstance(source, Layout):
         held = ((image, platforms_of(root)) for image, root in roots)
         report.notes += [sparse_text(image, here) for image, here in held if here]

@@ -510,15 +510,28 @@ def test_archives_of_builders_are_read(tmp_path: Path) -> None:
         assert contents_of(tmp_path / name)[image.image_id] == image.config
 
 
-def test_a_config_that_is_not_what_its_name_says_is_refused_with_a_way_out(tmp_path: Path) -> None:
-    """Docker takes it, under another ID; but a changed byte looks the same."""
+def test_a_config_that_is_not_what_its_name_says_is_read_with_a_warning(tmp_path: Path) -> None:
+    """docker, podman, skopeo and crane take it; but a changed byte looks the same."""
     image, name = saved("odd"), "a" * 64 + ".json"
+    tar = flat(image, ["reg.example.com/odd:1"], Config=name)
+    tar.file(name, image.config)
+    archive = tar.write(tmp_path / "a.tar")
+    done = ocimirror("copy", archive, f"oci:{tmp_path}/out")
+    assert done.code == 0, done.stderr
+    assert f"has digest {image.image_id}: it is damaged, or was named so" in done.stderr
+    assert contents_of(tmp_path / "out")[image.image_id] == image.config
+    checked = ocimirror("verify", archive, "--json")
+    assert checked.code == 5
+    assert [fault["kind"] for fault in checked.document["faults"]] == ["corrupt"]
+
+
+def test_a_config_that_is_kept_by_its_digest_has_to_have_it(tmp_path: Path) -> None:
+    image, name = saved("odd"), "blobs/sha256/" + "a" * 64
     tar = flat(image, ["reg.example.com/odd:1"], Config=name)
     tar.file(name, image.config)
     done = ocimirror("copy", tar.write(tmp_path / "a.tar"), f"oci:{tmp_path}/out")
     assert done.code == 5
-    assert image.image_id in done.stderr
-    assert "docker load takes it as it is" in done.stderr
+    assert "wanted sha256:aaaa" in done.stderr
 
 
 def test_the_bytes_of_a_docker_archive_are_those_of_the_file(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from ocimirror.errors import InvalidReference, MalformedManifest
 from ocimirror.model import strictjson
 from ocimirror.model.digest import Digest
 from ocimirror.model.reference import Reference
-from ocimirror.stores.profiles import repo_tags
+from ocimirror.stores.profiles import blob_path, repo_tags
 
 MANIFEST_FILE = "manifest.json"
 MAX_SIZE_BYTES = 16 * 1024 * 1024
@@ -33,9 +33,14 @@ class SavedImage:
 
     @property
     def stated_id(self) -> Digest | None:
-        """The image ID that the config's name states, as all known tools name it."""
+        """The image ID that the config's name states, as most tools name it."""
         match = _DIGEST_IN_NAME.fullmatch(self.config)
         return Digest.parse(f"sha256:{match[1]}") if match else None
+
+    @property
+    def by_content(self) -> bool:
+        """Whether the config is a blob of an image layout, whose name has to be its digest."""
+        return self.stated_id is not None and self.config == blob_path(self.stated_id)
 
 
 def saved_images(raw: bytes, what: str) -> list[SavedImage | MalformedManifest]:

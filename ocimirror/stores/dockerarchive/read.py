@@ -89,6 +89,10 @@ class DockerArchive(LayoutSource):
         path: the file; `-` is standard input, kept in a temporary file first.
         watch: told the number of bytes of each chunk that is decompressed; raises to stop.
 
+    Attributes:
+        misnamed: configs that are not what their names say, which are taken as they are, as by
+            `docker load` (some tools call them by anything), and what to say of each.
+
     Raises:
         NotFound: there is no such file.
         IntegrityError: not a tar, not a docker-archive, hostile, or not what it says of itself.
@@ -101,6 +105,7 @@ class DockerArchive(LayoutSource):
         self._watch = watch
         self.location = f"docker-archive:{path}"
         self._unreadable: tuple[UnreadableEntry, ...] = ()
+        self.misnamed: dict[Digest, str] = {}
         self._made: dict[Digest, bytes] = {}
         self._named: dict[Digest, str] = {}
         self._compressed: dict[str, tuple[Descriptor, Digest]] = {}
@@ -216,14 +221,12 @@ class DockerArchive(LayoutSource):
         raw = self._document(image.config, MAX_CONFIG_BYTES)
         if raw is None:
             raise DamagedLayout(f"{self.path}: config {image.config!r} is not in the archive")
-        stated = image.stated_id
-        if stated is not None and Digest.of(raw) != stated:
-            raise DigestMismatch(
-                f"{self.path}: config {image.config!r} has digest {Digest.of(raw)}, wanted"
-                f" {stated}",
-                advice="It is damaged, or was named so by whoever made it. docker load takes it as"
-                " it is: load it into a docker, look at it, and save it from there.",
-            )
+        found = Digest.of(raw)
+        if image.stated_id not in (None, found):
+            text = f"{self.path}: config {image.config!r} has digest {found}"
+            if image.by_content:
+                raise DigestMismatch(f"{text}, wanted {image.stated_id}")
+            self.misnamed[found] = f"{text}: it is damaged, or was named so by whoever made it"
         return raw
 
     def _synthesise(self, image: SavedImage, raw: bytes) -> Manifest:
