@@ -12,7 +12,7 @@ from typing import TypeVar
 from ocimirror.errors import Interrupted, OciMirrorError, OutOfResources, unexpected
 
 _SLICE_S = 0.2
-_STOP_WAIT_S = 3.0
+_STOP_WAIT_S = 0.6  # (a run ends within a second of a signal)
 T = TypeVar("T")
 
 
@@ -24,7 +24,7 @@ class Tasks:
 
     Args:
         jobs: threads.
-        stop: once set, no task starts any more, and `step` waits a few seconds at most.
+        stop: once set, no task starts any more, and `step` waits less than a second.
     """
 
     def __init__(self, jobs: int, stop: threading.Event) -> None:
@@ -33,6 +33,10 @@ class Tasks:
         # (No SimpleQueue: its `get` forgets the timeout when a signal comes as the time is over.)
         self._finished: Queue[Callable[[], None]] = Queue()
         self._started = False
+        self._begun = 0
+        self._counting = threading.Lock()
+        self._taken = 0
+        self._dropped = False
         self.outstanding = 0
 
     def submit(
@@ -47,6 +51,8 @@ class Tasks:
         except RuntimeError as error:
             # (No thread to be had: then the work is in the queue of those that there are, if any.)
             translated = unexpected(error)
+            if self._dropped:
+                raise Interrupted("stopped") from error
             if not (self._started and isinstance(translated, OutOfResources)):
                 raise translated from error
         self._started = True
@@ -58,6 +64,8 @@ class Tasks:
         then: Callable[[T], None],
         failed: Callable[[OciMirrorError], None],
     ) -> None:
+        with self._counting:
+            self._begun += 1
         try:
             if self._stop.is_set():
                 raise Interrupted("stopped")
@@ -77,6 +85,8 @@ class Tasks:
         Raises:
             Interrupted: the run was stopped, and a task did not end in time.
         """
+        if self._stop.is_set() and not self._drop_queued():
+            return False
         waited_s = stopped_s = 0.0
         while timeout_s is None or waited_s <= timeout_s:
             # In slices, since a signal handler that sets `stop` does not end the wait.
@@ -90,9 +100,22 @@ class Tasks:
                     raise Interrupted("a task did not stop in time") from None
                 continue
             self.outstanding -= 1
+            self._taken += 1
             advance()
             return True
         return False
+
+    def _drop_queued(self) -> bool:
+        """Forget the tasks that no thread has begun; whether any others are outstanding.
+
+        (There may be a hundred thousand, and to take each of them in takes seconds.)
+        """
+        if not self._dropped:
+            self._dropped = True
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        with self._counting:
+            self.outstanding = self._begun - self._taken
+        return bool(self.outstanding)
 
     def close(self) -> None:
         """End the pool; tasks that ignore a stop are left behind, not waited for."""
@@ -105,7 +128,7 @@ def together(works: Sequence[Callable[[], T]], jobs: int, stop: threading.Event)
     Args:
         works: each touches nothing that another one does.
         jobs: threads.
-        stop: once set, what is silent is waited for a few seconds only, and is left behind.
+        stop: once set, what is silent is waited for less than a second, and is left behind.
 
     Raises:
         Interrupted: the run was stopped.
@@ -124,6 +147,8 @@ def together(works: Sequence[Callable[[], T]], jobs: int, stop: threading.Event)
             tasks.step(None)
     finally:
         tasks.close()
+    if len(results) < len(works):
+        raise Interrupted("stopped")
     return [results[number] for number in range(len(works))]
 
 

@@ -133,6 +133,28 @@ def test_repair_stops_while_it_reads_manifests(tmp_path: Path) -> None:
     assert used.ru_utime + used.ru_stime - before < 1, "it went on reading"
 
 
+def test_copy_stops_while_it_plans(tmp_path: Path) -> None:
+    layout = made(tmp_path / "layout", "children", 25_000)
+    process = subprocess.Popen(
+        [PROGRAM, "copy", f"oci:{layout}:t0", f"oci:{tmp_path}/copied"],
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    end = time.monotonic() + 120
+    while _cpu_s(process.pid) < 1 and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.02)
+    before = _cpu_s(process.pid)
+    process.send_signal(signal.SIGTERM)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.stderr is not None
+    with process.stderr as stderr:
+        said = stderr.read().decode()
+    assert process.returncode == 143, said
+    assert used.ru_utime + used.ru_stime - before < 1, "it went on with what was planned"
+
+
 def _open_files(pid: int) -> set[str]:
     found = set()
     with contextlib.suppress(OSError):
