@@ -41,7 +41,14 @@ from tests.support.dockerarchives import (
     platform_parts,
     saved,
 )
-from tests.support.evil import CANARY, EVIL_ARCHIVES, EVIL_DOCKER_ARCHIVES, MAY_PASS, SHOWN_ESCAPED
+from tests.support.evil import (
+    CANARY,
+    DOCKER_MAY_PASS,
+    EVIL_ARCHIVES,
+    EVIL_DOCKER_ARCHIVES,
+    MAY_PASS,
+    SHOWN_ESCAPED,
+)
 from tests.support.judge import contents_of, faults_of
 from tests.support.stores import copy_all, failures
 
@@ -346,7 +353,7 @@ def test_without_the_library_zstd_layers_are_a_usage_error(
 # --- refused -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", sorted(set(EVIL_DOCKER_ARCHIVES) - MAY_PASS))
+@pytest.mark.parametrize("name", sorted(set(EVIL_DOCKER_ARCHIVES) - DOCKER_MAY_PASS))
 def test_a_hostile_docker_archive_is_refused_and_nothing_is_written(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
