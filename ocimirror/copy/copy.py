@@ -118,6 +118,8 @@ class _Run:
     def _read(self, image: Image, manifests: Sequence[Descriptor]) -> None:
         image.waiting += len(manifests)
         for descriptor in manifests:
+            if self._options.stop.is_set():
+                return  # (there may be a hundred thousand; the run fails the image at its end)
             self._tasks.submit(
                 partial(self._carrier.read_manifest, image.request, descriptor),
                 partial(self._walked, image),
