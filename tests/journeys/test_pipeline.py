@@ -212,7 +212,7 @@ def test_verify_of_a_registry_proves_presence_and_deep_proves_content(
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
-        (("pull", "UPPER/case:1", "layout"), "invalid_reference"),
+        (("pull", "upper/Case:1", "layout"), "invalid_reference"),
         (("pull", "alpine:bad tag", "layout"), "invalid_reference"),
         (("pull", "alpine@sha256:123", "layout"), "invalid_reference"),
         (("pull", "alpine:3.19", "registry.example.com/alpine:3.19"), "usage_error"),
