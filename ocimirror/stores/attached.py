@@ -161,7 +161,8 @@ class Attached:
             unnamed = [e for e in unnamed if e.descriptor.digest not in others] or (
                 [] if named else unnamed
             )
-        return [entry for entry in images if entry.name or entry in unnamed]
+        kept = {entry.descriptor.digest for entry in unnamed}
+        return [entry for entry in images if entry.name or entry.descriptor.digest in kept]
 
     def _below(self) -> set[Digest]:
         """Return what the indexes among the entries name, at any depth."""

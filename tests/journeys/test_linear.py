@@ -96,6 +96,17 @@ def test_four_times_the_images_cost_at_most_five_times_the_work(tmp_path: Path, 
         assert cpu_s(*command, large) <= 5 * cpu_s(*command, small), command
 
 
+def test_images_without_a_name_are_told_apart_in_proportion(tmp_path: Path) -> None:
+    def unnamed(count: int) -> Path:
+        layout = Made(tmp_path / str(count))
+        document = {"schemaVersion": 2, "manifests": layout.images(count)}
+        (layout.path / "index.json").write_text(json.dumps(document))
+        return layout.path
+
+    small, large = unnamed(1000), unnamed(4000)
+    assert cpu_s("inspect", large, code=2) <= 5 * cpu_s("inspect", small, code=2)
+
+
 def test_repair_reads_what_many_names_share_once(tmp_path: Path) -> None:
     def damaged(count: int) -> Path:
         layout = Made(tmp_path / str(count))
