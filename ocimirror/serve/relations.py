@@ -131,5 +131,7 @@ class Relations:
         if self._documents_bytes > _CACHE_BYTES:
             self._documents, self._documents_bytes = {}, 0
         self._documents_bytes += len(manifest.raw)
-        self._documents[manifest.digest] = manifest.subject.digest, manifest.as_referrer()
-        return self._documents[manifest.digest]
+        # (Another thread may empty the cache meanwhile.)
+        found = manifest.subject.digest, manifest.as_referrer()
+        self._documents[manifest.digest] = found
+        return found
