@@ -14,7 +14,7 @@ from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.manifest import Manifest
 from ocimirror.model.platform import WITHOUT_ATTESTATIONS, Platform
 from ocimirror.stores.profiles import is_container_image
-from ocimirror.stores.store import Referrer
+from ocimirror.stores.store import Referrer, Source
 
 logger = logging.getLogger(__name__)
 
@@ -32,10 +32,15 @@ def look_around(
     return find_attachments(request, manifest) if options.referrers else ()
 
 
-def refuse_other_platform(request: Request, root: Manifest) -> None:
+def refuse_other_platform(request: Request, root: Manifest, reader: Source | None = None) -> None:
     """Read what an image is for if only some platforms are asked for; warn of those it is not for.
 
     Nothing is refused if the config does not say it.
+
+    Args:
+        request: which platforms are asked for.
+        root: the image.
+        reader: where its config is; the source of the request if None.
 
     Raises:
         NotFound: it is for none of them.
@@ -45,7 +50,7 @@ def refuse_other_platform(request: Request, root: Manifest) -> None:
         return
     config = root.blobs[0]
     try:
-        with blamed_on("source"), request.source.fetch(config) as stream:
+        with blamed_on("source"), (reader or request.source).fetch(config) as stream:
             raw = stream.read_all(MAX_SIZE_BYTES)
         held = ImageConfig.parse(raw, f"config {config.digest}").platform
     except (MalformedManifest, Unsupported):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from ocimirror.copy.attachments import has_new_attachments
+from ocimirror.copy.lone import refuse_other_platform
 from ocimirror.copy.outcome import Options, Request
 from ocimirror.copy.walk import MAX_MANIFESTS, walk
 from ocimirror.errors import (
@@ -74,6 +75,7 @@ def begin(request: Request, options: Options, whole: Whole) -> Begun:
 
     Raises:
         NotFound, SourceMoved: as `Request.resolve`.
+        NotFound: it is all there, and for none of the platforms that are asked for.
     """
     with blamed_on("source"):
         root = request.resolve()
@@ -81,6 +83,7 @@ def begin(request: Request, options: Options, whole: Whole) -> Begun:
     with blamed_on("destination"):
         asked = of_what_is_held(request, root)
         if not options.deep and is_there(asked, root, options, whole):
+            _refuse_other_platform(asked, root)
             return Begun(root, True, root.digest, notes)
         return Begun(root, False, previous(request) if options.previous else None, notes)
 
@@ -126,6 +129,18 @@ def is_there(request: Request, root: Descriptor, options: Options, whole: Whole)
     elif destination.takes_sparse and not whole.holds(request, root):
         return False
     return not options.referrers or not has_new_attachments(request, root)
+
+
+def _refuse_other_platform(request: Request, root: Descriptor) -> None:
+    """Refuse an image without an index that is there, and for other platforms than are asked for.
+
+    (An earlier run that asked for others, or for none, brought it.)
+    """
+    if not request.platforms or request.whole == root.digest or mediatype.is_index(root.media_type):
+        return
+    source = request.source
+    reader = source if isinstance(source, LayoutSource) else request.destination
+    refuse_other_platform(request, reader.read_manifest(root), reader)
 
 
 def _holds_children(request: Request, root: Descriptor) -> bool:

@@ -270,3 +270,26 @@ def test_a_lone_image_for_none_of_the_platforms_is_exit_4(
     two = ocimirror(command, *where, "--platform", "linux/s390x", "--platform", "linux/amd64")
     assert two.code == 0
     assert "nothing for linux/s390x" in two.stderr
+
+
+@pytest.mark.parametrize("command", ["pull", "copy", "push"])
+def test_a_lone_image_that_is_there_already_is_compared_with_the_platforms_too(
+    command: str, registry: StrictRegistry, tmp_path: Path
+) -> None:
+    images.push(registry, "app", "1.0", images.single())
+    source, layout = f"{registry.host}/app:1.0", tmp_path / "layout"
+    where = {
+        "pull": ("pull", source, layout),
+        "copy": ("copy", f"docker://{source}", f"docker://{registry.host}/mirror/app:1.0"),
+        "push": ("copy", f"oci:{layout}", f"docker://{registry.host}/mirror/app:1.0"),
+    }
+    assert ocimirror(*where["pull"]).code == 0
+    assert ocimirror(*where["push"]).code == 0
+
+    other = ocimirror(*where[command], "--platform", "linux/s390x", "--json")
+    error = image_of(other)["error"]
+    assert (other.code, error["code"]) == (4, "not_found")  # type: ignore[index]
+    assert "linux/amd64" in error["diagnostics"]  # type: ignore[index]
+
+    right = ocimirror(*where[command], "--platform", "linux/amd64", "--json")
+    assert image_of(right)["status"] == "unchanged"
