@@ -98,7 +98,9 @@ def repair(
     check = partial(verify, location, places, jobs=options.jobs, stop=options.stop)
     faults = check().faults
     described = not options.dry_run and _describe(destination, faults)
-    if described or (not options.dry_run and _remake_lists(destination, faults)):
+    if described:
+        faults = check().faults
+    if not options.dry_run and _remake_lists(destination, faults):
         faults = check().faults
     outcomes: list[Outcome] = []
     requests: list[Request] = []

@@ -184,6 +184,28 @@ def test_repair_makes_a_damaged_list_anew(
     assert ocimirror("verify", layout).code == 0
 
 
+def test_repair_corrects_an_entry_and_makes_a_list_anew_in_one_run(
+    here: StrictRegistry, tmp_path: Path
+) -> None:
+    layout = tmp_path / "layout"
+    assert ocimirror("pull", f"{here.host}/app:1.0", layout).code == 0
+    index = json.loads((layout / "index.json").read_bytes())
+    tag = IMAGE.root.replace(":", "-")
+    for entry in index["manifests"]:
+        if entry.get("annotations", {}).get(images.REF_NAME_ANNOTATION) == tag:
+            images.blob_path(layout, entry["digest"]).unlink()
+        if entry["digest"] == IMAGE.root:
+            entry["size"] += 1
+    (layout / "index.json").write_text(json.dumps(index))
+    here.requests.clear()
+
+    assert ocimirror("repair", layout).code == 0
+
+    assert here.requests == []
+    assert digests(lists_in(layout)[IMAGE.root]) == {FIRST.root}
+    assert ocimirror("verify", layout).code == 0
+
+
 def test_oras_finds_the_referrers_in_our_layout(here: StrictRegistry, tmp_path: Path) -> None:
     if shutil.which("oras") is None:
         pytest.skip("oras is not installed")
