@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 MAX_PAGE = 10_000
 _MOST_SAID = 1000
 _MOST_LOOKED = 10_000
+_MOST_LACKING = 100_000
 _MAX_REFERRERS = 1000
 _MAX_PAGE_BYTES = 3 * 1024 * 1024
 _BY_REFERENCE = re.compile(r"/v2/(.+)/(manifests|blobs|referrers)/([^/]+)", re.DOTALL)
@@ -149,7 +150,8 @@ class Registry:
         except OciMirrorError:
             return  # (`verify` reports it)
         absent = await self._content.absent(self._shelf.snapshot, repository, manifest)
-        self._lacking |= {child.digest: index.digest for child in absent}
+        if len(self._lacking) < _MOST_LACKING:
+            self._lacking |= {child.digest: index.digest for child in absent}
         tells = any(
             platforms_of(d) for _, d in repository.tags.values() if d.digest == index.digest
         )

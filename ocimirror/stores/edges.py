@@ -1,7 +1,8 @@
 """What manifests say of others: subjects, the entries of a list, and what indexes lead to.
 
 It is read once and remembered by digest, for as long as a place is open: a new index.json costs
-its new entries only. Of what an index names, what says nothing of others is not remembered.
+its new entries only, until a server has seen far more images than there are. Of what an index
+names, what says nothing of others is not remembered.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ocimirror.stores.store import Source
 Root = tuple[Descriptor, Sequence[Platform]]
 """Where a look below begins, with the platforms that were asked of it."""
 _Parts = tuple[Descriptor, ...]
+_MOST_KNOWN = 200_000
 
 
 class Edges:
@@ -29,6 +31,11 @@ class Edges:
         self._subjects: dict[Digest, Digest | None] = {}
         self._listed: dict[Digest, _Parts] = {}
         self._parts: dict[tuple[Digest, tuple[Platform, ...]], _Parts] = {}
+
+    def kept(self, entries: Sequence[object]) -> Edges:
+        """Return this, or an empty one if most of it is of images that have gone since."""
+        most = _MOST_KNOWN + 2 * len(entries)
+        return Edges(self._source) if len(self._subjects) > most else self
 
     def subject_of(self, descriptor: Descriptor) -> Digest | None:
         """Return what a manifest refers to, if to anything.

@@ -341,7 +341,7 @@ class LayoutSource(Source):
         index = self.index()
         with self._attaching:
             if self._attached is None or self._attached[0] is not index:
-                edges = Edges(self) if self._attached is None else self._attached[2]
+                edges = self._attached[2].kept(index.entries) if self._attached else Edges(self)
                 self._attached = index, Attached(index.entries, edges), edges
             return self._attached[1]
 
