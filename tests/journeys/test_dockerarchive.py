@@ -587,6 +587,8 @@ def test_one_bad_image_does_not_stop_the_others(tmp_path: Path) -> None:
     verified = ocimirror("verify", source)
     assert (verified.code, verified.stdout.count("make the archive anew")) == (5, 2)
     assert "repair" not in verified.stdout
+    listed = ocimirror("list", source).stdout.splitlines()
+    assert listed[-1].startswith("manifests[2]  cannot be read: [2] of manifest.json")
 
 
 def test_a_lone_image_for_another_platform_is_not_found(tmp_path: Path) -> None:

@@ -132,14 +132,15 @@ class DockerArchive(LayoutSource):
             for entry in index.entries:
                 self._take_entry(entry, entries, originals)
         errors: list[OciMirrorError] = []
-        for image in saved_images(raw, self.path) if raw is not None else ():
+        images = saved_images(raw, self.path) if raw is not None else []
+        for number, image in enumerate(images):
             try:
                 if isinstance(image, MalformedManifest):
                     raise image
                 entries += self._entries_of(image, entries, originals)
             except (IntegrityError, Unsupported) as error:
                 errors.append(error)
-                self._unreadable += (_unreadable(len(errors) - 1, image, error),)
+                self._unreadable += (_unreadable(number, image, error),)
         if errors and not entries:
             raise errors[0]
         return entries
