@@ -386,10 +386,10 @@ def storage_errors(what: object) -> Iterator[None]:
 
 
 def unexpected(error: Exception) -> OciMirrorError:
-    """Translate what nobody expected: the machine lacks something, or it is a bug of ours."""
+    """Translate what nobody expected: the machine lacks something (often untyped), or our bug."""
     lacks = isinstance(error, OSError) and error.errno in (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
-    # (CPython has no class of its own for a thread that cannot be started.)
-    if lacks or isinstance(error, MemoryError) or "can't start new thread" in str(error):
+    told = any(word in str(error) for word in ("can't start new thread", "failed to map segment"))
+    if lacks or told or isinstance(error, MemoryError):
         return OutOfResources(f"out of resources: {str(error) or 'no memory left'}")
     return OciMirrorError(f"a bug in ocimirror: {type(error).__name__}: {error}")
 

@@ -100,7 +100,10 @@ def test_without_memory_or_threads_the_machine_is_blamed(layout: Path) -> None:
     inject = "-f -qq -o /dev/null -e inject=clone3,clone:error=EAGAIN"
 
     threads = shell(f"{strace} {inject} {copy}", layout.parent)
-    memory = shell(f"ulimit -v 150000; {copy}", layout.parent)
+    for limit_kib in range(80_000, 0, -6000):
+        memory = shell(f"rm -rf x; ulimit -v {limit_kib}; {copy}", layout.parent)
+        if memory.returncode:
+            break
 
     for done in (threads, memory):
         assert done.returncode == 8, done.stderr
