@@ -200,10 +200,10 @@ class _Run:
         assert pipe is not None  # noqa: S101 - who reads has opened it
         readable = select.poll()
         readable.register(pipe, select.POLLIN)
-        while not readable.poll(_POLL_S * 1000):  # (an engine that hangs must not hang us)
-            if self._stop.is_set():
-                raise Interrupted(f"stopped during {self._what}")
-        return os.read(pipe.fileno(), amount)
+        while not self._stop.is_set():  # (an engine that hangs, or never ends, must not hang us)
+            if readable.poll(_POLL_S * 1000):
+                return os.read(pipe.fileno(), amount)
+        raise Interrupted(f"stopped during {self._what}")
 
     def wait(self, timeout_s: float | None) -> None:
         left_s = timeout_s

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ocimirror.engines.client import Client
+from ocimirror.engines.client import Client, Output
 from ocimirror.errors import (
     DamagedEngineStore,
     EngineFailed,
@@ -17,6 +17,7 @@ from ocimirror.errors import (
     NoSpace,
     OciMirrorError,
 )
+from ocimirror.stores.stream import CHUNK_BYTES
 
 SAID: list[tuple[str, type[OciMirrorError]]] = [
     ("Cannot connect to the Docker daemon at unix:///x. Is it running?", EngineUnavailable),
@@ -57,6 +58,14 @@ def test_a_client_that_reads_nothing_can_be_stopped() -> None:
     with pytest.raises(Interrupted):
         client.feed(lambda send: send(b"x" * 4_000_000))
     assert time.monotonic() - began < 100
+
+
+def test_a_client_that_prints_without_end_can_be_stopped() -> None:
+    stop = threading.Event()
+    threading.Timer(0.3, stop.set).start()
+    with pytest.raises(Interrupted), Output(Client(["yes"], "there", stop=stop)) as output:
+        while output.read(CHUNK_BYTES):
+            pass
 
 
 def test_a_client_that_ends_early_is_asked_why() -> None:
