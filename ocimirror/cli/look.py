@@ -165,7 +165,7 @@ def _verify_lines(report: Report, location: str) -> None:
         faults = "1 fault" if count == 1 else f"{count} faults"
         output.line(f"{faults} in {location}: {checked}")
         kinds = {fault.kind for fault in report.faults}
-        if report.repairable and kinds - {"unreadable", "stray"}:
+        if report.repairable and kinds - {"unreadable", "stray", "unsupported"}:
             output.line("  `ocimirror repair` fetches what is damaged or missing again")
         if "stray" in kinds:
             output.line("  remove or move away what is stray: it belongs to no image")

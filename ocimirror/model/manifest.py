@@ -86,11 +86,16 @@ class Manifest:
     def _has_config(self) -> bool:
         return bool(self.blobs) and mediatype.is_image_manifest(self.media_type)
 
+    @property
+    def listed_type(self) -> str:
+        """The artifactType that lists of referrers give it.
+
+        An image manifest without one has its config's media type; an index without has none.
+        """
+        return self.artifact_type or (self.blobs[0].media_type if self._has_config else "")
+
     def as_referrer(self) -> dict[str, object]:
         """Return how a list of referrers names this manifest: with its type and all annotations.
-
-        An image manifest without an artifactType has its config's media type as one; an index
-        without has none.
 
         Spec: distribution-spec, listing referrers.
         """
@@ -99,11 +104,8 @@ class Manifest:
             "digest": str(self.digest),
             "size": self.descriptor.size,
         }
-        artifact_type = self.artifact_type
-        if not artifact_type and mediatype.is_image_manifest(self.media_type) and self.blobs:
-            artifact_type = self.blobs[0].media_type  # (the config)
-        if artifact_type:
-            entry["artifactType"] = artifact_type
+        if self.listed_type:
+            entry["artifactType"] = self.listed_type
         if self.annotations:
             entry["annotations"] = dict(self.annotations)
         return entry

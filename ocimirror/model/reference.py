@@ -44,6 +44,12 @@ def is_attachment_tag(tag: str) -> bool:
     return _ATTACHMENT_TAG.fullmatch(tag) is not None
 
 
+def attachment_tag_in(name: str) -> str:
+    """Return the attachment tag that a name is or ends in, as some tools write it; else empty."""
+    tag = name.rpartition(":")[2]
+    return tag if is_attachment_tag(tag) else ""
+
+
 def is_referrers_tag(tag: str) -> bool:
     """Whether a tag is where registries without the API keep a list of referrers."""
     return is_attachment_tag(tag) and "." not in tag

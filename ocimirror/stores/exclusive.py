@@ -125,7 +125,7 @@ class ExclusiveLayout(Layout):
             present = {file.digest for file in stored}
             manifests = self._manifests(present)
             dropped = [
-                row.message
+                f"{row.message}{f' ({row.name})' if row.name else ''}"
                 for row in index.unreadable
                 if row.digest is None or row.digest not in manifests
             ]

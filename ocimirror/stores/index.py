@@ -27,7 +27,7 @@ from ocimirror.model import mediatype, strictjson
 from ocimirror.model.descriptor import Descriptor, Kind
 from ocimirror.model.digest import Digest, digest_or_none
 from ocimirror.model.platform import Platform, joined
-from ocimirror.model.reference import Reference, spellings, split_digest
+from ocimirror.model.reference import Reference, attachment_tag_in, spellings, split_digest
 from ocimirror.stores.attached import Attached
 from ocimirror.stores.bydigest import manifest_by_digest
 from ocimirror.stores.edges import Edges
@@ -397,4 +397,4 @@ def _entry(value: object, number: int, what: str) -> Entry:
     descriptor = Descriptor.parse(value, f"manifests[{number}] of index.json of {what}", "manifest")
     annotations = descriptor.annotations
     tag = annotations.get(REF_NAME, "")
-    return Entry(descriptor, annotations.get(IMAGE_NAME) or tag, tag)
+    return Entry(descriptor, annotations.get(IMAGE_NAME) or tag, attachment_tag_in(tag) or tag)

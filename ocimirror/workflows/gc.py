@@ -94,11 +94,12 @@ def gc(
         young = [f.digest for f in stored if f.since > old or not f.digest.verifiable]
         kept = needed.union(young, _mentioned(layout, (d for d in young if d not in needed)))
         waiting = layout.quarantine.waiting()
-        restored = [file for file in waiting if file.digest in needed - present]
-        back = {file.digest for file in restored}
-        spared = [
-            file for file in stored if file.digest in kept - needed and file.digest.verifiable
+        restored = [
+            file for file in waiting if file.digest in needed and file.digest not in present
         ]
+        back = {file.digest for file in restored}
+        young_only = kept - needed
+        spared = [f for f in stored if f.digest in young_only and f.digest.verifiable]
         aside = [file for file in waiting if file.digest not in back and file.since > old]
         collected = Collected(
             kept=[file for file in stored if file.digest in kept],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ocimirror.copy.walk import walk
 from ocimirror.errors import (
@@ -11,6 +11,7 @@ from ocimirror.errors import (
     MissingContent,
     NotFound,
     OciMirrorError,
+    Unsupported,
 )
 from ocimirror.model import mediatype, strictjson
 from ocimirror.model.descriptor import Descriptor
@@ -110,8 +111,20 @@ def _inspect(
         except (NotFound, MissingContent):
             missing.append(child)
     platform = _platform(source, manifest)
-    referrers = tuple(source.referrers(descriptor))
+    referrers = tuple(_typed(source, referrer) for referrer in source.referrers(descriptor))
     return Inspection(manifest, platform, tuple(children), tuple(missing), referrers)
+
+
+def _typed(source: Source, referrer: Referrer) -> Referrer:
+    """Return a referrer with its manifest's artifactType if what names it states none."""
+    descriptor = referrer.descriptor
+    if descriptor.artifact_type or referrer.tag:
+        return referrer
+    try:
+        listed = source.read_manifest(descriptor).listed_type
+    except (IntegrityError, NotFound, Unsupported):
+        return referrer  # (it is named all the same; whoever reads it says what is wrong)
+    return referrer._replace(descriptor=replace(descriptor, artifact_type=listed))
 
 
 def _platform(source: Source, manifest: Manifest) -> str:

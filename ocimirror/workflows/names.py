@@ -10,7 +10,7 @@ from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import Manifest
 from ocimirror.model.reference import Reference, is_attachment_tag, is_tag
-from ocimirror.stores.index import Entry, LayoutIndex
+from ocimirror.stores.index import OURS, Entry, LayoutIndex
 from ocimirror.stores.layout import Layout
 from ocimirror.stores.referrerslist import lists_without
 from ocimirror.workflows.places import Places, name_in_a_layout
@@ -45,6 +45,8 @@ class Removed:
 def tag(path: str, name: str, new: str, places: Places) -> Tagged:
     """Give an image of a layout one more name; whatever had it has it no longer.
 
+    An image without a name has its first one then, and no nameless entry any more.
+
     Args:
         path: the layout's directory.
         name: of the image, or its digest.
@@ -60,9 +62,24 @@ def tag(path: str, name: str, new: str, places: Places) -> Tagged:
         entry = index.find(name.removeprefix("@"))
         full = _new_name(entry, new)
         had = next((e.descriptor.digest for e in index.entries if e.name == full), None)
-        return index.with_names([(full, entry.descriptor)]), Tagged(full, entry.descriptor, had)
+        nameless = _nameless(index, entry.descriptor.digest)
+        rest = index.without(nameless) if nameless else None
+        base = LayoutIndex.parse(rest, path) if rest else index
+        raw = base.with_names([(full, entry.descriptor)]) or rest
+        return raw, Tagged(full, entry.descriptor, had)
 
-    return places.present_layout(path).edit_index(edit)
+    def _nameless(index: LayoutIndex, digest: Digest) -> list[Entry]:
+        found = [
+            entry
+            for entry in index.entries
+            if not entry.name
+            and entry.descriptor.digest == digest
+            and entry.descriptor.annotations.keys() <= {*OURS}  # (cosign's say more)
+        ]
+        return [entry for entry in layout.unnamed() if entry in found] if found else []
+
+    layout = places.present_layout(path)
+    return layout.edit_index(edit)
 
 
 def _new_name(entry: Entry, new: str) -> str:

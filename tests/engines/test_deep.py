@@ -76,7 +76,9 @@ def test_a_rotten_layer_of_docker_is_found_by_hashing(dockerd, layout, repositor
     assert code == 5, said
     assert "docker gives back not all of it" in said
     assert saved.code == 5
-    dockerd.docker("image", "rm", f"{HOST}/{repository}:v1")
+    name = f"{HOST}/{repository}:v1"
+    image_id = dockerd.docker("image", "inspect", "--format", "{{.Id}}", name).strip()
+    dockerd.docker("image", "rm", "--force", image_id)  # (with the names that other tests gave it)
     code, said = deep(path, *asked)
     assert code == 9
     assert "nothing to hash" in said

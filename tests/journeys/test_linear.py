@@ -96,6 +96,11 @@ def test_four_times_the_images_cost_at_most_five_times_the_work(tmp_path: Path, 
         assert cpu_s(*command, large) <= 5 * cpu_s(*command, small), command
 
 
+def test_gc_of_many_files_costs_in_proportion(tmp_path: Path) -> None:
+    small, large = (made(tmp_path / str(count), "names", count) for count in (4000, 16_000))
+    assert cpu_s("gc", "--dry-run", large) <= 5 * cpu_s("gc", "--dry-run", small)
+
+
 def test_images_without_a_name_are_told_apart_in_proportion(tmp_path: Path) -> None:
     def unnamed(count: int) -> Path:
         layout = Made(tmp_path / str(count))

@@ -174,6 +174,45 @@ def test_what_belongs_to_an_image_is_no_other_image(tmp_path: Path) -> None:
     assert "has no name" not in pushed.stderr
 
 
+def test_a_list_of_referrers_with_a_full_name_is_no_image(tmp_path: Path) -> None:
+    """As skopeo writes names: all of it in `ref.name`."""
+    name, signature = "reg.example.com/app:1", images.with_subject(IMAGE)
+    layout = images.write_layout(tmp_path / "layout", {name: IMAGE}, [signature])
+    builder = images.Builder()
+    entry = builder.index([signature.descriptor])
+    blobs = layout / "blobs" / "sha256"
+    encoded = entry["digest"].removeprefix("sha256:")
+    (blobs / encoded).write_bytes(builder.manifests[entry["digest"]][1])
+    key = "org.opencontainers.image.ref.name"
+    listed = f"reg.example.com/app:{IMAGE.root.replace(':', '-')}"
+    document = json.loads((layout / "index.json").read_bytes())
+    document["manifests"] = [
+        {**IMAGE.descriptor, "annotations": {key: name}},
+        {**entry, "annotations": {key: listed}},
+    ]
+    (layout / "index.json").write_text(json.dumps(document))
+
+    assert [line.split()[0] for line in ocimirror("list", layout).stdout.splitlines()] == [name]
+    copied = ocimirror("copy", f"oci:{layout}", f"oci:{tmp_path}/out", "--json")
+    assert copied.code == 0, copied.stderr
+    assert copied.document["images"][0]["referrers"]
+    shown = ocimirror("inspect", f"oci:{layout}:{name}", "--json")
+    types = [item["artifact_type"] for item in shown.document["referrers"]]
+    assert types == [json.loads(signature.raw).get("artifactType") or images.OCI_CONFIG]
+    assert ocimirror("remove", layout, name).code == 0
+    assert ocimirror("gc", layout, "--grace", "0s").code == 0
+    assert list(blobs.iterdir()) == []
+
+
+def test_an_image_that_gets_its_first_name_has_no_other_entry(tmp_path: Path) -> None:
+    layout = images.write_layout(tmp_path / "layout", {}, [IMAGE])
+    assert ocimirror("tag", layout, IMAGE.root, "reg.example.com/app:1").code == 0
+    lines = ocimirror("list", layout).stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["reg.example.com/app:1"]
+    assert ocimirror("remove", layout, "reg.example.com/app:1").code == 0
+    assert ocimirror("list", layout).stdout == ""
+
+
 def test_a_repository_with_a_digest_finds_the_image_by_any_tag(tmp_path: Path) -> None:
     layout = images.write_layout(
         tmp_path / "layout", {"docker.io/library/app:1": IMAGE, "reg.example.com/b:1": IMAGE}

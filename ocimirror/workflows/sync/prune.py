@@ -73,10 +73,11 @@ def after(
         for listing in found.listings
         if listing.selection is None or listing.unread or not listing.selection.kept
     }
+    sure = there - unsure
     return [
         Prunable(names[listing.entry], mirrors[listing.entry], listing.repository)
         for listing in found.listings
-        if listing.repository in there - unsure and mirrors[listing.entry].prune is not None
+        if listing.repository in sure and mirrors[listing.entry].prune is not None
     ]
 
 
