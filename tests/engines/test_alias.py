@@ -80,8 +80,7 @@ def test_dockerd_learns_tag_index_and_manifest_and_nothing_else_changes(
     assert f"{familiar}:v1" in dockerd.inspect(f"{name}@{graph.root}")["RepoTags"]
     assert dockerd.docker("info", "-f", "{{len .RegistryConfig.Mirrors}}").strip() == "0"
     for pinned in (f"{name}@{graph.root}", f"{name}@{manifest}"):
-        said = dockerd.docker("run", "--rm", "--network=none", "--pull=never", pinned)
-        assert said.strip() == SAYS
+        assert dockerd.say(pinned) == SAYS
 
 
 def test_settings_of_the_user_stay_in_force(dockerd, layout, repository) -> None:

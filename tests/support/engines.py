@@ -70,6 +70,15 @@ class Dockerd:
         """Run the docker client against it."""
         return run(["docker", "-H", self.host, *arguments])
 
+    def say(self, name: str) -> str:
+        """Run an image that is there; return what it printed (an attached client may miss it)."""
+        container = self.docker("run", "--detach", "--network=none", "--pull=never", name).strip()
+        try:
+            self.docker("wait", container)
+            return self.docker("logs", container).strip()
+        finally:
+            self.docker("rm", "--force", container)
+
     def inspect(self, name: str) -> dict[str, object]:
         """Return `docker image inspect` of one image."""
         found: dict[str, object] = json.loads(self.docker("image", "inspect", name))[0]
