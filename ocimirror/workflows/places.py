@@ -106,6 +106,7 @@ class Places:
         self._shared: Transport | None = None
         self._hosts: dict[str, RegistryHost] = {}
         self._repositories: dict[tuple[str, str], RegistryRepository] = {}
+        self._archives: dict[tuple[str, str], Source] = {}
         self._stack = contextlib.ExitStack()
         self._directories: dict[str, tuple[int, int]] = {}
 
@@ -224,17 +225,23 @@ class Places:
                 )
 
     def source(self, location: Location) -> Source:
-        """Open a location for reading."""
+        """Open a location for reading; an archive once, since opening it may decompress it."""
         if location.reference is not None:
             return self.repository(location.reference)
+        if not location.is_archive:
+            return self.layout(location.path)
+        key = location.scheme, location.path
+        if key not in self._archives:
+            self._archives[key] = self._stack.enter_context(self._archive(location))
+        return self._archives[key]
+
+    def _archive(self, location: Location) -> Archive | DockerArchive:
         if location.scheme == "oci-archive":
-            return self._stack.enter_context(Archive(location.path, self._watch))
-        if location.scheme == "docker-archive":
-            archive = self._stack.enter_context(DockerArchive(location.path, self._watch))
-            for said in archive.misnamed.values():
-                logger.warning("%s; it is taken as it is", said)
-            return archive
-        return self.layout(location.path)
+            return Archive(location.path, self._watch)
+        archive = DockerArchive(location.path, self._watch)
+        for said in archive.misnamed.values():
+            logger.warning("%s; it is taken as it is", said)
+        return archive
 
     def _watch(self, _: int) -> None:
         if self._stop is not None and self._stop.is_set():

@@ -520,6 +520,7 @@ def test_a_config_that_is_not_what_its_name_says_is_read_with_a_warning(tmp_path
     assert done.code == 0, done.stderr
     assert f"has digest {image.image_id}: it is damaged, or was named so" in done.stderr
     assert contents_of(tmp_path / "out")[image.image_id] == image.config
+    assert ocimirror("list", archive).stderr.count("it is damaged, or was named so") == 1
     checked = ocimirror("verify", archive, "--json")
     assert checked.code == 5
     assert [fault["kind"] for fault in checked.document["faults"]] == ["corrupt"]
