@@ -207,6 +207,18 @@ def test_a_damaged_layer_of_the_original_is_an_integrity_error(
     assert names_of(tmp_path / "out") == {}
 
 
+@pytest.mark.parametrize("number", [0, -1], ids=["manifest", "index"])
+def test_a_damaged_manifest_of_the_original_proves_nothing(
+    tmp_path: Path, archive: Path, layout: Path, number: int
+) -> None:
+    blob = images.blob_path(layout, list(MULTI.manifests)[number])
+    raw = blob.read_bytes()
+    blob.write_bytes(raw[:-1] + (b" " if raw[-1:] == b"\n" else b"\n"))
+    result = restored(archive, layout)
+    assert result.code == 9, result.stderr
+    assert not (tmp_path / "out").exists()
+
+
 # --- the whole way -------------------------------------------------------------------------------
 
 

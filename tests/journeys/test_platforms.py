@@ -272,6 +272,24 @@ def test_a_lone_image_for_none_of_the_platforms_is_exit_4(
     assert "nothing for linux/s390x" in two.stderr
 
 
+def test_a_lone_image_is_for_the_variant_that_its_config_says(tmp_path: Path) -> None:
+    builder = images.Builder()
+    config = images.config_of([], {"os": "linux", "architecture": "arm", "variant": "v7"})
+    document = {
+        "schemaVersion": 2,
+        "config": builder.blob(images.compact(config), images.OCI_CONFIG),
+        "layers": [],
+    }
+    graph = builder.graph(builder.manifest(images.compact(document), images.OCI_MANIFEST))
+    layout = images.write_layout(tmp_path / "layout", {"a.example.com/app:1.0": graph})
+    where = ("copy", f"oci:{layout}:a.example.com/app:1.0", f"oci:{tmp_path}/out")
+
+    other = ocimirror(*where, "--platform", "linux/arm/v6")
+    assert other.code == 4
+    assert "is for linux/arm/v7." in other.stderr
+    assert ocimirror(*where, "--platform", "linux/arm/v7").code == 0
+
+
 @pytest.mark.parametrize("command", ["pull", "copy", "push"])
 def test_a_lone_image_that_is_there_already_is_compared_with_the_platforms_too(
     command: str, registry: StrictRegistry, tmp_path: Path
