@@ -39,6 +39,41 @@ class Disk:
     synced: dict[int, bytes] = field(default_factory=dict)
     written: dict[int, bytes] = field(default_factory=dict)
     live: dict[str, int] = field(default_factory=dict)
+    begun: dict[str, Callable[[], None]] = field(default_factory=dict)
+
+    def create(self, path: str) -> None:
+        """Open a file, made if it is not there."""
+        if path not in self.live:
+            number = 1_000_000 + len(self.written)
+            self.synced[number] = self.written[number] = b""
+            self.change(path, number)
+
+    def write(self, path: str, content: bytes) -> None:
+        """Append to a file."""
+        self.written[self.live[path]] += content
+
+    def truncate(self, path: str) -> None:
+        """Make a file empty."""
+        self.written[self.live[path]] = b""
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a file another name, over whatever has it."""
+        self.change(new, self.live[old])
+        self.change(old, None)
+
+    def begin_sync(self, who: str, path: str) -> None:
+        """Begin to make a file, or the entries of a directory, as they are now, certain."""
+        number = self.live[path]
+        if number == DIRECTORY:
+            now = list(self.pending)
+            self.begun[who] = lambda: self.sync_directory(path, now)
+        else:
+            content = self.written[number]
+            self.begun[who] = lambda: self.synced.update({number: content})
+
+    def finish_sync(self, who: str) -> None:
+        """End the sync that this thread began."""
+        self.begun.pop(who)()
 
     def change(self, path: str, target: int | None) -> None:
         """Change an entry, which hangs in the air until its directory is synced."""
@@ -48,16 +83,28 @@ class Disk:
         else:
             self.live[path] = target
 
-    def sync_directory(self, directory: str) -> None:
-        """Make the entries of a directory certain."""
-        for entry in self.pending:
-            if os.path.dirname(entry.path) == directory:
-                _apply(self.certain, entry)
-        self.pending = [e for e in self.pending if os.path.dirname(e.path) != directory]
+    def sync_directory(self, directory: str, pending: list[Entry] | None = None) -> None:
+        """Make the entries of a directory certain: all, or these."""
+        covered = self.pending if pending is None else pending
+        covered = [entry for entry in covered if os.path.dirname(entry.path) == directory]
+        for entry in covered:
+            _apply(self.certain, entry)
+        done = {id(entry) for entry in covered}
+        self.pending = [entry for entry in self.pending if id(entry) not in done]
 
-    def after_power_loss(self, seed: int) -> Iterator[dict[str, bytes]]:
-        """Yield path → content of what may be found: all lost, all kept, and much in between."""
-        count = len(self.pending)
+    def after_kill(self) -> dict[str, bytes]:
+        """Return path → content of what a killed process leaves: all that it did."""
+        return {
+            path: self.written[number] for path, number in self.live.items() if number != DIRECTORY
+        }
+
+    def after_power_loss(self, seed: int, ignore: str = "\0") -> Iterator[dict[str, bytes]]:
+        """Yield path → content of what may be found: all lost, all kept, and much in between.
+
+        Paths that contain `ignore` are left out.
+        """
+        pending = [entry for entry in self.pending if ignore not in entry.path]
+        count = len(pending)
         choices = {frozenset[int](), frozenset(range(count))}
         choices |= {frozenset({n}) for n in range(count)}
         choices |= {frozenset(range(count)) - {n} for n in range(count)}
@@ -65,9 +112,9 @@ class Disk:
         for _ in range(RANDOM_CHOICES if count > 2 else 0):
             choices.add(frozenset(n for n in range(count) if chance.random() < 0.5))
         for kept in choices:
-            entries = dict(self.certain)
+            entries = {path: n for path, n in self.certain.items() if ignore not in path}
             for number in sorted(kept):
-                _apply(entries, self.pending[number])
+                _apply(entries, pending[number])
             yield from self._with_contents(entries)
 
     def _with_contents(self, entries: dict[str, int]) -> Iterator[dict[str, bytes]]:
