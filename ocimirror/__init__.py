@@ -1,10 +1,202 @@
 """ocimirror moves OCI images and never changes a byte of them.
 
-1. `ocimirror.model`: the specification's words as values: digests, manifests, references.
-2. `ocimirror.stores`: places that hold content. Bytes enter and leave only as a VerifiedStream.
-3. `ocimirror.copy`: walk the graph, plan, transfer blobs, publish manifests; names move last.
-4. `ocimirror.workflows`: one file a command: pull, push, copy, verify, inspect, list.
-5. `ocimirror.cli`: arguments, printing and exit codes, and nothing else.
+As a library:
+
+    from ocimirror import Layout, Registry, copy, verify
+
+    with Registry("registry.example.com") as registry, Layout("./layout", write=True) as layout:
+        image = copy(registry["team/app:1.0"], layout)
+        verify(layout)
+
+What is exported here is public. It is loaded when it is first used, so that what stays on this
+machine needs no network library.
 """
 
-__version__ = "0.1.0"
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from ocimirror.errors import (
+    AuthenticationFailed,
+    DamagedEngineStore,
+    DamagedLayout,
+    DamagedLockFile,
+    DigestMismatch,
+    DigestNotPreserved,
+    DigestTaken,
+    EngineFailed,
+    EngineRunning,
+    EngineUnavailable,
+    ForeignLayer,
+    IntegrityError,
+    Interrupted,
+    InvalidConfiguration,
+    InvalidReference,
+    LocalStorageError,
+    LockConflict,
+    Locked,
+    MalformedManifest,
+    ManifestBlobUnknown,
+    MissingContent,
+    NoPlace,
+    NoSpace,
+    NotFound,
+    NotReached,
+    OciMirrorError,
+    OutOfResources,
+    PruneRefused,
+    PushRejected,
+    RateLimited,
+    RegistryRefused,
+    RegistryUnavailable,
+    RemoteError,
+    ShardsMissing,
+    SizeMismatch,
+    SourceMoved,
+    SparseRefused,
+    TokenServiceUnavailable,
+    Unsupported,
+    UntrustedCertificate,
+    UrlRefused,
+    UsageError,
+)
+from ocimirror.version import __version__
+
+if TYPE_CHECKING:
+    from ocimirror.copy.outcome import Options, Outcome, Reporter, Request
+    from ocimirror.copy.plan import Plan
+    from ocimirror.model.descriptor import Descriptor
+    from ocimirror.model.digest import Digest
+    from ocimirror.model.manifest import Manifest
+    from ocimirror.model.platform import Platform
+    from ocimirror.model.reference import Location, Reference
+    from ocimirror.stores.archive import Archive, ArchiveWriter
+    from ocimirror.stores.dockerarchive.read import DockerArchive
+    from ocimirror.stores.dockerarchive.write import DockerArchiveWriter
+    from ocimirror.stores.layout import Layout
+    from ocimirror.stores.memory import MemoryStore
+    from ocimirror.stores.registry.options import AuthFile, NetworkOptions
+    from ocimirror.stores.registry.public import Registry
+    from ocimirror.stores.store import Image, Referrer, Source, Store, Stored
+    from ocimirror.stores.stream import VerifiedStream
+    from ocimirror.workflows.library import copy, copy_many, pull, push, request, verify
+
+_HOMES = {
+    "Archive": "ocimirror.stores.archive",
+    "ArchiveWriter": "ocimirror.stores.archive",
+    "AuthFile": "ocimirror.stores.registry.options",
+    "Descriptor": "ocimirror.model.descriptor",
+    "Digest": "ocimirror.model.digest",
+    "DockerArchive": "ocimirror.stores.dockerarchive.read",
+    "DockerArchiveWriter": "ocimirror.stores.dockerarchive.write",
+    "Image": "ocimirror.stores.store",
+    "Layout": "ocimirror.stores.layout",
+    "Location": "ocimirror.model.reference",
+    "Manifest": "ocimirror.model.manifest",
+    "MemoryStore": "ocimirror.stores.memory",
+    "NetworkOptions": "ocimirror.stores.registry.options",
+    "Options": "ocimirror.copy.outcome",
+    "Outcome": "ocimirror.copy.outcome",
+    "Plan": "ocimirror.copy.plan",
+    "Platform": "ocimirror.model.platform",
+    "Reference": "ocimirror.model.reference",
+    "Referrer": "ocimirror.stores.store",
+    "Registry": "ocimirror.stores.registry.public",
+    "Reporter": "ocimirror.copy.outcome",
+    "Request": "ocimirror.copy.outcome",
+    "Source": "ocimirror.stores.store",
+    "Store": "ocimirror.stores.store",
+    "Stored": "ocimirror.stores.store",
+    "VerifiedStream": "ocimirror.stores.stream",
+    "copy": "ocimirror.workflows.library",
+    "copy_many": "ocimirror.workflows.library",
+    "pull": "ocimirror.workflows.library",
+    "push": "ocimirror.workflows.library",
+    "request": "ocimirror.workflows.library",
+    "verify": "ocimirror.workflows.library",
+}
+
+__all__ = [
+    "Archive",
+    "ArchiveWriter",
+    "AuthFile",
+    "AuthenticationFailed",
+    "DamagedEngineStore",
+    "DamagedLayout",
+    "DamagedLockFile",
+    "Descriptor",
+    "Digest",
+    "DigestMismatch",
+    "DigestNotPreserved",
+    "DigestTaken",
+    "DockerArchive",
+    "DockerArchiveWriter",
+    "EngineFailed",
+    "EngineRunning",
+    "EngineUnavailable",
+    "ForeignLayer",
+    "Image",
+    "IntegrityError",
+    "Interrupted",
+    "InvalidConfiguration",
+    "InvalidReference",
+    "Layout",
+    "LocalStorageError",
+    "Location",
+    "LockConflict",
+    "Locked",
+    "MalformedManifest",
+    "Manifest",
+    "ManifestBlobUnknown",
+    "MemoryStore",
+    "MissingContent",
+    "NetworkOptions",
+    "NoPlace",
+    "NoSpace",
+    "NotFound",
+    "NotReached",
+    "OciMirrorError",
+    "Options",
+    "OutOfResources",
+    "Outcome",
+    "Plan",
+    "Platform",
+    "PruneRefused",
+    "PushRejected",
+    "RateLimited",
+    "Reference",
+    "Referrer",
+    "Registry",
+    "RegistryRefused",
+    "RegistryUnavailable",
+    "RemoteError",
+    "Reporter",
+    "Request",
+    "ShardsMissing",
+    "SizeMismatch",
+    "Source",
+    "SourceMoved",
+    "SparseRefused",
+    "Store",
+    "Stored",
+    "TokenServiceUnavailable",
+    "Unsupported",
+    "UntrustedCertificate",
+    "UrlRefused",
+    "UsageError",
+    "VerifiedStream",
+    "__version__",
+    "copy",
+    "copy_many",
+    "pull",
+    "push",
+    "request",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found: object = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = found
+    return found

@@ -9,33 +9,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import re
-import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from typing import ClassVar, Literal, NamedTuple
 
-from ocimirror.secrecy import without_secrets
+from ocimirror.shown import one_line, printable
 
 Side = Literal["source", "destination"]
 
 _MAX_TOLD = 20
-_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-
-
-def printable(text: object) -> str:
-    """Return text that a terminal can show: what it would obey or hide is shown escaped."""
-    shown = str(text)
-    if shown.isascii() and shown.isprintable():
-        return shown
-    return "".join(
-        character
-        if unicodedata.category(character) not in _HIDDEN
-        else character.encode("unicode_escape").decode("ascii")
-        for character in shown
-    )
-
-
-def _one_line(text: object) -> str:
-    return printable(without_secrets(str(text)).replace("\n", " "))
 
 
 class OciMirrorError(Exception):
@@ -52,9 +33,9 @@ class OciMirrorError(Exception):
     default_advice: ClassVar[str] = ""
 
     def __init__(self, message: object, *, side: Side | None = None, advice: str = "") -> None:
-        self.message = _one_line(message)
+        self.message = one_line(message)
         self.side = side
-        self._advice = _one_line(advice)
+        self._advice = one_line(advice)
         super().__init__(self.message)
 
     @property
@@ -278,9 +259,14 @@ class ForeignLayer(RegistryRefused):
 
 
 class IntegrityError(OciMirrorError):
-    """Content does not match what names it. Never an OSError, and the same bytes never help."""
+    """Content does not match what names it. Never an OSError, and the same bytes never help.
+
+    Attributes:
+        faults: each one, where a check looked for all of them.
+    """
 
     exit_code = 5
+    faults: Sequence[object] = ()
 
 
 class DigestMismatch(IntegrityError):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ocimirror.secrecy import forget_secrets
+from ocimirror.shown import forget_secrets
 from tests.support.certificates import Certificates
 from tests.support.faults import Rule
 from tests.support.proxy import Canary, Proxy, Script, run_canary, run_proxy

@@ -19,8 +19,8 @@ import sys
 import click
 from click.shell_completion import CompletionItem
 
-from ocimirror import __version__
 from ocimirror.cli import streams
+from ocimirror.version import __version__
 
 _COMMANDS = {
     "pull": "ocimirror.cli.transfer",

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ocimirror.cli.environment import auth_files, certs_dirs, proxy_url
 from ocimirror.errors import Interrupted, UsageError
 from ocimirror.model.readable import SPAN_ADVICE, seconds_of
 
@@ -63,13 +62,22 @@ class Settings:
     def network(self) -> NetworkOptions:
         """Return how registries are reached, from options and environment."""
         from ocimirror.model.reference import check_registry
-        from ocimirror.stores.registry import NetworkOptions
+        from ocimirror.stores.registry import AuthFile, NetworkOptions
+        from ocimirror.stores.registry.environment import (
+            auth_files,
+            certs_dirs,
+            first_of,
+            proxy_url,
+        )
 
         for path in (self.ca_file, self.client_cert, self.client_key):
             if path and not (Path(path).is_file() and os.access(path, os.R_OK)):
                 raise UsageError(f"{path} is not a file that can be read")
         environment = os.environ
-        proxy = self.proxy or _first(environment, "HTTPS_PROXY", "HTTP_PROXY")
+        proxy = self.proxy or first_of(environment, "HTTPS_PROXY", "HTTP_PROXY")
+        if self.auth_file and not Path(self.auth_file).is_file():
+            raise UsageError(f"--auth-file {self.auth_file} is not a file")
+        chosen = self.auth_file and (AuthFile(Path(self.auth_file), "containers"),)
         return NetworkOptions(
             plain_http=frozenset(check_registry(host) for host in self.plain_http),
             ca_file=_path(self.ca_file),
@@ -77,13 +85,13 @@ class Settings:
             client_key=_path(self.client_key),
             certs_dirs=certs_dirs(environment),
             proxy=proxy_url(proxy),
-            no_proxy=_first(environment, "NO_PROXY"),
+            no_proxy=first_of(environment, "NO_PROXY"),
             retries=self.retries,
             timeout_s=self.timeout,
             jobs=self.jobs,
             requests_per_second=self.max_requests_per_second,
             bytes_per_second=self.limit_rate,
-            auth_files=auth_files(self.auth_file),
+            auth_files=chosen or auth_files(environment),
             stop=self.stop,
         )
 
@@ -134,11 +142,6 @@ class Seconds(click.FloatRange):
         if math.isnan(seconds):
             self.fail(f"{value!r} is not a number of seconds", param, ctx)
         return seconds
-
-
-def _first(environment: os._Environ[str], *names: str) -> str:
-    values = (environment.get(n) or environment.get(n.lower()) or "" for n in names)
-    return next((value for value in values if value), "")
 
 
 def _path(text: str | None) -> Path | None:

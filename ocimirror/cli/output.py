@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ocimirror.errors import OciMirrorError, printable, unexpected
+from ocimirror.errors import OciMirrorError, unexpected
 from ocimirror.errors import exit_code_of as exit_code_of  # (for the commands)
 from ocimirror.model.readable import size as size
-from ocimirror.secrecy import without_secrets
+from ocimirror.shown import printable, without_secrets
 
 if TYPE_CHECKING:
     from ocimirror.copy.outcome import Outcome

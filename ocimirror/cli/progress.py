@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from ocimirror.cli.output import outcome_line
 from ocimirror.copy.outcome import Outcome, Request, Silent
 from ocimirror.copy.plan import Plan
-from ocimirror.errors import printable
+from ocimirror.shown import printable
 
 if TYPE_CHECKING:
     from rich.progress import TaskID

@@ -103,6 +103,11 @@ class Outcome:
     notes: list[str] = field(default_factory=list)
     error: OciMirrorError | None = None
 
+    @property
+    def digest(self) -> Digest | None:
+        """What the source's name stands for; None if that was never found out."""
+        return None if self.root is None else self.root.digest
+
 
 @dataclass(frozen=True, slots=True)
 class Options:

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ocimirror.errors import printable
 from ocimirror.serve.files import BlobFile
+from ocimirror.shown import printable
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Sequence
 from html import escape
 
-from ocimirror.errors import printable
+from ocimirror.shown import printable
 
 
 class Html(str):

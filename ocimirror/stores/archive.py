@@ -165,7 +165,7 @@ class ArchiveWriter(Layout):
             self._staging = tempfile.mkdtemp(prefix=_STAGING, dir=beside)
         except OSError as error:
             raise storage_error(error, f"cannot write {path}") from error
-        super().__init__(self._staging, "write", durable=False)
+        super().__init__(self._staging, write=True, durable=False)
         self.path = path
         self._beside = os.path.abspath(beside)
         try:

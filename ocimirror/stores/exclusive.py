@@ -51,7 +51,7 @@ class ExclusiveLayout(Layout):
     It opens whatever state index.json is in. What is in quarantine is read as if it were still
     among the blobs, and does not count as present.
 
-    Opened to `read`, it changes nothing, not even to have a lock where there never was one.
+    Not opened to be written, it changes nothing, not even to have a lock where there never was one.
 
     Raises:
         Locked: another run reads or writes the layout.

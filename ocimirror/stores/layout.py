@@ -64,16 +64,16 @@ class Layout(LayoutSource, Store):
 
     Args:
         path: the directory.
-        mode: `read` writes nothing at all, and works on read-only media; `write` makes the
-            layout where it is absent and holds the shared lock until `close`.
+        write: make the layout if it is absent, and hold the shared lock until `close`; without,
+            nothing at all is written, and read-only media will do.
         durable: survive power loss; without, only a crash of the process.
         wait: wait for a run that holds the lock exclusively.
         os_layer: the operations that change the disk.
 
     Raises:
-        UsageError: `write` on a directory that holds something else.
-        NotFound: `read` of a directory that is not there.
-        DamagedLayout: `read` of what is not a layout.
+        UsageError: to be written, and the directory holds something else.
+        NotFound: to be read, and there is no such directory.
+        DamagedLayout: to be read, and not a layout.
         Locked: another run holds the exclusive lock.
         LocalStorageError: before any transfer, where the directory cannot be written.
     """
@@ -83,18 +83,18 @@ class Layout(LayoutSource, Store):
 
     def __init__(
         self,
-        path: str,
-        mode: Literal["read", "write"] = "read",
+        path: str | os.PathLike[str],
         *,
+        write: bool = False,
         durable: bool = True,
         wait: bool = False,
         os_layer: OsLayer | None = None,
     ) -> None:
-        self.path = path
-        self.location = f"oci:{path}"
+        self.path = os.fspath(path)
+        self.location = f"oci:{self.path}"
         self._os = os_layer or OsLayer()
         self._durable = durable
-        self._root = os.path.abspath(path)
+        self._root = os.path.abspath(self.path)
         self._skeleton = Skeleton(self._root, self._os, durable=durable)
         self._made = False
         self._private = os.path.join(self._root, PRIVATE)
@@ -104,7 +104,7 @@ class Layout(LayoutSource, Store):
         self._guard = threading.Lock()
         self._lock: FileLock | None = None
         try:
-            if mode == "write":
+            if write:
                 self._open_for_writing(wait)
             else:
                 self._open_for_reading(wait)

@@ -54,7 +54,7 @@ class LinkingLayout(Layout):
         for other in self._others:
             if not os.path.isdir(os.path.join(other, "blobs")):
                 raise UsageError(f"{other} is not an OCI image layout, so nothing can be linked")
-        super().__init__(path, "write", durable=durable, wait=wait, os_layer=os_layer)
+        super().__init__(path, write=True, durable=durable, wait=wait, os_layer=os_layer)
 
     def _ingest(self, descriptor: Descriptor, stream: VerifiedStream, replace: bool) -> Stored:
         wanted = descriptor.kind == "blob" and (replace or not self._exists(descriptor))

@@ -9,14 +9,16 @@ from __future__ import annotations
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple, Self, final
 
 from ocimirror.errors import IntegrityError, NotFound, Unsupported
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor, Kind
+from ocimirror.model.digest import digest_or_none
 from ocimirror.model.manifest import MAX_SIZE_BYTES, Manifest
+from ocimirror.model.reference import Reference
 from ocimirror.stores.stream import CHUNK_BYTES, Reader, VerifiedStream, Watch
 
 
@@ -43,11 +45,36 @@ class Referrer(NamedTuple):
     descriptor: Descriptor
 
 
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image at a place: what `layout["docker.io/library/alpine:3.19"]` returns.
+
+    Attributes:
+        place: a layout, an archive, or a repository of a registry.
+        name: a tag, a digest, in a layout also a full reference; empty for the only image.
+        reference: what was asked of a registry, where a name may have a tag and a digest.
+    """
+
+    place: Source
+    name: str
+    reference: Reference | None = None
+
+    def __str__(self) -> str:
+        if self.reference is not None:
+            return f"docker://{self.reference}"
+        separator = ":@" if self.name and digest_or_none(self.name) else ":" if self.name else ""
+        return f"{self.place.location}{separator}{self.name}"
+
+
 class Source(ABC):
     """A place to read from. Thread-safe for different descriptors."""
 
     location: str
     """The place in the words of containers-transports(5), without a name."""
+
+    def __getitem__(self, name: str) -> Image:
+        """Return the image of that name here; whether it exists is seen when it is read."""
+        return Image(self, name)
 
     @final
     def resolve(self, name: str) -> Descriptor:

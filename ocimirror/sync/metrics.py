@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from ocimirror.errors import printable
+from ocimirror.shown import printable
 from ocimirror.sync.report import STATUSES, Report
 
 _Sample = tuple[dict[str, str], float]

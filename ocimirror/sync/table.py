@@ -5,9 +5,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from ocimirror.errors import printable
 from ocimirror.model.digest import Digest
 from ocimirror.model.readable import duration, size
+from ocimirror.shown import printable
 from ocimirror.sync.record import time_text
 from ocimirror.sync.report import STATUSES, Failure, Pruning, Report, status_of
 

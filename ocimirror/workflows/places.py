@@ -194,9 +194,8 @@ class Places:
 
         The caller closes it.
         """
-        mode = "write" if writes else "read"
         self._refuse_another(path)
-        layout = ExclusiveLayout(path, mode, durable=self._durable, wait=self.wait)  # type: ignore[arg-type]
+        layout = ExclusiveLayout(path, write=writes, durable=self._durable, wait=self.wait)
         with contextlib.ExitStack() as stack:
             stack.enter_context(layout)
             self.remember(path)

@@ -36,7 +36,7 @@ from ocimirror.stores.dockerarchive.read import DockerArchive
 from ocimirror.stores.index import LayoutIndex, LayoutSource, platforms_of, sparse
 from ocimirror.stores.layout import Layout
 from ocimirror.stores.partial import held
-from ocimirror.stores.store import Referrer, Source
+from ocimirror.stores.store import Image, Referrer, Source
 from ocimirror.stores.stream import Watch
 from ocimirror.workflows.places import Places
 from ocimirror.workflows.reach import Seen, reach, whole_first
@@ -107,27 +107,47 @@ def verify(
         RemoteError: the registry does not tell what the name stands for.
         Interrupted: `stop` was set.
     """
-    source = places.source(location)
+    return look(
+        places.source(location)[location.read_name],
+        str(location),
+        deep=deep,
+        jobs=jobs,
+        stop=stop,
+        platforms=platforms,
+    )
+
+
+def look(
+    image: Image,
+    shown: str,
+    *,
+    deep: bool = False,
+    jobs: int = 4,
+    stop: threading.Event | None = None,
+    platforms: Sequence[Platform] = (),
+) -> Report:
+    """Check an image of an open place as `verify` does; `shown` is what faults call it."""
+    source, name = image.place, image.name
     local = isinstance(source, LayoutSource)
     report = Report(hashed=local or deep, repairable=isinstance(source, Layout))
-    roots = _roots(source, location, platforms)
-    if isinstance(source, LayoutSource) and not location.read_name:
+    roots = _roots(image, shown, platforms)
+    if isinstance(source, LayoutSource) and not name:
         report.faults += _unreadable(source.index(), repairable=report.repairable)
     report.images = len(roots) + len(report.faults)
     if isinstance(source, DockerArchive):
         for digest, text in source.misnamed.items():
             report.faults.append(Fault("corrupt", str(digest), "manifest.json", "", text))
     if isinstance(source, LayoutSource) and not isinstance(source, Layout):
-        held = ((image, platforms_of(root)) for image, root in roots)
-        report.notes += [sparse_text(image, here) for image, here in held if here]
+        held = ((what, platforms_of(root)) for what, root in roots)
+        report.notes += [sparse_text(what, here) for what, here in held if here]
     blobs: dict[tuple[Digest, int], tuple[Descriptor, str]] = {}
     seen: set[Seen] = set()
-    check_manifests = _with_attachments if location.read_name else _check_manifests
-    for image, root in roots:
-        for manifest in check_manifests(source, root, image, seen, report, stop):
+    check_manifests = _with_attachments if name else _check_manifests
+    for what, root in roots:
+        for manifest in check_manifests(source, root, what, seen, report, stop):
             for blob in manifest.blobs:
                 if not mediatype.is_foreign(blob.media_type):
-                    blobs.setdefault((blob.digest, blob.size), (blob, image))
+                    blobs.setdefault((blob.digest, blob.size), (blob, what))
     report.manifests = len({digest for digest, _, _ in seen})
 
     def watch(_: int) -> None:
@@ -142,19 +162,18 @@ def verify(
     report.faults += [fault for fault in found if fault is not None]
     if isinstance(source, Layout):
         report.notes += _perhaps_sparse(source, roots, report.faults)
-    if isinstance(source, (Layout, Archive)) and not location.read_name:
+    if isinstance(source, (Layout, Archive)) and not name:
         report.faults += _strays(source.blob_files())
     return report
 
 
-def _roots(
-    source: Source, location: Location, platforms: Sequence[Platform]
-) -> list[tuple[str, Descriptor]]:
-    if isinstance(source, LayoutSource) and not location.read_name:
+def _roots(image: Image, shown: str, platforms: Sequence[Platform]) -> list[tuple[str, Descriptor]]:
+    source = image.place
+    if isinstance(source, LayoutSource) and not image.name:
         entries = whole_first(source.entries())
         return [(entry.name or str(entry.descriptor.digest), entry.descriptor) for entry in entries]
-    root = source.resolve(location.read_name)
-    return [(str(location), sparse(root, platforms) if platforms else root)]
+    root = source.resolve(image.name)
+    return [(shown, sparse(root, platforms) if platforms else root)]
 
 
 def _perhaps_sparse(

@@ -51,7 +51,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
             yield _registry(stack, kind, request)
         else:
             path = str(tmp_path / "layout")
-            store = stack.enter_context(Layout(path, "write", durable=kind == "layout"))
+            store = stack.enter_context(Layout(path, write=True, durable=kind == "layout"))
             yield Place(kind, store, lambda: stack.enter_context(Layout(path)))
 
 

@@ -66,7 +66,7 @@ def layout(tmp_path: Path):
 
     def make(named: dict[str, Graph]) -> Path:
         path = tmp_path / "layout"
-        with Layout(str(path), "write") as store:
+        with Layout(str(path), write=True) as store:
             fill(store, named)
         return path
 

@@ -152,7 +152,7 @@ def test_docker_gives_the_original_where_it_can_be_proved(
 
 def test_another_image_is_no_proof(dockerd, layout, out, name, tmp_path) -> None:
     assert load(layout({name: images.multi()}), *into(dockerd)).code == 0
-    with Layout(str(tmp_path / "other"), "write") as store:
+    with Layout(str(tmp_path / "other"), write=True) as store:
         from tests.support.stores import fill
 
         fill(store, {name: images.docker_schema2()})

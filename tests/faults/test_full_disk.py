@@ -38,7 +38,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     mount.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", mount], check=True)
     try:
-        with Layout(str(mount / "layout"), "write") as layout:
+        with Layout(str(mount / "layout"), write=True) as layout:
             fill(layout, {OLD: images.single()})
         yield mount
     finally:
@@ -57,7 +57,7 @@ def check_nothing_is_lost_and_finish(mount: Path) -> None:
     assert faults_of(layout) == []
     assert names_of(layout) == {OLD: images.single().root}
     subprocess.run(["mount", "-o", "remount,size=8m", mount], check=True)
-    with Layout(str(layout), "write") as store:
+    with Layout(str(layout), write=True) as store:
         assert failures(copy_all(source_of_big(), store, [NAME])) == []
     assert names_of(layout) == {OLD: images.single().root, NAME: BIG[0].root}
     assert faults_of(layout) == []
@@ -65,7 +65,7 @@ def check_nothing_is_lost_and_finish(mount: Path) -> None:
 
 @pytest.mark.bar("R04")
 def test_what_does_not_fit_is_refused_with_bytes_needed_and_free(small_disk: Path) -> None:
-    with Layout(str(small_disk / "layout"), "write") as store:
+    with Layout(str(small_disk / "layout"), write=True) as store:
         (outcome,) = copy_all(source_of_big(), store, [NAME], jobs=1)
     assert isinstance(outcome.error, NoSpace)
     assert (outcome.error.exit_code, outcome.error.side) == (8, "destination")
@@ -89,7 +89,7 @@ def test_a_disk_that_fills_up_meanwhile_says_what_was_written_and_is_free(
     layers = [digest for digest, data in BIG[0].blobs.items() if len(data) == LAYER_BYTES]
     for digest in layers:
         source.faults[digest].append(together)
-    with Layout(str(small_disk / "layout"), "write") as store:
+    with Layout(str(small_disk / "layout"), write=True) as store:
         (outcome,) = copy_all(source, store, [NAME], jobs=6)
     assert isinstance(outcome.error, NoSpace)
     assert outcome.error.exit_code == 8
@@ -100,7 +100,7 @@ def test_a_disk_that_fills_up_meanwhile_says_what_was_written_and_is_free(
 @pytest.mark.bar("R04")
 def test_an_index_that_does_not_fit_leaves_the_old_one(small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,size=8m", small_disk], check=True)
-    with Layout(str(small_disk / "layout"), "write") as store:
+    with Layout(str(small_disk / "layout"), write=True) as store:
         by_digest = request(source_of_big(), NAME, store, "")
         assert failures(copy([by_digest])) == []
         fill_up(small_disk)

@@ -86,7 +86,7 @@ def kill_after(source: Path, base: Path, layout: Path, after_s: float) -> Killed
         list(found),
         complaints,
     )
-    with Layout(str(source)) as again, Layout(str(layout), "write", durable=False) as store:
+    with Layout(str(source)) as again, Layout(str(layout), write=True, durable=False) as store:
         complaints += failures(copy_all(again, store, list(NEW)))
     complaints += faults_of(layout)
     if names_of(layout) != {name: graph.root for name, graph in (OLD | NEW).items()}:
@@ -145,5 +145,5 @@ def test_a_lock_of_a_killed_process_needs_no_cleaning(tmp_path: Path) -> None:
         time.sleep(0.005)
     process.kill()
     process.communicate(timeout=10)
-    with Layout(str(tmp_path / "layout"), "write"):
+    with Layout(str(tmp_path / "layout"), write=True):
         assert os.path.exists(tmp_path / "layout" / "index.json")

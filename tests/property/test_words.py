@@ -13,19 +13,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ocimirror.errors import (
-    InvalidReference,
-    MalformedManifest,
-    OciMirrorError,
-    Unsupported,
-    printable,
-)
+from ocimirror.errors import InvalidReference, MalformedManifest, OciMirrorError, Unsupported
 from ocimirror.model import strictjson
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import Manifest
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location, Reference
+from ocimirror.shown import printable
 
 ENCODED = st.text("0123456789abcdef", min_size=64, max_size=64)
 VERIFIABLE = st.one_of(

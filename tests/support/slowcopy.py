@@ -52,7 +52,7 @@ def main(source: str, destination: str, pause_s: str, *names: str) -> int:
     """Copy the images under their own names."""
     print("ready", flush=True)
     sys.stdin.readline()
-    with SlowLayout(source) as slow, Layout(destination, "write") as layout:
+    with SlowLayout(source) as slow, Layout(destination, write=True) as layout:
         slow.pause_s = float(pause_s)
         requests = [request(slow, name, layout) for name in names]
         outcomes = copy(requests, Options(jobs=2), _Announcing())

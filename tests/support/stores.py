@@ -100,7 +100,7 @@ def copy_into_layout(
     source: Source, directory: Path, names: Sequence[str], **options: Any
 ) -> list[Outcome]:
     """Copy images into a layout directory that is opened for this and closed again."""
-    with Layout(str(directory), "write", durable=False) as layout:
+    with Layout(str(directory), write=True, durable=False) as layout:
         return copy_all(source, layout, names, **options)
 
 

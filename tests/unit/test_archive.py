@@ -141,7 +141,7 @@ def test_what_other_tools_write_is_read(tmp_path: Path, name: str, root: str | N
     with Archive(str(FIXTURES / name)) as archive:
         (image,) = archive.names()
         found = archive.resolve(image)
-        with Layout(str(tmp_path), "write", durable=False) as layout:
+        with Layout(str(tmp_path), write=True, durable=False) as layout:
             assert failures(copy_all(archive, layout, [image])) == []
     assert root is None or str(found.digest) == root
     assert names_of(tmp_path) == {image: str(found.digest)}
@@ -234,7 +234,7 @@ def test_members_are_listed_with_what_they_claim_to_be(tmp_path: Path) -> None:
 def test_an_archive_gives_back_what_was_put_in(tmp_path: Path, case: str) -> None:
     graph = images.ALL[case]()
     path = archive_of(tmp_path / "a.tar", {NAME: graph})
-    with Archive(str(path)) as archive, Layout(str(tmp_path / "out"), "write") as layout:
+    with Archive(str(path)) as archive, Layout(str(tmp_path / "out"), write=True) as layout:
         assert failures(copy_all(archive, layout, [NAME])) == []
     assert contents_of(tmp_path / "out", lists=False) == graph.contents
 

@@ -144,7 +144,7 @@ def test_an_image_is_copied_by_its_digest() -> None:
 
 def test_one_image_may_get_two_names_in_one_run(tmp_path: Path) -> None:
     source = failing(SINGLE)
-    with Layout(str(tmp_path), "write", durable=False) as layout:
+    with Layout(str(tmp_path), write=True, durable=False) as layout:
         outcomes = copy([request(source, NAME, layout), request(source, NAME, layout, "v2")])
     assert failures(outcomes) == []
     assert names_of(tmp_path) == {NAME: SINGLE.root, "v2": SINGLE.root}
@@ -526,7 +526,7 @@ def test_an_evil_manifest_leaves_no_file_and_no_name(tmp_path: Path, name: str) 
     root = Descriptor(MEDIA_TYPES[name], Digest.of(raw), len(raw), "manifest")
     source = Failing()
     source.tag([(NAME, Manifest(raw, root))])
-    with Layout(str(tmp_path / "layout"), "write", durable=False) as layout:
+    with Layout(str(tmp_path / "layout"), write=True, durable=False) as layout:
         before = sorted(tmp_path.rglob("*"))
         error = error_of(copy_all(source, layout, [NAME]))
     assert error.exit_code in (4, 5)
@@ -832,7 +832,7 @@ def test_names_move_sixty_four_at_once_however_few_jobs_there_are(tmp_path: Path
     graphs = named(images.shared_layers(130, 2, 50, 0.5))
     source = memory(graphs)
     counting = CountingLayer()
-    with Layout(str(tmp_path / "layout"), "write", durable=False, os_layer=counting) as layout:
+    with Layout(str(tmp_path / "layout"), write=True, durable=False, os_layer=counting) as layout:
         begun = counting.renames["index.json"]
         outcomes = copy([request(source, name, layout) for name in graphs], Options(jobs=1))
     assert failures(outcomes) == []

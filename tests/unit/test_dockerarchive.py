@@ -112,7 +112,7 @@ def test_whatever_wrote_it_an_image_gets_the_same_manifest(tmp_path: Path) -> No
 
 def test_the_mark_is_on_the_entry_and_not_in_the_manifest(tmp_path: Path) -> None:
     path = flat(IMAGE, [NAME]).write(tmp_path / "a.tar")
-    with DockerArchive(str(path)) as archive, Layout(str(tmp_path / "out"), "write") as layout:
+    with DockerArchive(str(path)) as archive, Layout(str(tmp_path / "out"), write=True) as layout:
         assert failures(copy_all(archive, layout, [NAME])) == []
     (entry,) = json.loads((tmp_path / "out" / "index.json").read_bytes())["manifests"]
     assert entry["annotations"]["dev.ocimirror.manifest"] == "synthesised"

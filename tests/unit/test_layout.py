@@ -47,7 +47,7 @@ NOBODY = 65534
 
 
 def written(directory: Path) -> Path:
-    with Layout(str(directory), "write", durable=False) as layout:
+    with Layout(str(directory), write=True, durable=False) as layout:
         fill(layout, {NAME: SINGLE})
     return directory
 
@@ -80,7 +80,7 @@ def as_an_ordinary_user(directory: Path) -> Iterator[None]:
 
 
 def test_a_new_layout_is_a_valid_empty_one(tmp_path: Path) -> None:
-    Layout(str(tmp_path / "a" / "b" / "layout"), "write").close()
+    Layout(str(tmp_path / "a" / "b" / "layout"), write=True).close()
     assert faults_of(tmp_path / "a" / "b" / "layout") == []
     with Layout(str(tmp_path / "a" / "b" / "layout")) as layout:
         assert layout.names() == []
@@ -100,7 +100,7 @@ def test_a_layout_whose_making_was_interrupted_is_made(tmp_path: Path, left: lis
 def test_a_directory_with_other_files_is_refused_as_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(UsageError) as caught:
-        Layout(str(tmp_path), "write")
+        Layout(str(tmp_path), write=True)
     assert caught.value.exit_code == 2
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
@@ -108,21 +108,21 @@ def test_a_directory_with_other_files_is_refused_as_a_usage_error(tmp_path: Path
 def test_a_file_is_refused_as_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("years of work")
     with pytest.raises(UsageError):
-        Layout(str(tmp_path / "file"), "write")
+        Layout(str(tmp_path / "file"), write=True)
     assert (tmp_path / "file").read_text() == "years of work"
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
 def test_blobs_without_an_index_are_refused(tmp_path: Path, algorithm: str) -> None:
     written(tmp_path)
-    with Layout(str(tmp_path), "write", durable=False) as layout:
+    with Layout(str(tmp_path), write=True, durable=False) as layout:
         push_blob(layout, CONTENT, algorithm)
     (tmp_path / "index.json").unlink()
     if algorithm == "sha512":
         for path in tmp_path.glob("blobs/sha256/*"):
             path.unlink()
     with pytest.raises(DamagedLayout, match=r"no index\.json"):
-        Layout(str(tmp_path), "write")
+        Layout(str(tmp_path), write=True)
     assert not (tmp_path / "index.json").exists()
 
 
@@ -161,7 +161,7 @@ def test_files_under_blobs_are_listed_whatever_they_are(tmp_path: Path) -> None:
 def test_stray_files_under_blobs_do_not_keep_an_image_from_being_named(tmp_path: Path) -> None:
     written(tmp_path)
     (tmp_path / "blobs" / ".DS_Store").write_text("hello")
-    with Layout(str(tmp_path), "write") as layout:
+    with Layout(str(tmp_path), write=True) as layout:
         fill(layout, {"registry.example.com/app:v2": images.artifact()})
     assert len(names_of(tmp_path)) == 2
 
@@ -171,7 +171,7 @@ def test_stray_files_under_blobs_do_not_keep_an_image_from_being_named(tmp_path:
 
 def test_a_file_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
     descriptor = blob_of(CONTENT)
-    with Layout(str(tmp_path), "write", os_layer=Refuses(_is("rename", "blobs"))) as layout:
+    with Layout(str(tmp_path), write=True, os_layer=Refuses(_is("rename", "blobs"))) as layout:
         with pytest.raises(LocalStorageError):
             layout.push(descriptor, stream_of(descriptor, CONTENT))
         assert not layout.exists(descriptor)
@@ -184,10 +184,10 @@ def test_a_file_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
 def test_a_disk_error_is_a_local_storage_error_and_leaves_nothing(
     tmp_path: Path, operation: str
 ) -> None:
-    Layout(str(tmp_path), "write").close()
+    Layout(str(tmp_path), write=True).close()
     descriptor = blob_of(CONTENT)
     broken = Refuses(lambda done, path: done == operation)
-    with Layout(str(tmp_path), "write", os_layer=broken) as layout:
+    with Layout(str(tmp_path), write=True, os_layer=broken) as layout:
         with pytest.raises(LocalStorageError) as caught:
             layout.push(descriptor, stream_of(descriptor, CONTENT))
         assert not layout.exists(descriptor)
@@ -197,10 +197,10 @@ def test_a_disk_error_is_a_local_storage_error_and_leaves_nothing(
 
 @pytest.mark.bar("R05")
 def test_a_file_that_could_not_be_synced_is_not_synced_again(tmp_path: Path) -> None:
-    Layout(str(tmp_path), "write").close()
+    Layout(str(tmp_path), write=True).close()
     descriptor = blob_of(CONTENT)
     broken = Refuses(lambda done, path: done == "sync")
-    with Layout(str(tmp_path), "write", os_layer=broken) as layout:
+    with Layout(str(tmp_path), write=True, os_layer=broken) as layout:
         with pytest.raises(LocalStorageError):
             layout.push(descriptor, stream_of(descriptor, CONTENT))
     assert broken.refused == ["sync"]
@@ -213,7 +213,7 @@ def test_names_that_could_not_be_written_leave_a_valid_index(
 ) -> None:
     written(tmp_path)
     broken = Refuses(lambda done, path: done == operation)
-    with Layout(str(tmp_path), "write", os_layer=broken) as layout:
+    with Layout(str(tmp_path), write=True, os_layer=broken) as layout:
         with pytest.raises(LocalStorageError) as caught:
             fill(layout, {"registry.example.com/app:v2": SINGLE})
     assert caught.value.exit_code == 8
@@ -225,7 +225,7 @@ def test_names_that_could_not_be_written_leave_a_valid_index(
 def test_a_full_disk_says_what_was_written_and_what_is_free(tmp_path: Path, number: int) -> None:
     descriptor = blob_of(CONTENT)
     full = Refuses(_is("write", descriptor.digest.encoded[:64]), number)
-    with Layout(str(tmp_path), "write", os_layer=full) as layout:
+    with Layout(str(tmp_path), write=True, os_layer=full) as layout:
         with pytest.raises(NoSpace, match=r"after \d+ bytes, \d+ bytes free"):
             layout.push(descriptor, stream_of(descriptor, CONTENT))
 
@@ -233,14 +233,14 @@ def test_a_full_disk_says_what_was_written_and_what_is_free(tmp_path: Path, numb
 def test_what_cannot_fit_is_refused_before_it_is_fetched(tmp_path: Path) -> None:
     huge = Descriptor(OCTETS, blob_of(b"huge").digest, 2**60)
     stream = stream_of(huge, b"huge")
-    with Layout(str(tmp_path), "write") as layout:
+    with Layout(str(tmp_path), write=True) as layout:
         with pytest.raises(NoSpace, match=rf"{2**60} bytes, \d+ are free"):
             layout.push(huge, stream)
     assert stream.fresh
 
 
 def test_a_file_that_was_cut_short_is_fetched_anew(tmp_path: Path) -> None:
-    with Layout(str(tmp_path), "write", durable=False) as layout:
+    with Layout(str(tmp_path), write=True, durable=False) as layout:
         descriptor = push_blob(layout, CONTENT)
         os.truncate(path_of(tmp_path, descriptor), 1000)
         assert layout.push(descriptor, stream_of(descriptor, CONTENT)) is Stored.COPIED
@@ -248,7 +248,7 @@ def test_a_file_that_was_cut_short_is_fetched_anew(tmp_path: Path) -> None:
 
 
 def test_replacing_a_file_does_not_write_through_to_its_hard_linked_twin(tmp_path: Path) -> None:
-    with Layout(str(tmp_path / "layout"), "write", durable=False) as layout:
+    with Layout(str(tmp_path / "layout"), write=True, durable=False) as layout:
         descriptor = push_blob(layout, CONTENT)
         twin = tmp_path / "twin"
         os.link(path_of(tmp_path / "layout", descriptor), twin)
@@ -270,7 +270,7 @@ def test_a_missing_file_is_missing_content(tmp_path: Path) -> None:
 
 @pytest.mark.bar("R13")
 def test_a_flipped_bit_is_caught_on_the_way_out(tmp_path: Path) -> None:
-    with Layout(str(tmp_path), "write", durable=False) as layout:
+    with Layout(str(tmp_path), write=True, durable=False) as layout:
         descriptor = push_blob(layout, CONTENT)
         path_of(tmp_path, descriptor).write_bytes(b"\0" + CONTENT[1:])
         with pytest.raises(IntegrityError), layout.fetch(descriptor) as stream:
@@ -278,7 +278,7 @@ def test_a_flipped_bit_is_caught_on_the_way_out(tmp_path: Path) -> None:
 
 
 def test_a_file_that_grows_while_it_is_read_is_caught(tmp_path: Path) -> None:
-    with Layout(str(tmp_path), "write", durable=False) as layout:
+    with Layout(str(tmp_path), write=True, durable=False) as layout:
         descriptor = push_blob(layout, CONTENT)
         with layout.fetch(descriptor) as stream:
             stream.read(1000)
@@ -327,7 +327,7 @@ def test_a_writer_changes_nothing_outside_a_hostile_layout(tmp_path: Path, name:
     directory = images.write_layout(tmp_path / "layout", {REFERENCE: SINGLE})
     _SPOILERS[name](directory, tmp_path / "outside")
     before = _all_below(tmp_path / "outside")
-    with contextlib.suppress(IntegrityError), Layout(str(directory), "write") as layout:
+    with contextlib.suppress(IntegrityError), Layout(str(directory), write=True) as layout:
         copy_all(_memory(), layout, [NAME], deep=True)
     assert _all_below(tmp_path / "outside") == before
 
@@ -345,39 +345,43 @@ def test_a_link_among_our_own_files_leads_nowhere(tmp_path: Path, link: str) -> 
     is_lock = link.endswith("lock")
     (directory / link).symlink_to(home / "made" if is_lock else home)
     with pytest.raises(OciMirrorError):
-        with Layout(str(directory), "write") as layout:
+        with Layout(str(directory), write=True) as layout:
             fill(layout, {NAME: SINGLE})
     assert [path.name for path in home.iterdir()] == ["thesis.tex"]
 
 
-@pytest.mark.parametrize("mode", ["read", "write"])
-def test_a_fifo_in_the_place_of_the_lock_does_not_block(tmp_path: Path, mode: str) -> None:
+@pytest.mark.parametrize("write", [False, True])
+def test_a_fifo_in_the_place_of_the_lock_does_not_block(tmp_path: Path, write: bool) -> None:
     directory = images.write_layout(tmp_path, {REFERENCE: SINGLE})
     (directory / ".ocimirror").mkdir()
     os.mkfifo(directory / ".ocimirror" / "lock")
-    with Layout(str(directory), mode) as layout:  # type: ignore[arg-type]
+    with Layout(str(directory), write=write) as layout:
         assert layout.names() == [REFERENCE]
 
 
 # --- locks --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", ["read", "write"])
+@pytest.mark.parametrize("write", [False, True])
 @pytest.mark.bar("R09")
-def test_an_exclusive_lock_refuses_readers_and_writers(tmp_path: Path, mode: str) -> None:
+def test_an_exclusive_lock_refuses_readers_and_writers(tmp_path: Path, write: bool) -> None:
     written(tmp_path)
     lock = FileLock(str(tmp_path / ".ocimirror" / "lock"))
     lock.acquire("exclusive", wait=False)
     with pytest.raises(Locked) as caught:
-        Layout(str(tmp_path), mode)  # type: ignore[arg-type]
+        Layout(str(tmp_path), write=write)
     assert caught.value.exit_code == 7
     lock.release()
-    Layout(str(tmp_path), mode).close()  # type: ignore[arg-type]
+    Layout(str(tmp_path), write=write).close()
 
 
 def test_readers_and_writers_share_a_layout(tmp_path: Path) -> None:
     written(tmp_path)
-    with Layout(str(tmp_path), "write"), Layout(str(tmp_path), "write"), Layout(str(tmp_path)):
+    with (
+        Layout(str(tmp_path), write=True),
+        Layout(str(tmp_path), write=True),
+        Layout(str(tmp_path)),
+    ):
         lock = FileLock(str(tmp_path / ".ocimirror" / "lock"))
         with pytest.raises(Locked):
             lock.acquire("exclusive", wait=False)
@@ -389,7 +393,7 @@ def test_waiting_for_the_lock_waits(tmp_path: Path) -> None:
     lock = FileLock(str(tmp_path / ".ocimirror" / "lock"))
     lock.acquire("exclusive", wait=False)
     with ThreadPoolExecutor(1) as pool:
-        opening = pool.submit(Layout, str(tmp_path), "write", wait=True)
+        opening = pool.submit(Layout, str(tmp_path), write=True, wait=True)
         time.sleep(0.05)
         assert not opening.done()
         lock.release()
@@ -400,7 +404,7 @@ def test_a_layout_that_could_not_be_opened_holds_no_lock(tmp_path: Path) -> None
     written(tmp_path)
     (tmp_path / "index.json").write_bytes(b"")
     with pytest.raises(DamagedLayout):
-        Layout(str(tmp_path), "write")
+        Layout(str(tmp_path), write=True)
     lock = FileLock(str(tmp_path / ".ocimirror" / "lock"))
     lock.acquire("exclusive", wait=False)
     lock.release()
@@ -427,7 +431,7 @@ def _leftover(directory: Path, name: str, age_s: float) -> Path:
 def test_what_dead_writers_left_is_removed(tmp_path: Path) -> None:
     written(tmp_path)
     path = _leftover(tmp_path, "dead", 3600)
-    Layout(str(tmp_path), "write").close()
+    Layout(str(tmp_path), write=True).close()
     assert not path.exists()
 
 
@@ -442,12 +446,12 @@ def test_what_a_living_writer_writes_is_kept_however_old_it_is(tmp_path: Path) -
 
     source = MemoryStore()
     push_blob(source, CONTENT)
-    with Layout(str(tmp_path), "write") as layout, ThreadPoolExecutor(1) as pool:
+    with Layout(str(tmp_path), write=True) as layout, ThreadPoolExecutor(1) as pool:
         pushing = pool.submit(layout.push, descriptor, source.fetch(descriptor, watch))
         assert arrived.wait(10)
         (name,) = leftovers_of(tmp_path)
         os.utime(tmp_path / ".ocimirror" / "tmp" / name, (0, 0))
-        Layout(str(tmp_path), "write").close()
+        Layout(str(tmp_path), write=True).close()
         assert leftovers_of(tmp_path) == [name]
         go_on.set()
         assert pushing.result(timeout=10) is Stored.COPIED
@@ -457,7 +461,7 @@ def test_what_a_living_writer_writes_is_kept_however_old_it_is(tmp_path: Path) -
 def test_what_was_just_made_is_kept(tmp_path: Path) -> None:
     written(tmp_path)
     path = _leftover(tmp_path, "perhaps-not-locked-yet", 5)
-    Layout(str(tmp_path), "write").close()
+    Layout(str(tmp_path), write=True).close()
     assert path.exists()
 
 
@@ -471,12 +475,12 @@ def test_a_reader_removes_nothing(tmp_path: Path) -> None:
 def test_a_writer_with_the_process_id_of_a_dead_one_is_not_in_its_way(tmp_path: Path) -> None:
     """In containers every run may be process 1, and the leftovers of the last one are young."""
     descriptor = blob_of(CONTENT)
-    Layout(str(tmp_path), "write", durable=False).close()
+    Layout(str(tmp_path), write=True, durable=False).close()
     for steps in (1, 2):
-        with pytest.raises(Died), Layout(str(tmp_path), "write", os_layer=Dies(steps)) as layout:
+        with pytest.raises(Died), Layout(str(tmp_path), write=True, os_layer=Dies(steps)) as layout:
             layout.push(descriptor, stream_of(descriptor, CONTENT))
     assert len(leftovers_of(tmp_path)) == 2
-    with Layout(str(tmp_path), "write") as layout:
+    with Layout(str(tmp_path), write=True) as layout:
         layout.push(descriptor, stream_of(descriptor, CONTENT))
         fill(layout, {NAME: SINGLE})
     assert faults_of(tmp_path) == []
@@ -487,7 +491,7 @@ def test_two_objects_of_one_process_write_the_same_content_at_once(tmp_path: Pat
     start = threading.Barrier(2)
 
     def push(_: int) -> None:
-        with Layout(str(tmp_path), "write", durable=False) as layout:
+        with Layout(str(tmp_path), write=True, durable=False) as layout:
             start.wait()
             layout.push(descriptor, stream_of(descriptor, CONTENT))
             fill(layout, {NAME: SINGLE})
@@ -509,7 +513,7 @@ def test_a_directory_that_cannot_be_written_is_found_out_before_anything(
     directory = written(tmp_path / "layout")
     (directory / closed).chmod(0o555)
     with as_an_ordinary_user(directory), pytest.raises(LocalStorageError) as caught:
-        Layout(str(directory), "write")
+        Layout(str(directory), write=True)
     (directory / closed).chmod(0o755)
     assert caught.value.exit_code == 8
     assert str(directory / closed) in caught.value.message
@@ -520,7 +524,7 @@ def test_a_directory_that_cannot_be_written_is_found_out_before_anything(
 def test_a_layout_that_cannot_be_made_is_found_out_before_anything(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0o555)
     with as_an_ordinary_user(tmp_path / "closed"), pytest.raises(LocalStorageError) as caught:
-        Layout(str(tmp_path / "closed" / "new" / "layout"), "write")
+        Layout(str(tmp_path / "closed" / "new" / "layout"), write=True)
     assert caught.value.exit_code == 8
     assert list((tmp_path / "closed").iterdir()) == []
 
@@ -574,6 +578,6 @@ def test_a_partial_file_is_not_taken_over_while_it_gets_its_name(tmp_path: Path)
             super().rename(old, new)
 
     intruder = Intruder()
-    with Layout(str(tmp_path), "write", durable=False, os_layer=intruder) as layout:
+    with Layout(str(tmp_path), write=True, durable=False, os_layer=intruder) as layout:
         push_blob(layout, content)
     assert intruder.looked

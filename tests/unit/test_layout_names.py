@@ -23,7 +23,7 @@ SINGLE, MULTI, NOTE = images.single(), images.multi(), images.artifact_without_l
 
 
 def write(directory: Path, named: dict[str, Graph]) -> None:
-    with Layout(str(directory), "write", durable=False) as layout:
+    with Layout(str(directory), write=True, durable=False) as layout:
         fill(layout, named)
 
 
@@ -232,7 +232,10 @@ def test_the_names_are_listed_in_the_order_of_the_index(tmp_path: Path) -> None:
 
 def test_another_object_on_the_layout_sees_a_name_move(tmp_path: Path) -> None:
     write(tmp_path, {ALPINE: SINGLE})
-    with Layout(str(tmp_path)) as reader, Layout(str(tmp_path), "write", durable=False) as writer:
+    with (
+        Layout(str(tmp_path)) as reader,
+        Layout(str(tmp_path), write=True, durable=False) as writer,
+    ):
         assert str(reader.resolve(ALPINE).digest) == SINGLE.root
         fill(writer, {ALPINE: MULTI})
         assert str(reader.resolve(ALPINE).digest) == MULTI.root
@@ -240,8 +243,8 @@ def test_another_object_on_the_layout_sees_a_name_move(tmp_path: Path) -> None:
 
 def test_two_writers_that_take_turns_lose_no_name(tmp_path: Path) -> None:
     with (
-        Layout(str(tmp_path), "write", durable=False) as one,
-        Layout(str(tmp_path), "write", durable=False) as two,
+        Layout(str(tmp_path), write=True, durable=False) as one,
+        Layout(str(tmp_path), write=True, durable=False) as two,
     ):
         for turn in range(6):
             fill((one, two)[turn % 2], {f"ghcr.io/org/app{turn}:v1": NOTE})
@@ -289,7 +292,7 @@ def test_a_damaged_layout_is_refused_by_a_writer_and_not_touched(
     directory = evil[name]
     before = _snapshot(directory)
     with pytest.raises(DamagedLayout):
-        Layout(str(directory), "write")
+        Layout(str(directory), write=True)
     assert _snapshot(directory) == before
 
 
@@ -305,7 +308,7 @@ def test_an_index_that_tears_between_opening_and_naming_is_not_overwritten(
     write(tmp_path, {ALPINE: SINGLE})
     write(tmp_path, {ALPINE: MULTI})
     previous = (tmp_path / "index.json.prev").read_bytes()
-    with Layout(str(tmp_path), "write", durable=False) as layout:
+    with Layout(str(tmp_path), write=True, durable=False) as layout:
         (tmp_path / "index.json").write_bytes(b'{"schemaVersion":2,"manif')
         with pytest.raises(DamagedLayout, match=r"index\.json"):
             fill(layout, {OTHER: SINGLE})

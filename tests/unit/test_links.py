@@ -23,7 +23,7 @@ BLOB = blob_of(CONTENT)
 
 @pytest.fixture
 def other(tmp_path: Path) -> Path:
-    with Layout(str(tmp_path / "other"), "write") as layout:
+    with Layout(str(tmp_path / "other"), write=True) as layout:
         push_blob(layout, CONTENT)
     return tmp_path / "other"
 
@@ -60,7 +60,7 @@ def test_a_run_that_dies_at_any_step_leaves_a_valid_layout_and_the_next_one_link
     steps = 0
     while True:
         layout = tmp_path / f"layout{steps}"
-        with Layout(str(layout), "write"):
+        with Layout(str(layout), write=True):
             pass
         try:
             pushed(layout, other, Dies(steps))
@@ -78,7 +78,7 @@ def test_a_run_that_dies_at_any_step_leaves_a_valid_layout_and_the_next_one_link
 
 def test_a_link_that_a_killed_run_left_is_removed_by_the_next(other: Path, tmp_path: Path) -> None:
     layout = tmp_path / "layout"
-    with Layout(str(layout), "write"):
+    with Layout(str(layout), write=True):
         pass
     left = layout / ".ocimirror" / "tmp" / "left"
     os.utime(path_of(other), (0, 0))

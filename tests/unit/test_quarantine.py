@@ -206,15 +206,15 @@ def test_a_link_in_the_place_of_the_quarantine_leads_nowhere(
 
 
 def test_nobody_else_may_be_at_work(layout: Path) -> None:
-    with Layout(str(layout), "write"):
+    with Layout(str(layout), write=True):
         with pytest.raises(Locked):
             collect(layout)
     with Layout(str(layout)):  # (there is a lock now)
         with pytest.raises(Locked):
             collect(layout, dry_run=True)
-    with ExclusiveLayout(str(layout), "write"):
+    with ExclusiveLayout(str(layout), write=True):
         with pytest.raises(Locked):
-            Layout(str(layout), "write")
+            Layout(str(layout), write=True)
 
 
 def test_a_directory_that_is_no_layout_stays_as_it_is(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_a_directory_that_is_no_layout_stays_as_it_is(tmp_path: Path) -> None:
 
 def run_with(os_layer: object, layout: Path) -> None:
     """Put everything aside that nothing reaches, on a disk of ours."""
-    with ExclusiveLayout(str(layout), "write", os_layer=os_layer) as opened:  # type: ignore[arg-type]
+    with ExclusiveLayout(str(layout), write=True, os_layer=os_layer) as opened:  # type: ignore[arg-type]
         files = opened.quarantine.stored()[0]
         opened.quarantine.take([f for f in files if str(f.digest) in LEFT])
         opened.quarantine.put_back(opened.quarantine.waiting())
@@ -260,7 +260,7 @@ def test_whenever_a_run_dies_the_layout_is_valid_and_no_manifest_lacks_its_conte
 
 
 def test_power_loss_at_every_step_leaves_the_layout_valid(layout: Path) -> None:
-    Layout(str(layout), "write").close()
+    Layout(str(layout), write=True).close()
     disk = disk_of(layout)
     recorder = Recorder()
     run_with(recorder, layout)
@@ -301,7 +301,7 @@ def test_a_blob_is_stamped_before_it_is_put_aside_so_that_it_waits_its_whole_tim
     for digest in LEFT:
         age(images.blob_path(layout, digest), 9 * DAY_S)
     watching = Watching(layout)
-    with ExclusiveLayout(str(layout), "write", os_layer=watching) as exclusive:
+    with ExclusiveLayout(str(layout), write=True, os_layer=watching) as exclusive:
         stored, _ = exclusive.quarantine.stored()
         exclusive.quarantine.take([file for file in stored if str(file.digest) in LEFT])
     assert put_aside(layout) == LEFT

@@ -11,9 +11,9 @@ from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import urljoin, urlsplit
 
-from ocimirror.errors import InvalidReference, RegistryUnavailable, printable
+from ocimirror.errors import InvalidReference, RegistryUnavailable
 from ocimirror.model.digest import Digest
-from ocimirror.secrecy import without_secrets
+from ocimirror.shown import printable, without_secrets
 from ocimirror.stores.registry.url import redact
 
 _DECIMAL = re.compile(r"[0-9]{1,19}", re.ASCII)

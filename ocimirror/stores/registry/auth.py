@@ -27,7 +27,7 @@ from ocimirror.errors import (
     RegistryUnavailable,
     TokenServiceUnavailable,
 )
-from ocimirror.secrecy import keep_secret
+from ocimirror.shown import keep_secret
 from ocimirror.stores.registry import answers
 from ocimirror.stores.registry.answers import Challenge
 from ocimirror.stores.registry.credentials import Credential, CredentialFiles

@@ -19,7 +19,7 @@ from typing import IO
 
 from ocimirror.errors import LocalStorageError, UsageError
 from ocimirror.model.reference import DOCKER_HUB, check_registry
-from ocimirror.secrecy import keep_secret
+from ocimirror.shown import keep_secret
 from ocimirror.stores.files import read_input
 from ocimirror.stores.registry.options import AuthFile
 

@@ -22,7 +22,6 @@ from requests.structures import CaseInsensitiveDict
 from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError
 
-from ocimirror import __version__
 from ocimirror.errors import (
     Interrupted,
     RateLimited,
@@ -41,6 +40,7 @@ from ocimirror.stores.registry.pulse import Pulse
 from ocimirror.stores.registry.tls import certificates_of, client_context
 from ocimirror.stores.registry.url import Origin, UrlPolicy, bypasses_proxy, redact
 from ocimirror.stores.stream import CHUNK_BYTES, VerifiedStream
+from ocimirror.version import __version__
 
 CONNECT_TIMEOUT_S = 10.0
 BRIEF_S = 3.0

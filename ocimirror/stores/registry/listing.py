@@ -9,8 +9,9 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from ocimirror.errors import NotFound, RegistryRefused, RegistryUnavailable, printable
+from ocimirror.errors import NotFound, RegistryRefused, RegistryUnavailable
 from ocimirror.model.reference import is_repository, is_tag
+from ocimirror.shown import printable
 from ocimirror.stores.registry.messages import Access, Response
 from ocimirror.stores.registry.pages import PagedList, read_document, read_pages
 

@@ -18,7 +18,7 @@ from ocimirror.errors import (
     RemoteError,
     SizeMismatch,
 )
-from ocimirror.secrecy import keep_secret
+from ocimirror.shown import keep_secret
 from ocimirror.stores.registry import answers
 from ocimirror.stores.registry.url import Origin, UrlPolicy, Use, redact
 from ocimirror.stores.stream import CHUNK_BYTES, Reader, VerifiedStream

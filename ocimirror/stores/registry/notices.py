@@ -7,8 +7,7 @@ import re
 import threading
 from collections.abc import Iterator, Mapping
 
-from ocimirror.errors import printable
-from ocimirror.secrecy import without_secrets
+from ocimirror.shown import printable, without_secrets
 from ocimirror.stores.registry.url import Origin
 
 MAX_WARNING_BYTES = 4096

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote
 
-from ocimirror.secrecy import keep_secret
+from ocimirror.shown import keep_secret
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,17 @@
-"""What must not be printed: passwords and tokens of this process, known by their values."""
+"""What may be shown of a text: no secret of this process, nothing that a terminal would obey."""
 
 from __future__ import annotations
 
 import base64
 import json
 import re
+import unicodedata
 from urllib.parse import quote, quote_plus
 
 _secrets: set[str] = set()
 _short_secrets: set[str] = set()
 _SHORT = 4
+_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
 def keep_secret(*values: str) -> None:
@@ -46,3 +48,21 @@ def forget_secrets() -> None:
     """Forget all values; for a process that has nothing more to print of what it did with them."""
     _secrets.clear()
     _short_secrets.clear()
+
+
+def printable(text: object) -> str:
+    """Return text that a terminal can show: what it would obey or hide is shown escaped."""
+    shown = str(text)
+    if shown.isascii() and shown.isprintable():
+        return shown
+    return "".join(
+        character
+        if unicodedata.category(character) not in _HIDDEN
+        else character.encode("unicode_escape").decode("ascii")
+        for character in shown
+    )
+
+
+def one_line(text: object) -> str:
+    """Return text as a message shows it: printable, without secrets, without line ends."""
+    return printable(without_secrets(str(text)).replace("\n", " "))

@@ -1,14 +1,42 @@
-"""Where docker and containers keep credentials and certificates, as the environment says."""
+"""What the environment says of the network: credentials, certificates, proxies.
+
+The one module beside the command line that reads the environment: who calls this package from a
+program wants the registries to know him, as docker and podman do.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from ocimirror.errors import UsageError
+from ocimirror.stores.registry.options import AuthFile, NetworkOptions
+
+
+def from_environment(environment: Mapping[str, str] | None = None) -> NetworkOptions:
+    """Return options with the credential files, certificates and proxy of whoever runs this.
+
+    Args:
+        environment: instead of the process's own.
+
+    Raises:
+        UsageError: HTTPS_PROXY is not a URL of a proxy.
+    """
+    known = os.environ if environment is None else environment
+    return NetworkOptions(
+        certs_dirs=certs_dirs(known),
+        proxy=proxy_url(first_of(known, "HTTPS_PROXY", "HTTP_PROXY")),
+        no_proxy=first_of(known, "NO_PROXY"),
+        auth_files=auth_files(known),
+    )
+
+
+def first_of(environment: Mapping[str, str], *names: str) -> str:
+    """Return the first value that is set, in capitals or not; else nothing."""
+    values = (environment.get(n) or environment.get(n.lower()) or "" for n in names)
+    return next((value for value in values if value), "")
 
 
 def certs_dirs(environment: Mapping[str, str]) -> tuple[Path, ...]:
@@ -34,15 +62,8 @@ def proxy_url(text: str) -> str:
     return text
 
 
-def auth_files(chosen: str | None) -> tuple[Any, ...]:
+def auth_files(environment: Mapping[str, str]) -> tuple[AuthFile, ...]:
     """Return the credential files in the order in which docker and podman look for them."""
-    from ocimirror.stores.registry import AuthFile
-
-    if chosen:
-        if not Path(chosen).is_file():
-            raise UsageError(f"--auth-file {chosen} is not a file")
-        return (AuthFile(Path(chosen), "containers"),)
-    environment = os.environ
     files = []
     if environment.get("DOCKER_AUTH_CONFIG"):
         # (docker 28 and GitLab's runner: the document itself, believed before any file.)

@@ -1,0 +1,176 @@
+"""copy, copy_many, pull, push and verify as a program calls them, against real registries."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ocimirror
+from ocimirror import (
+    Archive,
+    IntegrityError,
+    InvalidReference,
+    Layout,
+    MemoryStore,
+    NotFound,
+    OciMirrorError,
+    UsageError,
+    copy,
+    copy_many,
+    pull,
+    push,
+    request,
+    verify,
+)
+from tests.support import images, witness
+
+
+def test_an_image_goes_through_a_layout_and_keeps_its_digest(
+    docker_registry: witness.Registry, repository: str, tmp_path: Path
+) -> None:
+    graph = images.multi()
+    images.push(docker_registry, repository, "1.0", graph)
+    host = docker_registry.host
+    with (
+        ocimirror.Registry(host) as registry,
+        Layout(tmp_path / "layout", write=True) as layout,
+    ):
+        image = copy(registry[f"{repository}:1.0"], layout)
+        assert str(image.digest) == graph.root
+        assert image.bytes_copied == image.bytes_total > 0
+        verify(layout)
+        again = copy(layout[f"{host}/{repository}:1.0"], registry[f"other/{repository}:2.0"])
+        assert again.status == "copied"
+        verify(registry[f"other/{repository}:2.0"], deep=True)
+    assert (
+        docker_registry.get_manifest(f"other/{repository}", "2.0") == graph.manifests[graph.root][1]
+    )
+
+
+def test_pull_and_push_take_references_and_paths(
+    docker_registry: witness.Registry, repository: str, tmp_path: Path
+) -> None:
+    graph = images.docker_list()
+    images.push(docker_registry, repository, "1.0", graph)
+    host, layout = docker_registry.host, str(tmp_path / "layout")
+    absent = f"{host}/{repository}:absent"
+
+    good, bad = pull([f"{host}/{repository}:1.0", absent], layout)
+    (pushed,) = push(layout, f"{host}/inside")
+
+    assert (good.status, good.error) == ("copied", None)
+    assert (bad.status, type(bad.error)) == ("failed", NotFound)
+    assert str(pushed.digest) == graph.root
+    assert docker_registry.get_manifest(f"inside/{repository}", "1.0")
+
+
+def test_copy_raises_what_went_wrong_and_copy_many_returns_it(tmp_path: Path) -> None:
+    empty, destination = MemoryStore(), MemoryStore()
+    with pytest.raises(NotFound):
+        copy(empty["registry.example/a:1"], destination["registry.example/a:1"])
+    (outcome,) = copy_many([request(empty["registry.example/a:1"], destination["b"])])
+    assert isinstance(outcome.error, NotFound)
+    with pytest.raises(NotFound):
+        Layout(tmp_path / "absent")
+
+
+def test_verify_raises_with_every_fault(
+    docker_registry: witness.Registry, repository: str, tmp_path: Path
+) -> None:
+    graph = images.multi()
+    images.push(docker_registry, repository, "1.0", graph)
+    layout = tmp_path / "layout"
+    pull([f"{docker_registry.host}/{repository}:1.0"], str(layout))
+    damaged, missing = sorted(graph.blobs)[:2]
+    (layout / "blobs" / "sha256" / damaged[7:]).write_bytes(b"x" * len(graph.blobs[damaged]))
+    (layout / "blobs" / "sha256" / missing[7:]).unlink()
+
+    with Layout(layout) as opened, pytest.raises(IntegrityError) as caught:
+        verify(opened)
+
+    faults = {fault.digest: fault.kind for fault in caught.value.faults}  # type: ignore[attr-defined]
+    assert faults == {damaged: "corrupt", missing: "missing"}
+
+
+def test_a_destination_for_reading_and_a_name_by_digest_are_refused(
+    docker_registry: witness.Registry, repository: str, tmp_path: Path
+) -> None:
+    graph = images.single()
+    images.push(docker_registry, repository, "1.0", graph)
+    host, layout = docker_registry.host, str(tmp_path / "layout")
+    pull([f"{host}/{repository}:1.0"], layout)
+    with ocimirror.Registry(host) as registry, Layout(layout) as source:
+        with pytest.raises(UsageError, match="named by a tag"):
+            copy(source, registry[f"{repository}@{graph.root}"])
+        with pytest.raises(UsageError, match="not a name"):
+            copy(registry[f"{repository}:1.0"], MemoryStore()["no name"])
+        with pytest.raises(InvalidReference):
+            registry["Upper:1.0"]
+    with pytest.raises(UsageError, match="reading only"):
+        copy(MemoryStore()["a/b:1"], for_reading(layout))
+
+
+def for_reading(layout: str) -> ocimirror.Image:
+    """Return an image of a place that nothing can be written to."""
+    packed = f"{layout}.tar"
+    subprocess.run(["tar", "-C", layout, "-cf", packed, "."], check=True)
+    return Archive(packed)["a/b:1"]
+
+
+def test_credentials_of_the_environment_are_used(
+    htpasswd_registry: witness.Registry,
+    repository: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    target = MemoryStore()[f"registry.example/{repository}:1.0"]
+    with ocimirror.Registry(htpasswd_registry.host) as registry:
+        with pytest.raises(OciMirrorError) as refused:
+            copy(registry[f"{repository}:1.0"], target)
+    assert type(refused.value) is ocimirror.AuthenticationFailed
+    (tmp_path / "config.json").write_text(
+        json.dumps(
+            {"auths": {htpasswd_registry.host: {"username": "ada", "password": "pa:ss word"}}}
+        )
+    )
+    with (
+        ocimirror.Registry(htpasswd_registry.host) as registry,
+        pytest.raises(NotFound),
+    ):
+        copy(registry[f"{repository}:1.0"], target)
+
+
+def test_everything_that_is_exported_is_there_and_is_documented() -> None:
+    for name in ocimirror.__all__:
+        assert inspect.getdoc(getattr(ocimirror, name)), name
+
+
+def test_what_is_exported_for_types_is_what_is_loaded() -> None:
+    """The two lists of the package's front page agree: one for type checkers, one for Python."""
+    source = inspect.getsource(ocimirror)
+    stated = {
+        (module, name.strip())
+        for line in source.partition("if TYPE_CHECKING:")[2].partition("\n__all__")[0].splitlines()
+        if line.startswith("    from ") and (module := line.split()[1])
+        for name in line.partition(" import ")[2].split(",")
+    }
+    assert {(home, name) for name, home in ocimirror._HOMES.items()} == stated
+
+
+def test_importing_the_package_loads_no_network_library() -> None:
+    script = "import sys, ocimirror; ocimirror.Layout; ocimirror.copy; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert {"requests", "urllib3", "oras", "click", "rich"} & set(loaded) == set()
+
+
+def test_what_is_not_exported_is_an_error_that_names_it() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Lauoyt'"):
+        ocimirror.Lauoyt  # noqa: B018 - that is what is tried
