@@ -7,13 +7,18 @@ not at all, whichever part of the program made them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import pytest
 
 from tests.support.command import PROGRAM, Result, environment
 from tests.support.powerloss import DIRECTORY, Disk
@@ -97,11 +102,49 @@ def refused(
     return _strace(["-y", "-e", f"trace={calls}", "-e", inject], trace, arguments)
 
 
+@contextlib.contextmanager
+def stopped(call: str, when: int, arguments: Sequence[str | Path], trace: Path) -> Iterator[None]:
+    """Run the command up to one of its system calls; it goes on, and must succeed, afterwards."""
+    inject = f"inject={call}:signal=SIGSTOP:when={when}"
+    command = _command(["-e", f"trace={call}", "-e", inject], trace, arguments)
+    command.remove("--seccomp-bpf")  # (with which it does not signal)
+    process = subprocess.Popen(command, env=_ENVIRONMENT, stdout=subprocess.PIPE)
+    pid = stopped_at(trace, process)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+        process.communicate(timeout=120)
+    assert process.returncode == 0
+
+
+def stopped_at(trace: Path, process: subprocess.Popen[Any]) -> int:
+    """Wait until the traced process has stopped itself; return its id."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end and process.poll() is None:
+        lines = trace.read_text().splitlines() if trace.exists() else []
+        for line in lines:
+            if "stopped by SIGSTOP" in line:
+                return int(line.split()[0])
+        time.sleep(0.01)
+    pytest.fail(f"it never stopped: {process.communicate()}")
+
+
+_ENVIRONMENT = environment(PYTHONDONTWRITEBYTECODE="1")  # (which renames files, too)
+
+
+def _command(
+    options: Sequence[str], trace: Path, arguments: Sequence[str | Path]
+) -> list[str | Path]:
+    traced = [PROGRAM, *map(str, arguments)]
+    return [require_strace(), "-f", "--seccomp-bpf", "-o", trace, *options, *traced]
+
+
 def _strace(options: Sequence[str], trace: Path, arguments: Sequence[str | Path]) -> Result:
-    command = [require_strace(), "-f", "--seccomp-bpf", "-qq", "-o", trace, *options, PROGRAM]
     done = subprocess.run(
-        [*command, *map(str, arguments)],
-        env=environment(PYTHONDONTWRITEBYTECODE="1"),
+        _command(options, trace, arguments),
+        env=_ENVIRONMENT,
         capture_output=True,
         timeout=120,
         check=False,
