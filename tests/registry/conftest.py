@@ -6,12 +6,14 @@ import base64
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 
-from ocimirror.stores.registry import AuthFile, NetworkOptions, RegistryHost, Transport
+from ocimirror import AuthFile, NetworkOptions, Store
+from ocimirror import Registry as PublicRegistry
 from tests.support import images
 from tests.support.images import Graph
 from tests.support.proxy import Proxy
@@ -21,10 +23,21 @@ from tests.support.witness import Registry
 Server = Registry | Proxy
 
 
+@dataclass(frozen=True)
+class Host:
+    """A registry as one run sees it, and its repositories as stores."""
+
+    registry: PublicRegistry
+
+    def repository(self, name: str) -> Store:
+        """Return the store of one repository."""
+        return self.registry[f"{name}:v1"].place
+
+
 class Connect(Protocol):
     """`connect(server, retries=…)`: a registry as a new run sees it."""
 
-    def __call__(self, server: Server | str, **options: Any) -> RegistryHost: ...
+    def __call__(self, server: Server | str, **options: Any) -> Host: ...
 
 
 @pytest.fixture
@@ -32,7 +45,7 @@ def connect() -> Iterator[Connect]:
     """Open registries whose connections close with the test; few retries, short silence."""
     with ExitStack() as stack:
 
-        def open_host(server: Server | str, **options: Any) -> RegistryHost:
+        def open_host(server: Server | str, **options: Any) -> Host:
             host = server if isinstance(server, str) else server.host
             settings: dict[str, Any] = {"retries": 1, "timeout_s": 5.0}
             if isinstance(server, str) or server.scheme == "http":
@@ -40,7 +53,7 @@ def connect() -> Iterator[Connect]:
             else:
                 settings["ca_file"] = server.ca_file
             network = NetworkOptions(**{**settings, **options})
-            return RegistryHost(host, stack.enter_context(Transport(network)))
+            return Host(stack.enter_context(PublicRegistry(host, network)))
 
         yield open_host
 

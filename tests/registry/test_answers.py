@@ -1,71 +1,79 @@
-"""Header fields and error documents."""
+"""Header fields and error documents, as registries send them."""
 
 from __future__ import annotations
 
 from contextlib import suppress
+from urllib.parse import parse_qs
 
 import pytest
 
-from ocimirror.errors import RegistryUnavailable
-from ocimirror.stores.registry.answers import (
-    ErrorDocument,
-    challenges,
-    content_length,
-    next_page,
-    retry_after_s,
-)
+from ocimirror import AuthenticationFailed, NotFound, RateLimited, RegistryUnavailable
+from tests.support import images
+from tests.support.faults import Respond
+from tests.support.stores import blob_of, root_of
+
+BASIC, NO_REALM, NOTHING = "Basic YWRhOnNlY3JldA==", "a token, and not whose", "offers no Bearer"
 
 
 @pytest.mark.parametrize(
     ("header", "expected"),
     [
-        ("", []),
-        ("Basic", [("basic", {})]),
-        ('Basic realm="r"', [("basic", {"realm": "r"})]),
-        ("Basic realm=r", [("basic", {"realm": "r"})]),
+        ("", NOTHING),
+        ("Basic", BASIC),
+        ('Basic realm="r"', BASIC),
+        ("Basic realm=r", BASIC),
         (
-            'Bearer realm="https://a.example.com/t",service="s",scope="repository:a/b:pull,push"',
-            [
-                (
-                    "bearer",
-                    {
-                        "realm": "https://a.example.com/t",
-                        "service": "s",
-                        "scope": "repository:a/b:pull,push",
-                    },
-                )
-            ],
+            'Bearer realm="{url}/t",service="s",scope="repository:a/b:pull,push"',
+            ("/t", "s", ["repository:app:pull", "repository:a/b:pull,push"]),
         ),
         (
             'BEARER Realm = "a" , SCOPE= "x:y:pull,push z:w:pull" ,error=x',
-            [
-                (
-                    "bearer",
-                    {"realm": "a", "scope": "x:y:pull,push z:w:pull", "error": "x"},
-                )
-            ],
+            ("/a", "", ["repository:app:pull", "x:y:pull,push", "z:w:pull"]),
         ),
         (
             'Negotiate, Basic realm="a, b", Bearer realm="c=d",service="e"',
-            [
-                ("negotiate", {}),
-                ("basic", {"realm": "a, b"}),
-                ("bearer", {"realm": "c=d", "service": "e"}),
-            ],
+            ("/c=d", "e", ["repository:app:pull"]),
         ),
-        ("NTLM TlRMTVNTUAAC==, Basic realm=x", [("ntlm", {}), ("basic", {"realm": "x"})]),
-        (r'Basic realm="a \"quoted\" \\ b"', [("basic", {"realm": r'a "quoted" \ b'})]),
-        ('Basic realm=""', [("basic", {"realm": ""})]),
-        ('Bearer realm="a",realm="b"', [("bearer", {"realm": "a"})]),
-        ('Bearer realm="a', [("bearer", {})]),
-        ('Bearer realm="https://a"x="https://b"', [("bearer", {})]),
-        ('realm="a"', []),
-        (",,, Basic realm=x,,,", [("basic", {"realm": "x"})]),
-        ("\x00\x01", []),
+        ("NTLM TlRMTVNTUAAC==, Basic realm=x", BASIC),
+        (
+            r'Bearer realm="/", service="a \"quoted\" \\ b"',
+            ("/", r'a "quoted" \ b', ["repository:app:pull"]),
+        ),
+        (r'Basic realm="a \"quoted\" \\ b"', BASIC),
+        ('Basic realm=""', BASIC),
+        ('Bearer realm="a",realm="b"', ("/a", "", ["repository:app:pull"])),
+        ('Bearer realm="a', NO_REALM),
+        ('Bearer realm="https://a"x="https://b"', NO_REALM),
+        ('realm="a"', NOTHING),
+        (",,, Basic realm=x,,,", BASIC),
+        ("\x00\x01", NOTHING),
     ],
 )
-def test_challenges_are_read_by_their_grammar(header, expected) -> None:
-    assert [(each.scheme, each.parameters) for each in challenges(header)] == expected
+def test_challenges_are_read_by_their_grammar(header, expected, canary, connect, login) -> None:
+    """What is sent next says what was read: a password, or a request for a token, or nothing."""
+
+    def script(visit):
+        if not visit.path.startswith("/v2/"):
+            return Respond(200, {}, b'{"token": "good"}')
+        if "authorization" in visit.headers:
+            return Respond(404)
+        return Respond(401, {"WWW-Authenticate": header.replace("{url}", server.url)})
+
+    server = canary(script)
+    store = connect(server.host, auth_files=login(server.host, "ada", "secret")).repository("app")
+    if expected in (NO_REALM, NOTHING):
+        with pytest.raises(AuthenticationFailed, match=expected):
+            store.exists(blob_of(b"x"))
+        assert len(server.visits) == 1
+        return
+    assert not store.exists(blob_of(b"x"))
+    after = server.visits[1]
+    if expected == BASIC:
+        assert after.headers["authorization"] == BASIC
+        return
+    path, _, query = after.path.partition("?")
+    asked = parse_qs(query)
+    assert (path, asked.get("service", [""])[0], asked["scope"]) == expected
 
 
 HOSTILE = [
@@ -86,15 +94,22 @@ HOSTILE = [
 @pytest.mark.timeout(10)
 @pytest.mark.parametrize("part", HOSTILE)
 @pytest.mark.parametrize("first", ["", "<x>;rel=", '<x>; rel="', "<x>", "Bearer ", "a"])
-def test_a_hostile_header_is_read_in_linear_time(first, part) -> None:
+def test_a_hostile_header_is_read_in_linear_time(first, part, canary, connect) -> None:
     for last in ("", ")", '"'):
         header = first + part * (60_000 // len(part)) + last
-        list(challenges(header))
+        server = canary(Respond(401, {"WWW-Authenticate": header}))
+        with pytest.raises(AuthenticationFailed):
+            connect(server.host).repository("app").names()
+        server.script = lambda visit, link=header: page(
+            {"Link": link} if "n=" in visit.path else {}
+        )
         with suppress(RegistryUnavailable):
-            next_page({"Link": header}, URL)
+            connect(server.host).repository("app").names()
 
 
-URL = "https://r.example.com/v2/app/tags/list?n=3"
+def page(headers) -> Respond:
+    """Return a page of a list of tags."""
+    return Respond(200, headers, b'{"name": "app", "tags": ["a"]}')
 
 
 @pytest.mark.parametrize(
@@ -110,7 +125,7 @@ URL = "https://r.example.com/v2/app/tags/list?n=3"
         ('</n>; rel="prev"', ""),
         ("</n>; rel='next'", "/n"),
         ("/n; rel=next", "/n"),
-        ("?last=b; REL = NEXT ;", "?last=b"),
+        ("?last=b; REL = NEXT ;", "/v2/app/tags/list?last=b"),
         ("</n>", "/n"),
         ("</n>; title=x", "/n"),
         ('</p>; rel=prev, , /n; rel="next",', "/n"),
@@ -119,8 +134,10 @@ URL = "https://r.example.com/v2/app/tags/list?n=3"
         ('</v2/app/tags/list?n=3>; rel="first", </v2/app/tags/list?n=3>; rel="last"', ""),
     ],
 )
-def test_the_next_page_is_found(link, target) -> None:
-    assert next_page({"Link": link}, URL) == target
+def test_the_next_page_is_found(link, target, canary, connect) -> None:
+    server = canary(lambda _: page({"Link": link} if len(server.visits) == 1 else {}))
+    assert connect(server.host).repository("app").names() == ["a"]
+    assert [visit.path for visit in server.visits[1:]] == [target] * bool(target)
 
 
 @pytest.mark.parametrize(
@@ -138,9 +155,11 @@ def test_the_next_page_is_found(link, target) -> None:
         '</v2/app/tags/list?n=3&last=c>; rel="nxet"',
     ],
 )
-def test_a_link_that_cannot_be_read_is_an_error_and_no_end(link) -> None:
+def test_a_link_that_cannot_be_read_is_an_error_and_no_end(link, canary, connect) -> None:
+    server = canary(page({"Link": link}))
     with pytest.raises(RegistryUnavailable, match="cannot be read"):
-        next_page({"Link": link}, URL)
+        connect(server.host).repository("app").names()
+    assert len(server.visits) == 1
 
 
 @pytest.mark.parametrize(
@@ -158,14 +177,27 @@ def test_a_link_that_cannot_be_read_is_an_error_and_no_end(link) -> None:
         ("yesterday", None),
     ],
 )
-def test_retry_after_is_seconds_or_a_date(text, seconds) -> None:
+def test_retry_after_is_seconds_or_a_date(text, seconds, canary, connect) -> None:
     headers = {"Retry-After": text, "Date": "Tue, 24 Nov 2026 08:00:00 GMT"}
-    assert retry_after_s(headers) == seconds
+    server = canary(Respond(429, headers))
+    with pytest.raises(RateLimited) as caught:
+        connect(server.host, retries=0).repository("app").resolve("v1")
+    assert caught.value.retry_after_s == seconds
 
 
 @pytest.mark.parametrize("text", ["", "-1", "+1", "1_0", " ", "5, 5", "1" * 20, "٣"])
-def test_an_odd_content_length_announces_nothing(text) -> None:
-    assert content_length({"Content-Length": text}) is None
+def test_an_odd_content_length_announces_nothing(text, canary, connect) -> None:
+    image = images.single()
+    stated = {"Content-Type": image.root_media_type, "Docker-Content-Digest": image.root}
+
+    def script(visit):
+        if visit.method == "GET":
+            return Respond(200, stated, image.raw)
+        return Respond(200, {**stated, "Content-Length": text.encode().decode("latin-1")})
+
+    server = canary(script)
+    assert connect(server.host).repository("app").resolve("v1") == root_of(image)
+    assert [visit.method for visit in server.visits] == ["HEAD", "GET"]
 
 
 @pytest.mark.parametrize(
@@ -184,5 +216,9 @@ def test_an_odd_content_length_announces_nothing(text) -> None:
         (b"see https://h/x?sig=s for more", "text/plain", set(), "see https://h/x?… for more"),
     ],
 )
-def test_an_error_document_may_be_anything(body, media_type, codes, text) -> None:
-    assert ErrorDocument.parse(body, media_type) == (frozenset(codes), text)
+def test_an_error_document_may_be_anything(body, media_type, codes, text, canary, connect) -> None:
+    server = canary(Respond(404, {"Content-Type": media_type}, body))
+    with pytest.raises(NotFound) as caught:
+        connect(server.host).repository("app").resolve("v1")
+    assert caught.value.codes == codes
+    assert caught.value.message.endswith(f"404 Not Found: {text}" if text else "404 Not Found")
