@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from ocimirror.engines.docker.use import kept_from_dockerd
 from tests.support import images
 from tests.support.command import PROGRAM, environment, ocimirror
 from tests.support.dockerservice import DockerService
@@ -28,6 +27,7 @@ from tests.support.engines import (
 )
 from tests.support.images import Graph
 from tests.support.runnable import SAYS, docker_archive, image_id_of, manifest_of, runnable
+from tests.support.systemcalls import stopped_before
 
 REPOSITORY = "registry.example.com/team/app"
 APP = f"{REPOSITORY}:1.0"
@@ -335,14 +335,20 @@ def test_docker_is_started_again_where_the_write_is_refused(
 
 
 def test_a_dockerd_that_starts_while_the_file_is_written_gives_up(
-    service: DockerService, loaded: Dockerd
+    service: DockerService, loaded: Dockerd, layout: Path, tmp_path: Path
 ) -> None:
     """The lock that keeps it away is one that it takes before it reads the file."""
     service.stop()
-    with kept_from_dockerd(str(loaded.data_root), []):
+    before = store_of(loaded).read_bytes()
+    blind = ["--host", loaded.host, "--data-root", str(loaded.data_root)]
+    command = [PROGRAM, "docker-refs", "restore", str(layout), *blind]
+    with stopped_before("rename", command, environment(), tmp_path / "trace") as restoring:
         started = subprocess.run(
             service.command, capture_output=True, text=True, timeout=60, check=False
         )
+        assert store_of(loaded).read_bytes() == before
+    assert restoring.returncode == 0
+    assert store_of(loaded).read_bytes() != before
     assert started.returncode == 1
     said = started.stderr + started.stdout
     assert "volume store metadata database" in said
