@@ -78,7 +78,8 @@ if TYPE_CHECKING:
     from ocimirror.stores.registry.public import Registry
     from ocimirror.stores.store import Image, Referrer, Source, Store, Stored
     from ocimirror.stores.stream import VerifiedStream
-    from ocimirror.workflows.library import copy, copy_many, pull, push, request, verify
+    from ocimirror.workflows.library import copy, copy_many, pull, push, request
+    from ocimirror.workflows.verify import verify
 
 _HOMES = {
     "Archive": "ocimirror.stores.archive",
@@ -112,7 +113,7 @@ _HOMES = {
     "pull": "ocimirror.workflows.library",
     "push": "ocimirror.workflows.library",
     "request": "ocimirror.workflows.library",
-    "verify": "ocimirror.workflows.library",
+    "verify": "ocimirror.workflows.verify",
 }
 
 __all__ = [

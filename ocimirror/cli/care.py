@@ -169,6 +169,7 @@ def repair_command(
     """
     from ocimirror.cli.progress import progress_for
     from ocimirror.copy.outcome import Options
+    from ocimirror.sync.lock import LockFile
     from ocimirror.workflows.repair import repair
 
     planned = options.pop("dry_run")
@@ -176,6 +177,7 @@ def repair_command(
     copy_options = Options(
         jobs=settings.jobs, retries=settings.retries, dry_run=planned, stop=settings.stop
     )
+    known = LockFile.read(lock_file).roots() if lock_file else ()
     started = time.monotonic()
     progress = progress_for(0, json=settings.json, quiet=settings.quiet, bars=settings.progress)
     with settings.places() as places, progress:
@@ -187,7 +189,7 @@ def repair_command(
                 copy_options,
                 progress,
                 rebuild_index=rebuild_index,
-                lock_file=lock_file,
+                known=known,
             )
         except Interrupted as error:
             return _interrupted(error, settings)

@@ -74,7 +74,7 @@ def verify_command(
       ocimirror verify --lock sync.lock docker://registry.example.com
     """
     from ocimirror.workflows.places import parse_location
-    from ocimirror.workflows.verify import verify
+    from ocimirror.workflows.verify import check
 
     if lock_file and not engine:
         from ocimirror.cli.lock import verify_lock
@@ -97,7 +97,8 @@ def verify_command(
     if host or namespace or platforms or require:
         raise click.UsageError("--host, --namespace, --platform and --require go with --in")
     with settings.places() as places:
-        report = verify(where, places, deep=deep, jobs=settings.jobs)
+        image = places.source(where)[where.read_name]
+        report = check(image, str(where), deep=deep, jobs=settings.jobs)
     code = report.exit_code
     if settings.json:
         _verify_document(report, code)

@@ -20,11 +20,13 @@ from ocimirror.errors import (
     MalformedManifest,
 )
 from ocimirror.model import strictjson
+from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.platform import Platform
-from ocimirror.model.reference import Location
+from ocimirror.model.reference import Location, Reference
 from ocimirror.stores.atomic import replace_file
 from ocimirror.stores.files import read_input
+from ocimirror.stores.index import sparse
 from ocimirror.sync.record import ImageRecord, parse_time, time_text
 from ocimirror.sync.shards import Owned, Shard
 
@@ -109,6 +111,15 @@ class LockFile:
             LocalStorageError: it cannot be read.
         """
         return cls.parse(read_input(path, "lock file", MAX_SIZE_BYTES, pipes=False), path)
+
+    def roots(self) -> Iterator[tuple[Reference, Descriptor]]:
+        """Yield what each source is called and stood for, with the platforms asked for."""
+        for record in self:
+            reference = Location.parse(record.source).reference
+            if reference is not None:
+                platforms = [Platform.parse(text) for text in record.platforms]
+                root = Descriptor(record.media_type, record.digest, 0, "manifest")
+                yield reference, sparse(root, platforms)
 
     def write(self, path: str, *, durable: bool = True) -> None:
         """Replace the file, atomically.

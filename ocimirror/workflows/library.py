@@ -1,15 +1,14 @@
-"""copy, pull, push and verify, as a program calls them."""
+"""copy, pull and push, as a program calls them."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ocimirror.copy.copy import copy as copy_many
 from ocimirror.copy.outcome import Options, Outcome, Reporter, Request
-from ocimirror.errors import IntegrityError, UsageError
+from ocimirror.errors import UsageError
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Reference, is_tag
 from ocimirror.stores.index import LayoutSource
@@ -17,12 +16,11 @@ from ocimirror.stores.store import Image, Source, Store
 from ocimirror.workflows.places import Places, name_in_a_layout
 from ocimirror.workflows.pull import pull as add
 from ocimirror.workflows.push import push as push_all
-from ocimirror.workflows.verify import look
 
 if TYPE_CHECKING:
     from ocimirror.stores.registry import NetworkOptions
 
-__all__ = ["copy", "copy_many", "pull", "push", "request", "verify"]
+__all__ = ["copy", "copy_many", "pull", "push", "request"]
 
 
 def copy(
@@ -187,34 +185,3 @@ def _places(network: NetworkOptions | None) -> Places:
         return from_environment() if network is None else network
 
     return Places(options)
-
-
-def verify(
-    place: Image | Source,
-    *,
-    deep: bool = False,
-    jobs: int = 4,
-    stop: threading.Event | None = None,
-    platforms: Iterable[Platform] = (),
-) -> None:
-    """Hash everything reachable again: an image, or a whole layout or archive.
-
-    Args:
-        place: what is checked; of an image in a registry the manifests are hashed, and its blobs
-            are proved to be present.
-        deep: download the blobs of a registry too, and hash them.
-        jobs: threads that read.
-        stop: set to end it.
-        platforms: which of an image in a registry has to be there; all of it if there are none.
-
-    Raises:
-        IntegrityError: something is wrong; `faults` has all of it.
-        Interrupted: `stop` was set.
-    """
-    image = place if isinstance(place, Image) else place[""]
-    report = look(image, str(image), deep=deep, jobs=jobs, stop=stop, platforms=tuple(platforms))
-    if report.faults:
-        more = f" and {len(report.faults) - 1} more" if len(report.faults) > 1 else ""
-        wrong = IntegrityError(f"{image}: {report.faults[0].message}{more}")
-        wrong.faults = tuple(report.faults)
-        raise wrong

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -26,18 +26,17 @@ from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location, Reference
 from ocimirror.stores.bydigest import proven
 from ocimirror.stores.exclusive import Mended, Mending
-from ocimirror.stores.index import Entry, LayoutIndex, LayoutSource, sparse
+from ocimirror.stores.index import Entry, LayoutIndex, LayoutSource
 from ocimirror.stores.layout import Layout
 from ocimirror.stores.layoutfile import mend_layout_file
 from ocimirror.stores.mending import Names, with_described
 from ocimirror.stores.referrerslist import remade
 from ocimirror.stores.store import Source
 from ocimirror.stores.writable import was_damaged
-from ocimirror.sync.lock import LockFile
 from ocimirror.workflows.places import Places, name_in_a_layout, parse_location
 from ocimirror.workflows.push import parse_target, pushed
 from ocimirror.workflows.reach import Seen, ignore, reach
-from ocimirror.workflows.verify import Fault, verify
+from ocimirror.workflows.verify import Fault, check
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,7 @@ def repair(
     reporter: Reporter | None = None,
     *,
     rebuild_index: bool = False,
-    lock_file: str = "",
+    known: Iterable[tuple[Reference, Descriptor]] = (),
 ) -> Repaired:
     """Verify a layout and copy each image that has faults again, by digest; names stay.
 
@@ -79,7 +78,8 @@ def repair(
         options: how to copy. Everything is hashed, and nothing is added: no referrers.
         reporter: told of each image.
         rebuild_index: add what no entry reaches, also if index.json is valid.
-        lock_file: a lock file that knows the names of images.
+        known: what images are called at their sources, as a lock file knows it, with the platforms
+            that were asked for.
 
     Raises:
         DamagedLayout: index.json is damaged and was not mended.
@@ -89,19 +89,20 @@ def repair(
     options = replace(options, deep=True, referrers=False, allow_foreign=True)
     origins = _Origins(path, origin, places)
     names = origins.names()
-    if lock_file:
-        _add_names(names, lock_file)
+    for reference, root in known:
+        name = name_in_a_layout(reference.readable())
+        names.setdefault(root.digest, []).append((name, root))
     mending = _mend_index(path, places, names, rebuild_index, dry_run=options.dry_run)
     location = Location("oci", path)
     destination = places.layout(path, write=True, dry_run=options.dry_run)
     assert isinstance(destination, Layout)  # noqa: S101 - it is there
-    check = partial(verify, location, places, jobs=options.jobs, stop=options.stop)
-    faults = check().faults
+    whole = partial(places.source, location)
+    faults = _check(whole(), options)
     described = not options.dry_run and _describe(destination, faults)
     if described:
-        faults = check().faults
+        faults = _check(whole(), options)
     if not options.dry_run and _remake_lists(destination, faults):
-        faults = check().faults
+        faults = _check(whole(), options)
     outcomes: list[Outcome] = []
     requests: list[Request] = []
     for entry in _with_faults(destination, faults, options.stop):
@@ -112,12 +113,16 @@ def repair(
             requests.append(request)
     outcomes += copy(requests, options, reporter)
     if requests and not options.dry_run:
-        faults = check().faults
+        faults = _check(whole(), options)
     unnamed = _unnamed(destination) if was_damaged(path) else []
     if was_damaged(path):
         faults = [*faults, *_lost(destination, options.stop)]
     index = "rebuilt" if described else mending.index
     return Repaired(index, outcomes, faults, unnamed, mending.dropped)
+
+
+def _check(source: Source, options: Options) -> list[Fault]:
+    return check(source[""], jobs=options.jobs, stop=options.stop).faults
 
 
 def _mend_index(
@@ -180,17 +185,6 @@ def _has_subject(layout: Layout, entry: Entry) -> bool:
         return layout.read_manifest(entry.descriptor).subject is not None
     except (IntegrityError, NotFound, Unsupported):
         return False
-
-
-def _add_names(names: dict[Digest, list[tuple[str, Descriptor]]], lock_file: str) -> None:
-    """Add what a lock file calls images, as a pull of their sources would."""
-    for record in LockFile.read(lock_file):
-        reference = Location.parse(record.source).reference
-        if reference is not None:
-            platforms = [Platform.parse(text) for text in record.platforms]
-            root = sparse(Descriptor(record.media_type, record.digest, 0, "manifest"), platforms)
-            name = name_in_a_layout(reference.readable())
-            names.setdefault(record.digest, []).append((name, root))
 
 
 def _describe(layout: Layout, faults: Sequence[Fault]) -> bool:

@@ -30,7 +30,6 @@ from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import Manifest
 from ocimirror.model.platform import WITHOUT_ATTESTATIONS, Platform, sparse_text
-from ocimirror.model.reference import Location
 from ocimirror.stores.archive import Archive
 from ocimirror.stores.dockerarchive.read import DockerArchive
 from ocimirror.stores.index import LayoutIndex, LayoutSource, platforms_of, sparse
@@ -38,7 +37,6 @@ from ocimirror.stores.layout import Layout
 from ocimirror.stores.partial import held
 from ocimirror.stores.store import Image, Referrer, Source
 from ocimirror.stores.stream import Watch
-from ocimirror.workflows.places import Places
 from ocimirror.workflows.reach import Seen, reach, whole_first
 
 Kind = Literal[
@@ -87,46 +85,60 @@ class Report:
 
 
 def verify(
-    location: Location,
-    places: Places,
+    place: Image | Source,
+    *,
+    deep: bool = False,
+    jobs: int = 4,
+    stop: threading.Event | None = None,
+    platforms: Sequence[Platform] = (),
+) -> None:
+    """Hash everything reachable again: an image, or a whole layout or archive. Writes nothing.
+
+    The arguments are those of `check`.
+
+    Raises:
+        IntegrityError: something is wrong; `faults` has all of it, a `Fault` each.
+        RemoteError: the registry does not tell what the name stands for.
+        Interrupted: `stop` was set.
+    """
+    image = place if isinstance(place, Image) else place[""]
+    report = check(image, deep=deep, jobs=jobs, stop=stop, platforms=platforms)
+    if report.faults:
+        more = f" and {len(report.faults) - 1} more" if len(report.faults) > 1 else ""
+        wrong = IntegrityError(f"{image}: {report.faults[0].message}{more}")
+        wrong.faults = tuple(report.faults)
+        raise wrong
+
+
+def check(
+    image: Image,
+    shown: str = "",
     *,
     deep: bool = False,
     jobs: int = 4,
     stop: threading.Event | None = None,
     platforms: Sequence[Platform] = (),
 ) -> Report:
-    """Check an image, or a whole layout or archive if no name is given. Writes nothing.
+    """Check an image, or a whole layout or archive if it has no name. Writes nothing.
 
     An image is checked with its attachments, as a pull of it brings them. In a layout everything
     reachable is hashed. Of a registry's image the manifests are downloaded and hashed and the blobs
-    are proved present; `deep` downloads those too. A layout says which platforms of an image it was
-    asked for; of a registry's image `platforms` does.
+    are proved present. A layout says which platforms of an image it was asked for.
+
+    Args:
+        image: what is checked.
+        shown: what faults call it, if not by itself.
+        deep: download the blobs of a registry too, and hash them.
+        jobs: threads that read.
+        stop: set to end it.
+        platforms: what has to be there of an image in a registry; all of it if there are none.
 
     Raises:
         DamagedLayout: index.json itself cannot be read.
         RemoteError: the registry does not tell what the name stands for.
         Interrupted: `stop` was set.
     """
-    return look(
-        places.source(location)[location.read_name],
-        str(location),
-        deep=deep,
-        jobs=jobs,
-        stop=stop,
-        platforms=platforms,
-    )
-
-
-def look(
-    image: Image,
-    shown: str,
-    *,
-    deep: bool = False,
-    jobs: int = 4,
-    stop: threading.Event | None = None,
-    platforms: Sequence[Platform] = (),
-) -> Report:
-    """Check an image of an open place as `verify` does; `shown` is what faults call it."""
+    shown = shown or str(image)
     source, name = image.place, image.name
     local = isinstance(source, LayoutSource)
     report = Report(hashed=local or deep, repairable=isinstance(source, Layout))
@@ -154,9 +166,9 @@ def look(
         if stop is not None and stop.is_set():
             raise Interrupted("stopped before everything was verified")
 
-    check = partial(_check_blob, source, watch=watch, hashed=report.hashed)
+    look = partial(_check_blob, source, watch=watch, hashed=report.hashed)
     with ThreadPoolExecutor(jobs) as pool:
-        found = list(pool.map(lambda item: check(*item), blobs.values()))
+        found = list(pool.map(lambda item: look(*item), blobs.values()))
     report.blobs = len({digest for digest, _ in blobs})
     report.bytes += sum(blob.size for blob, _ in blobs.values()) if report.hashed else 0
     report.faults += [fault for fault in found if fault is not None]

@@ -30,7 +30,7 @@ from ocimirror.sync.lock import LockFile
 from ocimirror.sync.record import ImageRecord
 from ocimirror.workflows.places import Places, name_in_a_layout, parse_location
 from ocimirror.workflows.push import parse_target, pushed
-from ocimirror.workflows.verify import Report, verify
+from ocimirror.workflows.verify import Report, check
 
 State = Literal["kept", "moved", "absent", "incomplete", "failed"]
 _AT_SOURCE, _AT_DESTINATION = 4, 9
@@ -124,9 +124,10 @@ def verify_lock(
             if image.state not in ("kept", "incomplete"):
                 continue
             try:
-                content = verify(
-                    _by_digest(image),
-                    places,
+                where = _by_digest(image)
+                content = check(
+                    places.source(where)[where.read_name],
+                    str(where),
                     deep=deep,
                     jobs=jobs,
                     stop=stop,
@@ -141,7 +142,8 @@ def verify_lock(
     if location.read_name:
         raise UsageError(f"{location}: a whole layout or archive goes with --lock, without a NAME")
     report = _compare(lock, _in_layout(location, places), 1, at_source=False)
-    report.content = verify(location, places, deep=deep, jobs=jobs, stop=stop)
+    whole = places.source(location)[""]
+    report.content = check(whole, deep=deep, jobs=jobs, stop=stop)
     return report
 
 
