@@ -15,8 +15,6 @@ from typing import Any
 import grpc
 import pytest
 
-from ocimirror.serve.server import Server
-from ocimirror.serve.shelf import Shelf
 from tests.support import images
 from tests.support.command import ocimirror
 from tests.support.engines import (
@@ -30,6 +28,7 @@ from tests.support.engines import (
     short_directory,
 )
 from tests.support.servers import run_docker_registry
+from tests.support.serving import serving
 from tests.support.witness import Registry
 
 SOURCE, PORTED = "source.invalid", "source.invalid:5000"
@@ -382,8 +381,9 @@ def test_podman_gets_the_image_of_the_registry_that_it_names(
     tmp_path: Path, podman: Podman
 ) -> None:
     layout = images.write_layout(tmp_path / "layout", CLASHES)
-    with Server(Shelf([str(layout)])) as server:
-        (configuration,) = settings(server.url, "--layout", layout, "--for", "podman").values()
+    with serving(layout) as server:
+        url = server.client.url
+        (configuration,) = settings(url, "--layout", layout, "--for", "podman").values()
         for name, graph in CLASHES.items():
             pull_with_podman(podman, configuration, name)
             (found,) = json.loads(podman.podman("image", "inspect", name))
@@ -394,8 +394,8 @@ def test_containerd_gets_the_image_of_the_registry_that_it_names(
     tmp_path: Path, containerd: Containerd
 ) -> None:
     layout = images.write_layout(tmp_path / "layout", CLASHES)
-    with Server(Shelf([str(layout)])) as server:
-        made = settings(server.url, "--layout", layout, "--for", "containerd")
+    with serving(layout) as server:
+        made = settings(server.client.url, "--layout", layout, "--for", "containerd")
         directory = place_for_containerd(containerd, made)
         for name, graph in CLASHES.items():
             containerd.ctr("images", "pull", "--hosts-dir", str(directory), name)
@@ -408,8 +408,8 @@ def test_docker_gets_no_image_of_another_registry_from_its_mirror(
 ) -> None:
     others = {"quay.io/library/other:1.0": OTHER, "ghcr.io/library/other:1.0": OTHER}
     layout = images.write_layout(tmp_path / "layout", {**CLASHES, **others})
-    with Server(Shelf([str(layout)])) as server:
-        made = settings(server.url, "--layout", layout, "--for", "docker")
+    with serving(layout) as server:
+        made = settings(server.client.url, "--layout", layout, "--for", "docker")
         directory = short_directory(tmp_path_factory, "m")
         (directory / "daemon.json").write_text(made["/etc/docker/daemon.json"])
         with run_dockerd(directory) as engine:

@@ -7,7 +7,6 @@ import contextlib
 import datetime
 import http.client
 import json
-import os
 import shutil
 import ssl
 import subprocess
@@ -19,11 +18,9 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from ocimirror.errors import UsageError
-from ocimirror.serve.access import AccessFiles
-from ocimirror.serve.certificates import CertificateFiles, generate_certificate
-from tests.serve.conftest import Command, Serve, eventually
+from tests.serve.conftest import Command, Serve, cpu_s, eventually
 from tests.support.certificates import Certificates, write_certificates
+from tests.support.command import ocimirror
 from tests.support.images import single, write_layout
 from tests.support.programs import require_program
 from tests.support.witness import Registry
@@ -63,7 +60,7 @@ def test_only_users_of_the_htpasswd_file_may_read(
 ) -> None:
     long = "long" * 30
     users = write_users(tmp_path / "users", ada="pa:ss wörd", bob="second", eve=long)
-    client = serve(layout, access=AccessFiles(htpasswd=str(users)))
+    client = serve(layout, "--htpasswd", users)
     for path in ("/v2/", "/v2/app/manifests/v1", "/v2/_catalog", "/", "/v2/app/blobs/x"):
         answer = client.request("GET", path)
         assert answer.status == 401
@@ -78,12 +75,6 @@ def test_only_users_of_the_htpasswd_file_may_read(
         assert status(as_user(client, "nobody", "second")) == 401
     for odd in ("Basic", "Basic !", "Basic eA==", "Bearer x", "Digest x", "Basic " + "A" * 4000):
         assert status(client, Authorization=odd) == 401
-
-
-def cpu_s(pid: int | None) -> float:
-    """Return the processor time that a process has taken."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_a_wrong_password_costs_as_much_for_an_unknown_user(
@@ -154,7 +145,7 @@ def test_guesses_that_wait_are_bounded(
 def test_only_who_has_a_token_may_read(tmp_path: Path, layout: Path, serve: Serve) -> None:
     tokens = tmp_path / "tokens"
     tokens.write_text(f"# CI\n{TOKEN}\n\nanother-{TOKEN}\n")
-    client = serve(layout, access=AccessFiles(tokens=str(tokens)))
+    client = serve(layout, "--token-file", tokens)
     assert status(client, Authorization=f"Bearer {TOKEN}") == 200
     assert status(client, Authorization=f"Bearer another-{TOKEN}") == 200
     assert status(as_user(client, "whoever", TOKEN)) == 200
@@ -164,42 +155,58 @@ def test_only_who_has_a_token_may_read(tmp_path: Path, layout: Path, serve: Serv
 
 
 def test_a_changed_user_file_is_in_force_at_once(
-    tmp_path: Path, layout: Path, serve: Serve, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, layout: Path, serve_command: Callable[..., Command]
 ) -> None:
     users = write_users(tmp_path / "users", ada="first")
-    client = serve(layout, access=AccessFiles(htpasswd=str(users)))
+    command = serve_command(layout, "--htpasswd", users)
+    client = command.client
     assert status(as_user(client, "ada", "first")) == 200
     write_users(users, ada="second")
     assert eventually(lambda: status(as_user(client, "ada", "second")) == 200)
     assert status(as_user(client, "ada", "first")) == 401
     for number, torn in enumerate(("# nobody", "ada", "ada:$apr1$x$y\n"), 1):
         users.write_text(torn)
-        assert eventually(lambda n=number: caplog.text.count("stays") == n)
+        assert eventually(lambda n=number: command.said().count("stays") == n)
         assert status(as_user(client, "ada", "second")) == 200
         assert status(client) == 401
-    assert caplog.text.count("what was in force before stays") == 3
+    assert command.said().count("what was in force before stays") == 3
 
 
 @pytest.mark.parametrize(
-    "content", ["", "# nobody\n", "ada:plain\n", "ada:$apr1$abcdefgh$x\n", "ada:{SHA}x\n", ":\n"]
+    ("content", "told"),
+    [
+        ("", "lists nobody"),
+        ("# nobody\n", "lists nobody"),
+        ("ada:plain\n", "line 1 is not NAME:BCRYPT"),
+        ("ada:$apr1$abcdefgh$x\n", "line 1 is not NAME:BCRYPT"),
+        ("ada:{SHA}x\n", "line 1 is not NAME:BCRYPT"),
+        (":\n", "line 1 is not NAME:BCRYPT"),
+    ],
 )
 def test_a_user_file_without_bcrypt_is_an_error(
-    tmp_path: Path, layout: Path, serve: Serve, content: str
+    tmp_path: Path, layout: Path, content: str, told: str
 ) -> None:
     users = tmp_path / "users"
     users.write_text(content)
-    with pytest.raises(UsageError):
-        serve(layout, access=AccessFiles(htpasswd=str(users)))
+    refused = ocimirror("serve", layout, "--htpasswd", users)
+    assert (refused.code, told in refused.stderr) == (2, True), refused.stderr
 
 
-@pytest.mark.parametrize("content", ["", "short\n", "with spaces in the middle\n"])
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("", "lists nobody"),
+        ("short\n", "line 1 is no token"),
+        ("with spaces in the middle\n", "line 1 is no token"),
+    ],
+)
 def test_a_bad_token_file_is_an_error(
-    tmp_path: Path, layout: Path, serve: Serve, content: str
+    tmp_path: Path, layout: Path, content: str, told: str
 ) -> None:
     tokens = tmp_path / "tokens"
     tokens.write_text(content)
-    with pytest.raises(UsageError):
-        serve(layout, access=AccessFiles(tokens=str(tokens)))
+    refused = ocimirror("serve", layout, "--token-file", tokens)
+    assert (refused.code, told in refused.stderr) == (2, True), refused.stderr
 
 
 def test_skopeo_and_podman_log_in(
@@ -224,13 +231,13 @@ def test_skopeo_and_podman_log_in(
 # --- TLS ------------------------------------------------------------------------------------------
 
 
-def files_of(certificates: Certificates) -> CertificateFiles:
-    return CertificateFiles(str(certificates.certificate_file), str(certificates.key_file))
+def files_of(certificates: Certificates) -> tuple[str | Path, ...]:
+    return ("--tls-cert", certificates.certificate_file, "--tls-key", certificates.key_file)
 
 
 def test_a_given_certificate_is_used(tmp_path: Path, layout: Path, serve: Serve) -> None:
     certificates = write_certificates(tmp_path / "tls")
-    client = serve(layout, certificate=files_of(certificates))
+    client = serve(layout, *files_of(certificates))
     assert client.url.startswith("https://")
     client.ca_file = certificates.ca_file
     assert client.get_manifest("app", "v1") == GRAPH.raw
@@ -239,15 +246,16 @@ def test_a_given_certificate_is_used(tmp_path: Path, layout: Path, serve: Serve)
 
 
 def test_a_new_certificate_is_used_without_a_restart(
-    tmp_path: Path, layout: Path, serve: Serve, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, layout: Path, serve_command: Callable[..., Command]
 ) -> None:
     old, new = write_certificates(tmp_path / "old"), write_certificates(tmp_path / "new")
-    client = serve(layout, certificate=files_of(old))
+    command = serve_command(layout, *files_of(old))
+    client = command.client
     client.ca_file = old.ca_file
     assert client.get_manifest("app", "v1") == GRAPH.raw
     # (1) A certificate without its key leaves the old one in force.
     shutil.copy(new.certificate_file, old.certificate_file)
-    assert eventually(lambda: "are not a certificate with its key" in caplog.text)
+    assert eventually(lambda: "are not a certificate with its key" in command.said())
     assert client.get_manifest("app", "v1") == GRAPH.raw
     # (2) With its key it is in force, without a restart.
     shutil.copy(new.key_file, old.key_file)
@@ -282,15 +290,19 @@ def test_a_generated_certificate_is_trusted_by_its_ca(
     assert (made / "server.pem").read_bytes() != first
 
 
-def test_openssl_finds_the_generated_certificate_good(tmp_path: Path) -> None:
-    files = generate_certificate(str(tmp_path / "tls"), ["reg.example.com", "::1"])
-    command = ["openssl", "verify", "-x509_strict", "-purpose", "sslserver", "-CAfile", files.ca]
+def test_openssl_finds_the_generated_certificate_good(
+    tmp_path: Path, layout: Path, serve_command: Callable[..., Command]
+) -> None:
+    names = ("--tls-generate", "reg.example.com", "--tls-generate", "::1")
+    made = serve_command(layout, *names, "--tls-directory", tmp_path / "tls")
+    ca_file, certificate = made.document["ca_file"], tmp_path / "tls/server.pem"
+    command = ["openssl", "verify", "-x509_strict", "-purpose", "sslserver", "-CAfile", ca_file]
     for name in (["-verify_hostname", "reg.example.com"], ["-verify_ip", "::1"]):
         done = subprocess.run(
-            [*command, *name, files.certificate], capture_output=True, text=True, check=False
+            [*command, *name, certificate], capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
-    leaf = x509.load_pem_x509_certificate(Path(files.certificate).read_bytes())
+    leaf = x509.load_pem_x509_certificate(certificate.read_bytes())
     left = leaf.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
     assert 360 < left.days <= 365
     assert [path.name for path in sorted((tmp_path / "tls").iterdir())] == [

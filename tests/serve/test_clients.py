@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serve.conftest import Command, Serve
+from tests.serve.conftest import Command
 from tests.support.images import Graph, multi, single, write_layout
 from tests.support.programs import require_program
 
@@ -31,6 +31,12 @@ def skopeo_copy(source: str, directory: Path) -> dict[str, bytes]:
     return {f"sha256:{hashlib.sha256(raw).hexdigest()}": raw for raw in files}
 
 
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory, serve_module: Callable[..., Command]) -> str:
+    layout = tmp_path_factory.mktemp("served") / "layout"
+    return serve_module(write_layout(layout, {HUB: multi(), PRIVATE: single()})).client.host
+
+
 @pytest.mark.parametrize(
     ("name", "graph"),
     [
@@ -42,9 +48,8 @@ def skopeo_copy(source: str, directory: Path) -> dict[str, bytes]:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_skopeo_pulls_by_tag_and_by_digest(
-    name: str, graph: Graph, layout: Path, serve: Serve, tmp_path: Path
+    name: str, graph: Graph, host: str, tmp_path: Path
 ) -> None:
-    host = serve(layout).host
     copied = skopeo_copy(f"docker://{host}/{name}", tmp_path / "copied")
     assert graph.contents.items() <= copied.items()
 

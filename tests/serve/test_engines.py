@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from ocimirror.serve.certificates import generate_certificate
-from tests.serve.conftest import Serve
+from tests.serve.conftest import Command, Serve
 from tests.support.engines import (
     Containerd,
     Dockerd,
@@ -105,18 +104,19 @@ def test_dockerd_pulls_by_tag_and_by_digest(layout: Path, serve: Serve, dockerd:
 
 
 def test_dockerd_pulls_from_a_server_that_stands_in_for_the_original_host(
-    tmp_path: Path, directory: Path, serve: Serve
+    tmp_path: Path, directory: Path, serve_command: Callable[..., Command]
 ) -> None:
     """Its name and digest are then the original ones, on an engine that nothing was done to."""
     layout = write_layout(
         tmp_path / "layout", {f"{NAME}:v1": GRAPH, "docker.io/team/app:v1": single()}
     )
-    files = generate_certificate(str(tmp_path / "tls"), ["reg.example.com"])
-    serve(layout, host="127.7.7.7", port=443, certificate=files, only="reg.example.com")
+    made = ("--tls-generate", "reg.example.com", "--tls-directory", tmp_path / "tls")
+    address = ("--listen", "127.7.7.7:443", "--only", "reg.example.com")
+    ca_file = serve_command(layout, *address, *made).document["ca_file"]
     place = directory / "alias"
     trusted = place / "etc/docker/certs.d/reg.example.com"
     trusted.mkdir(parents=True)
-    (trusted / "ca.crt").write_bytes(Path(files.ca).read_bytes())
+    (trusted / "ca.crt").write_bytes(Path(ca_file).read_bytes())
     (place / "etc/hosts").write_text("127.0.0.1 localhost\n127.7.7.7 reg.example.com\n")
     with run_dockerd(place, isolated=True) as engine:
         engine.docker("pull", f"{NAME}:v1")
@@ -132,12 +132,13 @@ def test_podman_pulls_by_tag_and_by_digest(layout: Path, serve: Serve, podman: P
 
 
 def test_podman_trusts_the_generated_certificate(
-    layout: Path, serve: Serve, podman: Podman, tmp_path: Path
+    layout: Path, serve_command: Callable[..., Command], podman: Podman, tmp_path: Path
 ) -> None:
-    files = generate_certificate(str(tmp_path / "tls"), ["127.0.0.1"])
-    host = serve(layout, certificate=files).host
+    made = ("--tls-generate", "127.0.0.1", "--tls-directory", tmp_path / "tls")
+    command = serve_command(layout, *made)
+    host = command.client.host
     certificates = tmp_path / "certs"
     certificates.mkdir()
-    (certificates / "ca.crt").write_bytes(Path(files.ca).read_bytes())
+    (certificates / "ca.crt").write_bytes(Path(command.document["ca_file"]).read_bytes())
     podman.podman("pull", "--cert-dir", str(certificates), f"{host}/team/app:v1")
     assert podman.podman("image", "exists", f"{host}/team/app@{GRAPH.root}") == ""

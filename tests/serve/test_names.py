@@ -24,14 +24,16 @@ from tests.support.witness import Registry
 HUB, QUAY = multi(), single()
 
 
-@pytest.fixture
-def client(tmp_path: Path, serve: Serve) -> Registry:
+@pytest.fixture(scope="module")
+def client(
+    tmp_path_factory: pytest.TempPathFactory, serve_module: Callable[..., Command]
+) -> Registry:
     images = {
         "docker.io/library/alpine:3.19": HUB,
         "quay.io:5000/library/alpine:3.19": QUAY,
         "quay.io:5000/team/app:v1": QUAY,
     }
-    return serve(write_layout(tmp_path / "layout", images))
+    return serve_module(write_layout(tmp_path_factory.mktemp("served") / "a", images)).client
 
 
 @pytest.mark.parametrize(
@@ -89,11 +91,8 @@ CLASHES = {
 }
 
 
-def test_a_path_without_a_registry_is_that_of_docker_hub(
-    tmp_path: Path, serve_command: Callable[..., Command]
-) -> None:
-    command = serve_command(write_layout(tmp_path / "layout", CLASHES))
-    client = command.client
+def test_a_path_without_a_registry_is_that_of_docker_hub(clashing: Command) -> None:
+    client = clashing.client
     assert client.tags("team/app") == ["v2"]
     assert client.get_manifest("team/app", "v2") == HUB.raw
     assert client.request("GET", "/v2/team/app/manifests/v1").status == 404
@@ -102,14 +101,21 @@ def test_a_path_without_a_registry_is_that_of_docker_hub(
     assert client.get_manifest("alone/tool", "v1") == HUB.raw
 
 
+@pytest.fixture(scope="module")
+def clashing(
+    tmp_path_factory: pytest.TempPathFactory, serve_module: Callable[..., Command]
+) -> Command:
+    return serve_module(write_layout(tmp_path_factory.mktemp("served") / "b", CLASHES))
+
+
 @pytest.mark.parametrize(
     "path", ["manifests/v1", f"manifests/{HUB.root}", f"blobs/{next(iter(HUB.blobs))}", "tags/list"]
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_a_path_that_several_registries_have_is_that_of_none(
-    tmp_path: Path, serve_command: Callable[..., Command], path: str, method: str
+    clashing: Command, path: str, method: str
 ) -> None:
-    command = serve_command(write_layout(tmp_path / "layout", CLASHES))
+    command = clashing
     for _ in range(2):
         answer = command.client.request(method, f"/v2/other/tool/{path}")
         assert answer.status == 404
@@ -120,8 +126,7 @@ def test_a_path_that_several_registries_have_is_that_of_none(
     assert command.client.request("GET", f"/v2/other/tool/referrers/{HUB.root}").status == 404
     for host, graph in (("ghcr.io", HUB), ("quay.io", QUAY)):
         assert command.client.get_manifest(f"{host}/other/tool", "v1") == graph.raw
-    _, stderr = command.stop()
-    assert stderr.count("not served: other/tool is in ghcr.io and quay.io") == 1
+    assert command.said().count("not served: other/tool is in ghcr.io and quay.io") == 1
 
 
 def test_each_clash_is_said_at_the_start_and_when_it_comes(
@@ -150,8 +155,8 @@ def test_each_clash_is_said_at_the_start_and_when_it_comes(
         assert stderr.count(line) - stderr.count(f"not served: {line}") == 1
 
 
-def test_the_catalog_names_every_repository_of_a_clash(tmp_path: Path, serve: Serve) -> None:
-    client = serve(write_layout(tmp_path / "layout", CLASHES))
+def test_the_catalog_names_every_repository_of_a_clash(clashing: Command) -> None:
+    client = clashing.client
     listed = json.loads(client.request("GET", "/v2/_catalog").body)["repositories"]
     assert listed == [
         "alone/tool",
@@ -226,17 +231,16 @@ def test_a_sparse_image_of_another_tool_is_named_when_it_is_asked_for(
     assert hosts.document["sparse"] == {name: ["linux/amd64", "none/attestations"]}
 
 
-def test_the_first_layout_goes_first(
-    tmp_path: Path, serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_first_layout_goes_first(tmp_path: Path, serve_command: Callable[..., Command]) -> None:
     name = "registry.example.com/app"
     one = write_layout(tmp_path / "one", {f"{name}:v1": HUB, f"{name}:v2": HUB})
     two = write_layout(tmp_path / "two", {f"{name}:v1": QUAY, f"{name}:v3": QUAY})
-    client = serve(two, one)
+    command = serve_command(two, one)
+    client = command.client
     assert client.tags("app") == ["v1", "v2", "v3"]
     assert client.get_manifest("app", "v1") == QUAY.raw
     assert client.get_manifest("app", "v2") == HUB.raw
-    assert f"{name}:v1" in caplog.text
+    assert f"{name}:v1" in command.said()
     assert client.get_blob("app", next(iter(HUB.blobs)))
 
 
@@ -246,7 +250,7 @@ def test_one_host_is_served_as_that_host(tmp_path: Path, serve: Serve) -> None:
         "quay.io/library/alpine:3.19": QUAY,
         "quay.io/team/app:v1": QUAY,
     }
-    client = serve(write_layout(tmp_path / "layout", images), only="quay.io")
+    client = serve(write_layout(tmp_path / "layout", images), "--only", "quay.io")
     assert client.get_manifest("library/alpine", "3.19") == QUAY.raw
     assert client.tags("team/app") == ["v1"]
     assert client.request("GET", "/v2/library/alpine/tags/list?ns=docker.io").status == 404
@@ -257,7 +261,7 @@ def test_one_host_is_served_as_that_host(tmp_path: Path, serve: Serve) -> None:
 
 
 def test_tags_without_a_repository_are_called_like_their_directory(
-    tmp_path: Path, serve: Serve, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, serve_command: Callable[..., Command]
 ) -> None:
     """As skopeo, umoci and oras write them: `org.opencontainers.image.ref.name` alone."""
     paths = ("tree/team/tool", "tree/quay.io_5000/team/app", "single", "No Name")
@@ -266,7 +270,8 @@ def test_tags_without_a_repository_are_called_like_their_directory(
         index = json.loads((layout / "index.json").read_bytes())
         index["manifests"][0]["annotations"] = {"org.opencontainers.image.ref.name": "v9"}
         (layout / "index.json").write_bytes(compact(index))
-    client = serve(tmp_path / "tree", tmp_path / "single", tmp_path / "No Name")
+    command = serve_command(tmp_path / "tree", tmp_path / "single", tmp_path / "No Name")
+    client = command.client
     assert json.loads(client.request("GET", "/v2/_catalog").body)["repositories"] == [
         "single",
         "team/app",
@@ -275,11 +280,11 @@ def test_tags_without_a_repository_are_called_like_their_directory(
     assert client.get_manifest("team/tool", "v9") == QUAY.raw
     assert client.get_manifest("single", "v9") == QUAY.raw
     assert client.request("GET", "/v2/team/app/tags/list?ns=quay.io:5000").status == 200
-    assert "No Name" in caplog.text
+    assert "No Name" in command.said()
 
 
 def test_a_tree_is_searched_for_layouts(
-    tmp_path: Path, serve: Serve, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, serve_command: Callable[..., Command]
 ) -> None:
     tree = tmp_path / "tree"
     write_layout(tree / "docker.io/library/alpine", {"docker.io/library/alpine:1": HUB})
@@ -288,12 +293,13 @@ def test_a_tree_is_searched_for_layouts(
     damaged = write_layout(tree / "quay.io/damaged", {"quay.io/damaged:v1": QUAY})
     (damaged / "index.json").write_bytes(b"{")
     (tree / "loop").symlink_to(tree)
-    client = serve(tree)
+    command = serve_command(tree)
+    client = command.client
     assert json.loads(client.request("GET", "/v2/_catalog").body)["repositories"] == [
         "app",
         "library/alpine",
     ]
-    assert f"{damaged}" in caplog.text
+    assert f"{damaged}" in command.said()
 
 
 def test_a_layout_that_was_named_and_cannot_be_read_is_an_error(

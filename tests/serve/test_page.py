@@ -7,12 +7,12 @@ import json
 import re
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.serve.conftest import Serve
+from tests.serve.conftest import Command, Serve, cpu_s
 from tests.support.images import (
     OCI_MANIFEST,
     Builder,
@@ -34,10 +34,13 @@ HUB = "docker.io/library/alpine"
 PRIVATE = "reg.example.com:5000/team/app"
 
 
-@pytest.fixture
-def client(tmp_path: Path, serve: Serve) -> Registry:
+@pytest.fixture(scope="module")
+def client(
+    tmp_path_factory: pytest.TempPathFactory, serve_module: Callable[..., Command]
+) -> Registry:
     images = {f"{HUB}:3.9": single(), f"{HUB}:3.19": GRAPH, f"{PRIVATE}:v1": single()}
-    return serve(write_layout(tmp_path / "layout", images, [with_subject(GRAPH)]))
+    layout = tmp_path_factory.mktemp("served") / "layout"
+    return serve_module(write_layout(layout, images, [with_subject(GRAPH)])).client
 
 
 def page(client: Registry, path: str, status: int = 200) -> str:
@@ -149,9 +152,9 @@ def test_ten_thousand_tags_are_fast(tmp_path: Path, serve: Serve) -> None:
     client = serve(layout)
     for path in ("/", f"/{HUB}", f"/{HUB}?page=100", "/?q=v99", f"/{HUB}:v77"):
         page(client, path)
-        began = time.process_time()
+        began_s = cpu_s(client.pid)
         text = page(client, path)
-        assert time.process_time() - began < 2, path
+        assert cpu_s(client.pid) - began_s < 2, path
         assert len(text) < 50_000
     assert "Page 100 of 100" in page(client, f"/{HUB}?page=100")
     assert "v9999" in page(client, f"/{HUB}?page=0")

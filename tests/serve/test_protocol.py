@@ -8,12 +8,13 @@ import json
 import os
 import re
 import socket
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.serve.conftest import Serve
+from tests.serve.conftest import Command, Serve
 from tests.support.images import (
     ALL,
     OCI_INDEX,
@@ -36,11 +37,20 @@ def graph() -> Graph:
     return multi()
 
 
-@pytest.fixture
-def client(tmp_path: Path, graph: Graph, serve: Serve) -> Registry:
+@pytest.fixture(scope="module")
+def served(
+    tmp_path_factory: pytest.TempPathFactory, serve_module: Callable[..., Command]
+) -> Command:
     """A server of `app:v1`, with an attachment."""
-    images = {f"{HOST}/app:v1": graph}
-    return serve(write_layout(tmp_path / "layout", images, [with_subject(graph)]))
+    graph = multi()
+    layout = tmp_path_factory.mktemp("served") / "layout"
+    write_layout(layout, {f"{HOST}/app:v1": graph}, [with_subject(graph)])
+    return serve_module(layout)
+
+
+@pytest.fixture
+def client(served: Command) -> Registry:
+    return served.client
 
 
 def code_of(answer: Answer) -> str:
@@ -55,16 +65,26 @@ def largest_blob(graph: Graph) -> tuple[str, bytes]:
     return max(graph.blobs.items(), key=lambda item: len(item[1]))
 
 
+@pytest.fixture(scope="module")
+def every_image(
+    tmp_path_factory: pytest.TempPathFactory, serve_module: Callable[..., Command]
+) -> Registry:
+    """A server of a tree: a layout for each image."""
+    tree = tmp_path_factory.mktemp("tree")
+    for name, graph in ALL.items():
+        write_layout(tree / name, {f"{HOST}/{name}:v1": graph()})
+    return serve_module(tree).client
+
+
 @pytest.mark.parametrize("name", sorted(ALL))
-def test_every_image_is_served_byte_for_byte(name: str, tmp_path: Path, serve: Serve) -> None:
-    graph = ALL[name]()
-    client = serve(write_layout(tmp_path / "layout", {f"{HOST}/app:v1": graph}))
-    assert client.get_manifest("app", "v1") == graph.raw
+def test_every_image_is_served_byte_for_byte(name: str, every_image: Registry) -> None:
+    graph, client = ALL[name](), every_image
+    assert client.get_manifest(name, "v1") == graph.raw
     for digest, (media_type, raw) in graph.manifests.items():
-        answer = client.manifest_answer("app", digest)
+        answer = client.manifest_answer(name, digest)
         assert (answer.body, answer.headers["Content-Type"]) == (raw, media_type)
     for digest, content in graph.blobs.items():
-        assert client.get_blob("app", digest) == content
+        assert client.get_blob(name, digest) == content
 
 
 def test_the_api_says_its_version(client: Registry) -> None:
@@ -292,12 +312,13 @@ def test_a_foreign_layer_is_absent(tmp_path: Path, serve: Serve) -> None:
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "extend"])
 def test_a_damaged_blob_is_never_sent(
-    tmp_path: Path, serve: Serve, damage: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, serve_command: Callable[..., Command], damage: str
 ) -> None:
     graph = single()
     layout = write_layout(tmp_path / "layout", {f"{HOST}/app:v1": graph})
     digest, content = largest_blob(graph)
-    client = serve(layout)
+    command = serve_command(layout)
+    client = command.client
     path = blob_path(layout, digest)
     assert client.get_blob("app", digest) == content
     damaged = {
@@ -311,8 +332,8 @@ def test_a_damaged_blob_is_never_sent(
             answer = client.request("GET", f"/v2/app/blobs/{digest}", headers=headers)
             assert (answer.status, code_of(answer)) == (500, "UNKNOWN")
             assert str(layout) not in answer.body.decode()
-    assert caplog.text.count(f"{digest}") >= 1
-    assert "not served" in caplog.text
+    assert command.said().count(f"{digest}") >= 1
+    assert "not served" in command.said()
     path.write_bytes(content)
     assert client.get_blob("app", digest) == content
 
@@ -409,7 +430,7 @@ def test_many_requests_on_one_connection(client: Registry, graph: Graph) -> None
     ids=["path", "field", "fields", "tls", "version"],
 )
 def test_what_is_too_large_or_no_http_ends_the_connection(
-    client: Registry, sent: bytes, caplog: pytest.LogCaptureFixture
+    served: Command, client: Registry, sent: bytes
 ) -> None:
     host, _, port = client.host.partition(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
@@ -420,5 +441,5 @@ def test_what_is_too_large_or_no_http_ends_the_connection(
             while chunk := connection.recv(65536):
                 received += chunk
     assert re.match(rb"HTTP/1\.[01] 400 ", received) or not received
-    assert caplog.text == ""
+    assert served.said() == ""
     assert client.request("GET", "/v2/").status == 200

@@ -67,10 +67,11 @@ def test_a_new_layout_in_a_tree_is_served_by_the_very_next_request(
 
 @pytest.mark.parametrize("torn", [b"", b"{", b"[]", b"\0" * 500, None])
 def test_a_torn_index_leaves_the_old_state_in_force(
-    tmp_path: Path, serve: Serve, torn: bytes | None, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, serve_command: Callable[..., Command], torn: bytes | None
 ) -> None:
     layout = write_layout(tmp_path / "layout", {f"{NAME}:v1": ONE})
-    client = serve(layout)
+    command = serve_command(layout)
+    client = command.client
     index = layout / "index.json"
     whole = index.read_bytes()
     if torn is None:
@@ -81,7 +82,7 @@ def test_a_torn_index_leaves_the_old_state_in_force(
         assert client.get_manifest("app", "v1") == ONE.raw
         assert client.tags("app") == ["v1"]
         time.sleep(0.1)
-    said = [record.message for record in caplog.records if "is served" in record.message]
+    said = [line for line in command.said().splitlines() if "is served" in line]
     assert len(said) == 1, said
     index.write_bytes(whole.replace(b"app:v1", b"app:v2"))
     assert client.get_manifest("app", "v2") == ONE.raw

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -80,13 +79,16 @@ ATTACHED = {
 }
 
 
-@pytest.fixture
-def client(tmp_path: Path, serve_command: Callable[..., Command]) -> Registry:
+@pytest.fixture(scope="module")
+def client(
+    tmp_path_factory: pytest.TempPathFactory, serve_module: Callable[..., Command]
+) -> Registry:
     """A server of `app` with four attachments, tags in an odd order, and a sha512 root."""
     images = {f"{HOST}/app:{tag}": SUBJECT for tag in ("v2", "v10", "V1", "a", "_x")}
     images[f"{HOST}/other:v1"] = single()
-    layout = write_layout(tmp_path / "layout", images, [*ATTACHED.values(), sha512_root()])
-    return serve_command(layout).client
+    layout = tmp_path_factory.mktemp("served") / "layout"
+    write_layout(layout, images, [*ATTACHED.values(), sha512_root()])
+    return serve_module(layout).client
 
 
 def manifests_of(answer: Answer) -> dict[str, dict[str, object]]:
