@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import sys
 
-from ocimirror.copy.copy import copy
 from ocimirror.copy.outcome import Request
+from ocimirror.copy.pipeline import copy
+from ocimirror.copy.places import Places
 from ocimirror.model.reference import Reference
-from ocimirror.stores.registry import NetworkOptions
-from ocimirror.workflows.places import Places
+from ocimirror.registry import NetworkOptions
 
 
 def main() -> int:

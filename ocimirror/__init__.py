@@ -62,6 +62,8 @@ from ocimirror.errors import (
 from ocimirror.version import __version__
 
 if TYPE_CHECKING:
+    from ocimirror.care.verify import verify
+    from ocimirror.copy.library import copy, copy_many, pull, push, request
     from ocimirror.copy.outcome import Options, Outcome, Reporter, Request
     from ocimirror.copy.plan import Plan
     from ocimirror.model.descriptor import Descriptor
@@ -69,51 +71,49 @@ if TYPE_CHECKING:
     from ocimirror.model.manifest import Manifest
     from ocimirror.model.platform import Platform
     from ocimirror.model.reference import Location, Reference
-    from ocimirror.stores.archive import Archive, ArchiveWriter
+    from ocimirror.registry.options import AuthFile, NetworkOptions
+    from ocimirror.registry.registry import Registry
+    from ocimirror.stores.archive.archive import Archive, ArchiveWriter
     from ocimirror.stores.dockerarchive.read import DockerArchive
     from ocimirror.stores.dockerarchive.write import DockerArchiveWriter
-    from ocimirror.stores.layout import Layout
+    from ocimirror.stores.layout.layout import Layout
     from ocimirror.stores.memory import MemoryStore
-    from ocimirror.stores.registry.options import AuthFile, NetworkOptions
-    from ocimirror.stores.registry.public import Registry
     from ocimirror.stores.store import Image, Referrer, Source, Store, Stored
     from ocimirror.stores.stream import VerifiedStream
-    from ocimirror.workflows.library import copy, copy_many, pull, push, request
-    from ocimirror.workflows.verify import verify
 
 _HOMES = {
-    "Archive": "ocimirror.stores.archive",
-    "ArchiveWriter": "ocimirror.stores.archive",
-    "AuthFile": "ocimirror.stores.registry.options",
+    "Archive": "ocimirror.stores.archive.archive",
+    "ArchiveWriter": "ocimirror.stores.archive.archive",
+    "AuthFile": "ocimirror.registry.options",
     "Descriptor": "ocimirror.model.descriptor",
     "Digest": "ocimirror.model.digest",
     "DockerArchive": "ocimirror.stores.dockerarchive.read",
     "DockerArchiveWriter": "ocimirror.stores.dockerarchive.write",
     "Image": "ocimirror.stores.store",
-    "Layout": "ocimirror.stores.layout",
+    "Layout": "ocimirror.stores.layout.layout",
     "Location": "ocimirror.model.reference",
     "Manifest": "ocimirror.model.manifest",
     "MemoryStore": "ocimirror.stores.memory",
-    "NetworkOptions": "ocimirror.stores.registry.options",
+    "NetworkOptions": "ocimirror.registry.options",
     "Options": "ocimirror.copy.outcome",
     "Outcome": "ocimirror.copy.outcome",
     "Plan": "ocimirror.copy.plan",
     "Platform": "ocimirror.model.platform",
     "Reference": "ocimirror.model.reference",
     "Referrer": "ocimirror.stores.store",
-    "Registry": "ocimirror.stores.registry.public",
+    "Registry": "ocimirror.registry.registry",
     "Reporter": "ocimirror.copy.outcome",
     "Request": "ocimirror.copy.outcome",
     "Source": "ocimirror.stores.store",
     "Store": "ocimirror.stores.store",
     "Stored": "ocimirror.stores.store",
     "VerifiedStream": "ocimirror.stores.stream",
-    "copy": "ocimirror.workflows.library",
-    "copy_many": "ocimirror.workflows.library",
-    "pull": "ocimirror.workflows.library",
-    "push": "ocimirror.workflows.library",
-    "request": "ocimirror.workflows.library",
-    "verify": "ocimirror.workflows.verify",
+    "copy": "ocimirror.copy.library",
+    "copy_many": "ocimirror.copy.library",
+    "pull": "ocimirror.copy.library",
+    "push": "ocimirror.copy.library",
+    "request": "ocimirror.copy.library",
+    "verify": "ocimirror.care.verify",
 }
 
 __all__ = [

@@ -23,10 +23,10 @@ from ocimirror.cli.options import (
 from ocimirror.errors import Interrupted
 
 if TYPE_CHECKING:
-    from ocimirror.stores.quarantine import BlobFile
-    from ocimirror.workflows.gc import Collected
-    from ocimirror.workflows.names import Removed, Tagged
-    from ocimirror.workflows.repair import Repaired
+    from ocimirror.care.gc import Collected
+    from ocimirror.care.names import Removed, Tagged
+    from ocimirror.care.repair import Repaired
+    from ocimirror.stores.layout.quarantine import BlobFile
 
 
 # --- names --------------------------------------------------------------------------------------
@@ -50,7 +50,7 @@ def tag_command(layout: str, name: str, new: str, **options: Any) -> int:
       ocimirror tag ./layout 3.19 registry.example.com/base/alpine:3.19
       ocimirror tag ./layout sha256:... registry.example.com/found:again
     """
-    from ocimirror.workflows.names import tag
+    from ocimirror.care.names import tag
 
     settings = settings_from(options, writes=False)
     with settings.places() as places:
@@ -89,7 +89,7 @@ def remove_command(layout: str, name: str, **options: Any) -> int:
       ocimirror remove ./layout docker.io/library/alpine:3.18
       ocimirror remove ./layout 3.18 && ocimirror gc ./layout
     """
-    from ocimirror.workflows.names import remove
+    from ocimirror.care.names import remove
 
     settings = settings_from(options, writes=False)
     with settings.places() as places:
@@ -167,10 +167,10 @@ def repair_command(
       ocimirror repair ./layout --lock ocimirror.lock
       ocimirror repair ./layout --rebuild-index --from ./other-layout
     """
+    from ocimirror.care.repair import repair
     from ocimirror.cli.progress import progress_for
     from ocimirror.copy.outcome import Options
     from ocimirror.sync.lock import LockFile
-    from ocimirror.workflows.repair import repair
 
     planned = options.pop("dry_run")
     settings = settings_from(options, writes=True)
@@ -294,7 +294,7 @@ def gc_command(layout: str, grace: float, after_repair: bool, **options: Any) ->
       ocimirror gc ./layout --dry-run
       ocimirror gc ./layout --grace 7d --wait -q
     """
-    from ocimirror.workflows.gc import gc
+    from ocimirror.care.gc import gc
 
     planned = options.pop("dry_run")
     settings = settings_from(options, writes=False)

@@ -12,8 +12,8 @@ from ocimirror.cli.options import Seconds, Settings, dry_run, option, settings_f
 from ocimirror.errors import Interrupted
 
 if TYPE_CHECKING:
-    from ocimirror.workflows.docker_refs import Found, Shown, ShownImage, Where
-    from ocimirror.workflows.docker_restore import Restoration, RestoredImage
+    from ocimirror.engines.docker_refs import Found, Shown, ShownImage, Where
+    from ocimirror.engines.docker_restore import Restoration, RestoredImage
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -66,7 +66,7 @@ def _finding_docker(command: F) -> F:
 
 
 def _where(options: dict[str, Any]) -> Where:
-    from ocimirror.workflows.docker_refs import Where
+    from ocimirror.engines.docker_refs import Where
 
     return Where(*(options.pop(name) for name in ("host", "data_root", "driver", "pid_file")))
 
@@ -90,7 +90,7 @@ def show_command(layouts: tuple[str, ...], **options: Any) -> int:
       ocimirror docker-refs show ./layout --json
       ocimirror docker-refs show ./layout --data-root /var/lib/docker
     """
-    from ocimirror.workflows.docker_refs import show
+    from ocimirror.engines.docker_refs import show
 
     where = _where(options)
     settings = settings_from(options, writes=False)
@@ -205,7 +205,7 @@ def restore_command(
       ocimirror docker-refs restore ./layout --data-root /var/lib/docker
     """
     from ocimirror.engines.docker.daemon import Service
-    from ocimirror.workflows.docker_restore import How, restore
+    from ocimirror.engines.docker_restore import How, restore
 
     where = _where(options)
     planned = options.pop("dry_run")
@@ -269,7 +269,7 @@ def _restored_lines(done: Restoration, settings: Settings) -> None:
     for note in done.notes:
         output.line(f"note: {note}")
     if done.backup or any(image.status == "planned" for image in done.images):
-        from ocimirror.workflows.docker_restore import UNSUPPORTED_UPSTREAM
+        from ocimirror.engines.docker_restore import UNSUPPORTED_UPSTREAM
 
         output.line(f"note: {UNSUPPORTED_UPSTREAM}")
 

@@ -19,8 +19,8 @@ from ocimirror.cli.options import (
 from ocimirror.errors import OciMirrorError
 
 if TYPE_CHECKING:
+    from ocimirror.engines.load import Loaded
     from ocimirror.engines.receipt import Part
-    from ocimirror.workflows.load import Loaded
 
 _ENGINES = click.Choice(["docker", "containerd", "podman"])
 
@@ -73,10 +73,10 @@ def load_command(
       ocimirror load ./layout alpine:3.19 --into podman --require index
     """
     from ocimirror.cli.progress import moving
-    from ocimirror.workflows.engines import EngineOptions, open_engine
-    from ocimirror.workflows.load import LoadOptions, chosen_entries, left_out, load
-    from ocimirror.workflows.places import layout_location
-    from ocimirror.workflows.routes import opened
+    from ocimirror.copy.places import layout_location
+    from ocimirror.engines.load import LoadOptions, chosen_entries, left_out, load
+    from ocimirror.engines.opening import EngineOptions, open_engine
+    from ocimirror.engines.routes import opened
 
     planned = options.pop("dry_run")
     settings = settings_from(options, writes=True)
@@ -121,8 +121,8 @@ def load_command(
 
 def _undo(host: str, settings: Settings) -> int:
     """Put back what a killed `load --route alias` left changed."""
-    from ocimirror.workflows.alias import undo
-    from ocimirror.workflows.engines import EngineOptions, open_engine
+    from ocimirror.engines.alias import undo
+    from ocimirror.engines.opening import EngineOptions, open_engine
 
     undone = undo(lambda: open_engine(EngineOptions("docker", host), settings.stop))
     code = 4 if undone.left else 0
@@ -174,9 +174,9 @@ def save_command(
       ocimirror save app:1 ./layout --from docker --with docker://registry.example.com/app:1
     """
     from ocimirror.copy.outcome import Options
-    from ocimirror.workflows.engines import EngineOptions, open_engine
-    from ocimirror.workflows.places import parse_location
-    from ocimirror.workflows.save import save
+    from ocimirror.copy.places import parse_location
+    from ocimirror.engines.opening import EngineOptions, open_engine
+    from ocimirror.engines.save import save
 
     settings = settings_from(options, writes=True)
     layout = layout_argument(layout)

@@ -12,7 +12,7 @@ from ocimirror.cli.options import option, settings_from, shared
 from ocimirror.errors import UsageError, storage_errors
 
 if TYPE_CHECKING:
-    from ocimirror.workflows.hosts import HostsSettings, SettingsFile
+    from ocimirror.serve.hosts import HostsSettings, SettingsFile
 
 _ENGINES = click.Choice(["containerd", "docker", "podman", "cri-o", "k3s", "rke2"])
 
@@ -78,8 +78,8 @@ def hosts_command(
       ocimirror hosts mirror.example.com --for containerd --write-to ./files; cp -r files/etc /
     """
     from ocimirror.model.reference import check_registry
-    from ocimirror.workflows.hosts import hosts
-    from ocimirror.workflows.mirrors import Wishes, parse_mirror, read_contents
+    from ocimirror.serve.hosts import hosts
+    from ocimirror.serve.mirrors import Wishes, parse_mirror, read_contents
 
     settings = settings_from(options, writes=False)
     where = parse_mirror(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ocimirror.cli.options import Settings
     from ocimirror.sync.config import RegistrySettings
     from ocimirror.sync.lock import LockFile
-    from ocimirror.workflows.verify_lock import Compared, LockReport
+    from ocimirror.sync.verify_lock import Compared, LockReport
 
 
 def verify_lock(
@@ -25,11 +25,11 @@ def verify_lock(
 
     Registries are reached as the sync file says: `config`, or the one beside the lock file.
     """
+    from ocimirror.copy.places import Places
     from ocimirror.errors import exit_code_of
+    from ocimirror.sync.access import own_ways
     from ocimirror.sync.lock import LockFile
-    from ocimirror.workflows.places import Places
-    from ocimirror.workflows.sync.access import own_ways
-    from ocimirror.workflows.verify_lock import verify_lock as compare
+    from ocimirror.sync.verify_lock import verify_lock as compare
 
     lock = LockFile.read(path)
     own = own_ways(_registries(lock, path, config, settings))

@@ -13,7 +13,7 @@ from ocimirror.cli import output
 from ocimirror.cli.options import Settings, option, settings_from, shared
 
 if TYPE_CHECKING:
-    from ocimirror.stores.registry import AuthFile, NetworkOptions
+    from ocimirror.registry import AuthFile, NetworkOptions
 
 _MAX_PASSWORD_BYTES = 64 * 1024
 
@@ -36,7 +36,7 @@ def login_command(registry: str, username: str | None, password_stdin: bool, **o
       ocimirror login docker.io -u ada --password-stdin < password.txt
       ocimirror login 127.0.0.1:5000 -u ada --auth-file ./auth.json
     """
-    from ocimirror.workflows.login import login, parse_registry
+    from ocimirror.registry.login import login, parse_registry
 
     host = parse_registry(registry)
     # (Before signals are ours: a terminal gets its echo back when asking is interrupted.)
@@ -73,7 +73,7 @@ def logout_command(registry: str, **options: Any) -> int:
       ocimirror logout registry.example.com
       ocimirror logout docker.io --auth-file ./auth.json
     """
-    from ocimirror.workflows.login import logout, parse_registry
+    from ocimirror.registry.login import logout, parse_registry
 
     host = parse_registry(registry)
     settings = settings_from(options, writes=False)
@@ -126,7 +126,7 @@ def _network(settings: Settings) -> tuple[NetworkOptions, AuthFile]:
     """
     from dataclasses import replace
 
-    from ocimirror.stores.registry import AuthFile
+    from ocimirror.registry import AuthFile
 
     chosen, settings.auth_file = settings.auth_file, None
     network = settings.network()

@@ -13,13 +13,13 @@ from ocimirror.cli.options import Settings, option, settings_from, shared
 from ocimirror.errors import OciMirrorError
 
 if TYPE_CHECKING:
+    from ocimirror.care.inspect import Inspection, Listed
+    from ocimirror.care.verify import Report
+    from ocimirror.engines.load import Loaded
+    from ocimirror.engines.opening import EngineOptions
     from ocimirror.engines.receipt import Part
     from ocimirror.model.platform import Platform
     from ocimirror.model.reference import Location
-    from ocimirror.workflows.engines import EngineOptions
-    from ocimirror.workflows.inspect import Inspection, Listed
-    from ocimirror.workflows.load import Loaded
-    from ocimirror.workflows.verify import Report
 
 
 @click.command(
@@ -73,8 +73,8 @@ def verify_command(
       ocimirror verify ./layout --in cri --require index
       ocimirror verify --lock sync.lock docker://registry.example.com
     """
-    from ocimirror.workflows.places import parse_location
-    from ocimirror.workflows.verify import check
+    from ocimirror.care.verify import check
+    from ocimirror.copy.places import parse_location
 
     if lock_file and not engine:
         from ocimirror.cli.lock import verify_lock
@@ -89,7 +89,7 @@ def verify_command(
     # (A client of an engine is ended before we are.)
     settings = settings_from(options, writes=engine not in (None, "cri"))
     if engine:
-        from ocimirror.workflows.engines import EngineOptions
+        from ocimirror.engines.opening import EngineOptions
 
         chosen = EngineOptions(engine, host, namespace)
         wanted = receipts.platforms_from(platforms)
@@ -117,9 +117,9 @@ def _verify_in(
     deep: bool,
 ) -> int:
     """Print a receipt of what an engine has of each image."""
+    from ocimirror.engines.load import audit, chosen_entries, left_out
+    from ocimirror.engines.opening import open_auditor
     from ocimirror.engines.receipt import PARTS
-    from ocimirror.workflows.engines import open_auditor
-    from ocimirror.workflows.load import audit, chosen_entries, left_out
 
     audited: list[Loaded] = []
     failed: OciMirrorError | None = None
@@ -191,8 +191,8 @@ def inspect_command(location: str, raw: bool, **options: Any) -> int:
       ocimirror inspect oci:./layout:docker.io/library/alpine:3.19
       ocimirror inspect ./layout --raw | sha256sum
     """
-    from ocimirror.workflows.inspect import inspect, raw_manifest
-    from ocimirror.workflows.places import parse_location
+    from ocimirror.care.inspect import inspect, raw_manifest
+    from ocimirror.copy.places import parse_location
 
     where = parse_location(location)
     settings = settings_from(options, writes=False)
@@ -210,7 +210,7 @@ def inspect_command(location: str, raw: bool, **options: Any) -> int:
 
 
 def _inspect_document(inspection: Inspection) -> dict[str, object]:
-    from ocimirror.stores.index import is_synthesised
+    from ocimirror.stores.layout.index import is_synthesised
 
     manifest = inspection.manifest
     return {
@@ -254,7 +254,7 @@ def _inspect_document(inspection: Inspection) -> dict[str, object]:
 
 
 def _inspect_lines(inspection: Inspection, indent: str) -> None:
-    from ocimirror.workflows.identity import note_on_identity
+    from ocimirror.copy.identity import note_on_identity
 
     manifest = inspection.manifest
     what = inspection.platform or manifest.artifact_type
@@ -293,10 +293,10 @@ def list_command(location: str, **options: Any) -> int:
       ocimirror list docker://registry.example.com/library/alpine
       ocimirror list docker://registry.example.com
     """
+    from ocimirror.care.inspect import list_images
+    from ocimirror.copy.places import parse_location
+    from ocimirror.copy.unread import unread
     from ocimirror.model.reference import registry_location
-    from ocimirror.workflows.inspect import list_images
-    from ocimirror.workflows.places import parse_location
-    from ocimirror.workflows.unread import unread
 
     registry = registry_location(location)
     if registry:
@@ -337,7 +337,7 @@ def _list_catalog(registry: str, settings: Settings) -> int:
 
 
 def _listed_document(image: Listed) -> dict[str, object]:
-    from ocimirror.stores.index import is_synthesised
+    from ocimirror.stores.layout.index import is_synthesised
 
     entry = image.entry
     return {
@@ -354,7 +354,7 @@ def _listed_document(image: Listed) -> dict[str, object]:
 
 
 def _listed_line(image: Listed) -> str:
-    from ocimirror.stores.index import is_synthesised
+    from ocimirror.stores.layout.index import is_synthesised
 
     entry = image.entry
     told = image.fault or f"{output.size(image.size_bytes)}  {' '.join(image.platforms)}"

@@ -23,8 +23,8 @@ from ocimirror.errors import Interrupted, UsageError
 from ocimirror.model.readable import SPAN_ADVICE, seconds_of
 
 if TYPE_CHECKING:
-    from ocimirror.stores.registry import NetworkOptions
-    from ocimirror.workflows.places import Places
+    from ocimirror.copy.places import Places
+    from ocimirror.registry import NetworkOptions
 
 _DECIMAL = re.compile(r"[0-9]{1,6}(\.[0-9]{1,3})?", re.ASCII)
 _BYTES = re.compile(r"([0-9]{1,12})([KMG]?)", re.ASCII | re.IGNORECASE)
@@ -62,8 +62,8 @@ class Settings:
     def network(self) -> NetworkOptions:
         """Return how registries are reached, from options and environment."""
         from ocimirror.model.reference import check_registry
-        from ocimirror.stores.registry import AuthFile, NetworkOptions
-        from ocimirror.stores.registry.environment import (
+        from ocimirror.registry import AuthFile, NetworkOptions
+        from ocimirror.registry.environment import (
             auth_files,
             certs_dirs,
             first_of,
@@ -97,7 +97,7 @@ class Settings:
 
     def places(self) -> Places:
         """Return the stores of this run; the network library loads only where it is needed."""
-        from ocimirror.workflows.places import Places
+        from ocimirror.copy.places import Places
 
         return Places(
             self.network,

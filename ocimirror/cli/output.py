@@ -19,8 +19,8 @@ from ocimirror.model.readable import size as size
 from ocimirror.shown import printable, without_secrets
 
 if TYPE_CHECKING:
+    from ocimirror.care.verify import Fault
     from ocimirror.copy.outcome import Outcome
-    from ocimirror.workflows.verify import Fault
 
 _STATES = ("copied", "unchanged", "planned", "failed")
 
@@ -67,7 +67,7 @@ def error_document(error: OciMirrorError) -> dict[str, object]:
 
 def outcome_document(outcome: Outcome) -> dict[str, object]:
     """Return one image of a copying command as its document carries it."""
-    from ocimirror.stores.index import is_synthesised
+    from ocimirror.stores.layout.index import is_synthesised
 
     root = outcome.root
     return {

@@ -12,9 +12,9 @@ from ocimirror.cli.options import F, Settings, option
 from ocimirror.errors import Interrupted, OciMirrorError
 
 if TYPE_CHECKING:
+    from ocimirror.engines.load import Loaded
     from ocimirror.engines.receipt import Part, Receipt
     from ocimirror.model.platform import Platform
-    from ocimirror.workflows.load import Loaded
 
 # What an engine must have kept where nothing more is asked: what cannot be told from its design.
 _ALWAYS: tuple[Part, ...] = ("tag", "config")

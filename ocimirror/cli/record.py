@@ -13,11 +13,11 @@ from ocimirror.cli.options import Settings
 from ocimirror.errors import OciMirrorError
 
 if TYPE_CHECKING:
+    from ocimirror.copy.places import Places
     from ocimirror.model.digest import Digest
     from ocimirror.model.reference import Reference
     from ocimirror.sync.lock import LockFile
     from ocimirror.sync.report import Report
-    from ocimirror.workflows.places import Places
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def reference(_: click.Context, __: click.Parameter, text: str | None) -> Refere
     """Read where a record goes; wrong ones are found before anything is transferred."""
     if text is None:
         return None
-    from ocimirror.workflows.publish import record_reference
+    from ocimirror.sync.publish import record_reference
 
     return record_reference(text)
 
@@ -59,8 +59,8 @@ def publish(
     After a deadline this is done still; after a signal it is not.
     """
     from ocimirror.copy.tasks import patiently
+    from ocimirror.sync import publish as record
     from ocimirror.sync.document import document
-    from ocimirror.workflows import publish as record
 
     settings.stop.clear()
     if settings.signal:

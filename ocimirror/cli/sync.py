@@ -30,12 +30,12 @@ from ocimirror.errors import Interrupted, Locked, OciMirrorError, UsageError
 
 if TYPE_CHECKING:
     from ocimirror.cli.progress import Progress
+    from ocimirror.copy.places import Places
     from ocimirror.model.reference import Reference
     from ocimirror.sync.config import Config
     from ocimirror.sync.lock import LockFile
     from ocimirror.sync.report import Report
     from ocimirror.sync.state import State
-    from ocimirror.workflows.places import Places
 
 
 def _shard(_: click.Context, __: click.Parameter, text: str) -> tuple[int, int]:
@@ -138,11 +138,11 @@ def sync_command(
 
     with extra("sync", "sync"):
         from ocimirror.sync.config import load
-    from ocimirror.stores.writable import refuse_irregular_file
+    from ocimirror.stores.layout.writable import refuse_irregular_file
     from ocimirror.sync.lock import joined
+    from ocimirror.sync.plan import Chosen
+    from ocimirror.sync.run import SyncOptions, sync
     from ocimirror.sync.shards import Shard
-    from ocimirror.workflows.sync.plan import Chosen
-    from ocimirror.workflows.sync.run import SyncOptions, sync
 
     planned, whole = options.pop("dry_run"), options.pop("deep")
     settings = settings_from(options, writes=True)
@@ -155,7 +155,7 @@ def sync_command(
 
     def night(wanted: Config) -> int:
         if publish_lock is not None:
-            from ocimirror.workflows.publish import refuse_source
+            from ocimirror.sync.publish import refuse_source
 
             refuse_source(publish_lock, wanted)
         previous = _lock(lock_file, wanted, needed=locked)
@@ -264,8 +264,8 @@ def _state(stack: ExitStack, path: str, wanted: Config, *, dry_run: bool) -> Sta
 
 
 def _places(settings: Settings, config: Config) -> Places:
-    from ocimirror.workflows.places import Places
-    from ocimirror.workflows.sync.access import own_ways
+    from ocimirror.copy.places import Places
+    from ocimirror.sync.access import own_ways
 
     own = own_ways(config.registries)
     return Places(settings.network, durable=settings.fsync, stop=settings.stop, own=own)
@@ -327,11 +327,11 @@ def _beside(
     metrics_file: str | None,
 ) -> None:
     """Write what was asked for beside what is printed."""
-    from ocimirror.stores.atomic import replace_file
+    from ocimirror.stores.disk.atomic import replace_file
     from ocimirror.sync.metrics import metrics
 
     if page:
-        from ocimirror.workflows import report_page
+        from ocimirror.sync import page as report_page
 
         written.write(lambda: replace_file(page, report_page.page(report).encode()))
     if metrics_file and not report.dry_run:

@@ -23,9 +23,9 @@ from ocimirror.cli.options import (
 
 if TYPE_CHECKING:
     from ocimirror.copy.outcome import Options, Outcome, Reporter
+    from ocimirror.copy.places import Places
     from ocimirror.model.platform import Platform
     from ocimirror.stores.profiles import Profile
-    from ocimirror.workflows.places import Places
 
 _MAX_IMAGES_FILE_BYTES = 64 * 1024 * 1024
 
@@ -53,8 +53,8 @@ def pull_command(images: tuple[str, ...], images_file: str | None, **options: An
       ocimirror pull alpine:3.19 ./layout --platform linux/arm64
       kubeadm config images list | ocimirror pull --images-file - ./layout
     """
+    from ocimirror.copy.pull import pull
     from ocimirror.model.reference import Reference
-    from ocimirror.workflows.pull import pull
 
     *texts, layout = images
     if images_file is not None:
@@ -100,7 +100,7 @@ def push_command(
       ocimirror push ./layout registry.example.com/mirror --keep-host
       ocimirror push ./layout 127.0.0.1:5000 --image docker.io/library/alpine:3.19
     """
-    from ocimirror.workflows.push import push
+    from ocimirror.copy.push import push
 
     directory = layout_argument(layout)
     settings, copy_options, platforms = _prepare(options)
@@ -160,9 +160,9 @@ def copy_command(
       ocimirror copy docker-archive:saved.tar oci:./layout --with docker://alpine:3.19
       ocimirror copy oci:./layout:alpine:3.19 docker://127.0.0.1:5000/library/alpine:3.19
     """
+    from ocimirror.copy.copy import copy
+    from ocimirror.copy.places import parse_location
     from ocimirror.errors import UsageError
-    from ocimirror.workflows.copy import copy
-    from ocimirror.workflows.places import parse_location
 
     ends = parse_location(source), parse_location(destination)
     kept = None if originals is None else parse_location(originals)
@@ -246,7 +246,7 @@ def _run(
 
 
 def _lines(path: str) -> list[str]:
-    from ocimirror.stores.files import read_input
+    from ocimirror.stores.disk.files import read_input
 
     if path == "-":
         raw = sys.stdin.buffer.read(_MAX_IMAGES_FILE_BYTES + 1)

@@ -21,7 +21,7 @@ from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import ATTESTATION_OF, Manifest
 from ocimirror.model.reference import is_attachment_tag
-from ocimirror.stores.index import platforms_of, sparse
+from ocimirror.stores.layout.index import platforms_of, sparse
 from ocimirror.stores.store import Store
 
 

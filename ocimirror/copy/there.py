@@ -20,7 +20,7 @@ from ocimirror.errors import (
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.stores.index import LayoutSource, platforms_of, sparse
+from ocimirror.stores.layout.index import LayoutSource, platforms_of, sparse
 from ocimirror.stores.store import Store
 
 

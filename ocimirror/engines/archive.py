@@ -6,11 +6,11 @@ from ocimirror.engines.wanted import Wanted
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.stores import profiles
-from ocimirror.stores.layoutfile import LAYOUT_FILE, LAYOUT_VERSION
+from ocimirror.stores.archive.tar import TarWriter, Write
+from ocimirror.stores.layout.layoutfile import LAYOUT_FILE, LAYOUT_VERSION
 from ocimirror.stores.profiles import Profile
 from ocimirror.stores.store import Source, verified
 from ocimirror.stores.stream import Watch
-from ocimirror.stores.tar import TarWriter, Write
 
 
 def write_archive(

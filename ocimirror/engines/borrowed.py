@@ -24,8 +24,8 @@ from ocimirror.errors import (
     Locked,
     storage_errors,
 )
-from ocimirror.stores.atomic import FileLock
-from ocimirror.stores.files import open_regular
+from ocimirror.stores.disk.atomic import FileLock
+from ocimirror.stores.disk.files import open_regular
 
 MAX_SIZE_BYTES = 4 * 1024 * 1024
 _MAX_JOURNAL_BYTES = 32 * 1024 * 1024

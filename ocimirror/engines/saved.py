@@ -12,9 +12,9 @@ from ocimirror.errors import (
     Unsupported,
 )
 from ocimirror.model.descriptor import Descriptor
+from ocimirror.stores.archive.tarstream import Members, hash_members
 from ocimirror.stores.dockerarchive.document import saved_images
 from ocimirror.stores.stream import CHUNK_BYTES
-from ocimirror.stores.tarstream import Members, hash_members
 
 _GONE = ("no such file", "not found", "does not exist", "not known", "unexpected eof")
 

@@ -26,7 +26,7 @@ from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import ATTESTATION_OF, MAX_DEPTH, Manifest, refuse_too_deep
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Reference
-from ocimirror.stores.index import Entry, platforms_of
+from ocimirror.stores.layout.index import Entry, platforms_of
 from ocimirror.stores.profiles import Image, is_container_image
 from ocimirror.stores.store import Source
 from ocimirror.stores.stream import Watch

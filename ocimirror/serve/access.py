@@ -24,7 +24,7 @@ from ocimirror.errors import UsageError
 from ocimirror.serve.answers import Refused, Request
 from ocimirror.serve.turns import Turns
 from ocimirror.serve.watch import Reloaded
-from ocimirror.stores.files import open_regular
+from ocimirror.stores.disk.files import open_regular
 
 _MAX_FILE_BYTES = 4 * 1024 * 1024
 _MOST_REMEMBERED = 1000

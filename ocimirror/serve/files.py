@@ -17,7 +17,7 @@ from ocimirror.errors import DamagedLayout, IntegrityError, Interrupted, storage
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.mediatype import OCTET_STREAM
-from ocimirror.stores.files import FileReader, open_regular
+from ocimirror.stores.disk.files import FileReader, open_regular
 from ocimirror.stores.stream import VerifiedStream
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

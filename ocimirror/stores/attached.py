@@ -35,7 +35,7 @@ from ocimirror.stores.edges import Edges
 from ocimirror.stores.store import Referrer
 
 if TYPE_CHECKING:
-    from ocimirror.stores.index import Entry
+    from ocimirror.stores.layout.index import Entry
 
 COSIGN_KIND = "kind"
 _COSIGN = "dev.cosignproject.cosign/"

@@ -36,7 +36,7 @@ from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import ATTESTATION_OF, Manifest, refuse_too_deep
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Reference
-from ocimirror.stores.index import IMAGE_NAME, REF_NAME, annotations_of_ours
+from ocimirror.stores.layout.index import IMAGE_NAME, REF_NAME, annotations_of_ours
 from ocimirror.stores.store import Source
 
 Profile = Literal["any", "docker", "containerd", "podman"]

@@ -9,7 +9,7 @@ from typing import TypeVar, cast
 from ocimirror.errors import InvalidReference, MalformedManifest, UsageError
 from ocimirror.model import strictjson
 from ocimirror.model.digest import Digest
-from ocimirror.stores.files import read_input
+from ocimirror.stores.disk.files import read_input
 from ocimirror.sync.record import parse_time, time_text
 from ocimirror.sync.report import (
     PRUNE_ACTIONS,

@@ -24,9 +24,9 @@ from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location, Reference
-from ocimirror.stores.atomic import replace_file
-from ocimirror.stores.files import read_input
-from ocimirror.stores.index import sparse
+from ocimirror.stores.disk.atomic import replace_file
+from ocimirror.stores.disk.files import read_input
+from ocimirror.stores.layout.index import sparse
 from ocimirror.sync.record import ImageRecord, parse_time, time_text
 from ocimirror.sync.shards import Owned, Shard
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from ocimirror.errors import InvalidReference, UsageError
 from ocimirror.model.digest import Digest
-from ocimirror.stores.atomic import FileLock
+from ocimirror.stores.disk.atomic import FileLock
 from ocimirror.sync.database import in_use, open_to_read, open_to_write
 from ocimirror.sync.remembered import Complete, Created, Run, Span
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import yaml
 
 from ocimirror.errors import Finding, InvalidConfiguration, UsageError
-from ocimirror.stores.files import read_input
+from ocimirror.stores.disk.files import read_input
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
 MAX_DEPTH = 16

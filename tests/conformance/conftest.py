@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from ocimirror.stores.archive import Archive, ArchiveWriter
-from ocimirror.stores.layout import Layout
+from ocimirror.registry import NetworkOptions, RegistryHost, Transport
+from ocimirror.stores.archive.archive import Archive, ArchiveWriter
+from ocimirror.stores.layout.layout import Layout
 from ocimirror.stores.memory import MemoryStore
-from ocimirror.stores.registry import NetworkOptions, RegistryHost, Transport
 from ocimirror.stores.store import Source, Store
 from tests.support.registry import StrictRegistry
 from tests.support.witness import Registry

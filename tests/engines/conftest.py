@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ocimirror.stores.layout import Layout
+from ocimirror.stores.layout.layout import Layout
 from tests.support.command import environment
 from tests.support.engines import (
     Containerd,

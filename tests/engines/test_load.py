@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ocimirror.stores.exclusive import ExclusiveLayout
+from ocimirror.stores.layout.exclusive import ExclusiveLayout
 from tests.support import images
 from tests.support.command import PROGRAM, at_terminal, environment, ocimirror
 from tests.support.engines import Containerd, Dockerd, remove, run_dockerd, short_directory

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ocimirror.stores.layout import Layout
+from ocimirror.stores.layout.layout import Layout
 from tests.engines.test_load import (
     ALL_KEPT,
     HOST,

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from ocimirror.copy.copy import copy
+from ocimirror.copy.pipeline import copy
 from ocimirror.errors import NoSpace
-from ocimirror.stores.atomic import free_bytes
-from ocimirror.stores.layout import Layout
+from ocimirror.stores.disk.atomic import free_bytes
+from ocimirror.stores.layout.layout import Layout
 from ocimirror.stores.stream import Reader
 from tests.journeys.test_sync import SINGLE, offer, sync
 from tests.support import images

@@ -16,14 +16,14 @@ from typing import Any
 
 import pytest
 
+from ocimirror.care.names import remove
 from ocimirror.copy.outcome import Options, Request, Silent
+from ocimirror.copy.places import Places
 from ocimirror.copy.plan import Plan
+from ocimirror.copy.pull import pull
 from ocimirror.model.reference import Reference
-from ocimirror.stores.layout import Layout
-from ocimirror.stores.registry import NetworkOptions
-from ocimirror.workflows.names import remove
-from ocimirror.workflows.places import Places
-from ocimirror.workflows.pull import pull
+from ocimirror.registry import NetworkOptions
+from ocimirror.stores.layout.layout import Layout
 from tests.support import images
 from tests.support.command import PROGRAM, environment, ocimirror
 from tests.support.faults import Drip, Rule

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from ocimirror.stores.registry import AuthFile
-from ocimirror.stores.registry.credential_store import erase, knows, store
-from ocimirror.stores.registry.credentials import Credential, CredentialFiles
+from ocimirror.registry import AuthFile
+from ocimirror.registry.credential_store import erase, knows, store
+from ocimirror.registry.credentials import Credential, CredentialFiles
 from tests.support import images
 from tests.support.command import PROGRAM, Result, environment, ocimirror
 from tests.support.programs import require_program

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ocimirror.workflows.sync.plan import shard_of
+from ocimirror.sync.plan import shard_of
 from tests.journeys.test_sync import SCHEMA2, SINGLE, offer
 from tests.support.command import Result, ocimirror
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ocimirror.workflows.sync.plan import shard_of
+from ocimirror.sync.plan import shard_of
 from tests.journeys.test_sync import MULTI, SCHEMA2, SINGLE, configure, locked, offer, sync
 from tests.journeys.test_sync_prune import later
 from tests.support.command import PROGRAM, Result, environment, ocimirror

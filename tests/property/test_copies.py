@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocimirror.errors import IntegrityError
-from ocimirror.stores.archive import Archive, ArchiveWriter
-from ocimirror.stores.layout import Layout
+from ocimirror.stores.archive.archive import Archive, ArchiveWriter
+from ocimirror.stores.layout.layout import Layout
 from ocimirror.stores.memory import MemoryStore
 from tests.support import images
 from tests.support.images import Graph

@@ -598,7 +598,7 @@ def test_secrets_are_in_no_message_no_log_and_no_repr(
 def test_a_registry_without_auth_needs_no_oras(docker_registry) -> None:
     program = f"""
 import sys
-from ocimirror.stores.registry import NetworkOptions, RegistryHost, Transport
+from ocimirror.registry import NetworkOptions, RegistryHost, Transport
 with Transport(NetworkOptions()) as transport:
     try:
         RegistryHost({docker_registry.host!r}, transport).repository("absent/x").resolve("v1")

@@ -10,8 +10,8 @@ import time
 import pytest
 
 from ocimirror.errors import UsageError
-from ocimirror.stores.registry import AuthFile
-from ocimirror.stores.registry.credentials import Credential, CredentialFiles
+from ocimirror.registry import AuthFile
+from ocimirror.registry.credentials import Credential, CredentialFiles
 
 HUB = "https://index.docker.io/v1/"
 

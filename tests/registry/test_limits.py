@@ -10,10 +10,10 @@ from contextlib import suppress
 
 import pytest
 
-from ocimirror.copy.copy import copy
 from ocimirror.copy.outcome import Options
+from ocimirror.copy.pipeline import copy
 from ocimirror.errors import Interrupted, RateLimited
-from ocimirror.stores.registry import RegistryHost
+from ocimirror.registry import RegistryHost
 from ocimirror.stores.store import Stored
 from tests.support import images
 from tests.support.command import environment, ocimirror

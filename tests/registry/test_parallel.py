@@ -10,7 +10,7 @@ import tracemalloc
 import pytest
 
 from ocimirror.errors import DigestMismatch, Interrupted, RegistryUnavailable
-from ocimirror.stores.registry import parallel
+from ocimirror.registry import parallel
 from tests.support import images
 from tests.support.command import ocimirror, weighed
 from tests.support.faults import (

@@ -18,7 +18,7 @@ from ocimirror.errors import (
 )
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
-from ocimirror.stores.registry import RegistryHost
+from ocimirror.registry import RegistryHost
 from tests.registry.conftest import Connect
 from tests.support import images
 from tests.support.command import ocimirror

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from ocimirror.errors import NotFound, RateLimited, RegistryUnavailable
-from ocimirror.stores.registry.pulse import Pulse
+from ocimirror.registry.pulse import Pulse
 from tests.support.faults import Cut, Respond, Rule, Stall
 
 pytestmark = pytest.mark.timeout(60)

@@ -10,9 +10,9 @@ import threading
 import pytest
 
 from ocimirror.errors import RegistryUnavailable, UntrustedCertificate, UsageError
-from ocimirror.stores.registry import NetworkOptions, RegistryHost, Transport
-from ocimirror.stores.registry.tls import speaks_tls
-from ocimirror.stores.registry.url import Origin
+from ocimirror.registry import NetworkOptions, RegistryHost, Transport
+from ocimirror.registry.tls import speaks_tls
+from ocimirror.registry.url import Origin
 from tests.support.certificates import Certificates, write_certificates
 from tests.support.command import environment, ocimirror
 from tests.support.faults import Respond

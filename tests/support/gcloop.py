@@ -12,9 +12,9 @@ import select
 import sys
 import time
 
-from ocimirror.stores.registry import NetworkOptions
-from ocimirror.workflows.gc import gc
-from ocimirror.workflows.places import Places
+from ocimirror.care.gc import gc
+from ocimirror.copy.places import Places
+from ocimirror.registry import NetworkOptions
 
 
 def main(layout: str) -> None:

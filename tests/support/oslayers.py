@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable
 
-from ocimirror.stores.oslayer import OsLayer
+from ocimirror.stores.disk.oslayer import OsLayer
 
 
 class Died(Exception):

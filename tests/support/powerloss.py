@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from ocimirror.stores.oslayer import OsLayer
+from ocimirror.stores.disk.oslayer import OsLayer
 
 DIRECTORY = -1
 RANDOM_CHOICES = 12

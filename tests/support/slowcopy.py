@@ -11,10 +11,10 @@ from __future__ import annotations
 import sys
 import time
 
-from ocimirror.copy.copy import copy
 from ocimirror.copy.outcome import Options, Outcome, Silent
+from ocimirror.copy.pipeline import copy
 from ocimirror.model.descriptor import Descriptor
-from ocimirror.stores.layout import Layout
+from ocimirror.stores.layout.layout import Layout
 from ocimirror.stores.stream import Reader
 from tests.support.stores import request
 

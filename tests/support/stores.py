@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ocimirror.copy.copy import copy
 from ocimirror.copy.outcome import Options, Outcome, Request
+from ocimirror.copy.pipeline import copy
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import Manifest
-from ocimirror.stores.layout import Layout
+from ocimirror.stores.layout.layout import Layout
 from ocimirror.stores.memory import MemoryStore
 from ocimirror.stores.store import Source, Store, Stored
 from ocimirror.stores.stream import Reader, VerifiedStream

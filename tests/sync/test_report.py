@@ -20,13 +20,13 @@ from ocimirror.errors import (
     UsageError,
 )
 from ocimirror.model.digest import Digest
-from ocimirror.stores.atomic import replace_file
+from ocimirror.stores.disk.atomic import replace_file
 from ocimirror.sync.document import document, merge, parse, read
 from ocimirror.sync.metrics import metrics
+from ocimirror.sync.page import page
 from ocimirror.sync.record import time_text
 from ocimirror.sync.report import Failure, ImageResult, Pruning, Report, Status
 from ocimirror.sync.table import MAX_LINES, attrition_lines, lines, pruned_lines
-from ocimirror.workflows.report_page import page
 from tests.support.programs import require_program
 
 NIGHT = datetime(2026, 1, 31, 2, 0, tzinfo=UTC)

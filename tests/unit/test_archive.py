@@ -19,8 +19,8 @@ from ocimirror.errors import (
     OciMirrorError,
 )
 from ocimirror.model.digest import Digest
-from ocimirror.stores.archive import Archive, ArchiveWriter
-from ocimirror.stores.layout import Layout
+from ocimirror.stores.archive.archive import Archive, ArchiveWriter
+from ocimirror.stores.layout.layout import Layout
 from ocimirror.stores.memory import MemoryStore
 from ocimirror.stores.store import Source
 from tests.support import images
@@ -192,7 +192,7 @@ def test_members_larger_than_eight_gigabytes_are_read_past(tmp_path: Path, form:
 def test_an_archive_on_standard_input_is_read(tmp_path: Path) -> None:
     path = archive_of(tmp_path / "a.tar", {NAME: SINGLE})
     script = (
-        "from ocimirror.stores.archive import Archive\n"
+        "from ocimirror.stores.archive.archive import Archive\n"
         "with Archive('-') as archive: print(archive.resolve('').digest)"
     )
     result = subprocess.run(
@@ -330,7 +330,7 @@ def test_an_archive_into_a_directory_that_is_not_there_is_a_storage_error(tmp_pa
 TO_STANDARD_OUTPUT = """
 import sys
 from ocimirror.errors import OciMirrorError
-from ocimirror.stores.archive import Archive, ArchiveWriter
+from ocimirror.stores.archive.archive import Archive, ArchiveWriter
 from tests.support.stores import copy_all
 try:
     with Archive(sys.argv[1]) as archive, ArchiveWriter("-") as writer:

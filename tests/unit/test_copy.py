@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from ocimirror.copy.copy import copy
 from ocimirror.copy.outcome import Options, Outcome, Request
+from ocimirror.copy.pipeline import copy
 from ocimirror.copy.plan import Plan
 from ocimirror.errors import (
     AuthenticationFailed,
@@ -32,9 +32,9 @@ from ocimirror.errors import (
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import Manifest
-from ocimirror.stores.layout import Layout
+from ocimirror.stores.disk.oslayer import OsLayer
+from ocimirror.stores.layout.layout import Layout
 from ocimirror.stores.memory import MemoryStore
-from ocimirror.stores.oslayer import OsLayer
 from ocimirror.stores.store import Stored
 from ocimirror.stores.stream import Reader, VerifiedStream
 from tests.support import images

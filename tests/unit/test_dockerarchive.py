@@ -26,8 +26,8 @@ from ocimirror.errors import (
 )
 from ocimirror.stores.dockerarchive.compression import Decompressed, compression_of
 from ocimirror.stores.dockerarchive.read import DockerArchive, is_docker_archive
-from ocimirror.stores.index import is_synthesised
-from ocimirror.stores.layout import Layout
+from ocimirror.stores.layout.index import is_synthesised
+from ocimirror.stores.layout.layout import Layout
 from ocimirror.stores.memory import MemoryStore
 from tests.support import images
 from tests.support.dockerarchives import (

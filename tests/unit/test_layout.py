@@ -29,10 +29,10 @@ from ocimirror.errors import (
     UsageError,
 )
 from ocimirror.model.descriptor import Descriptor
-from ocimirror.stores.atomic import FileLock
-from ocimirror.stores.layout import Layout
+from ocimirror.stores.disk.atomic import FileLock
+from ocimirror.stores.disk.oslayer import OsLayer
+from ocimirror.stores.layout.layout import Layout
 from ocimirror.stores.memory import MemoryStore
-from ocimirror.stores.oslayer import OsLayer
 from ocimirror.stores.store import Stored
 from tests.support import images
 from tests.support.evil import _SPOILERS, MAY_PASS, REFERENCE, SHOWN_ESCAPED

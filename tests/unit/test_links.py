@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from ocimirror.model.descriptor import Descriptor
-from ocimirror.stores.layout import Layout
-from ocimirror.stores.links import LinkingLayout
-from ocimirror.stores.oslayer import OsLayer
+from ocimirror.stores.disk.oslayer import OsLayer
+from ocimirror.stores.layout.layout import Layout
+from ocimirror.stores.layout.links import LinkingLayout
 from ocimirror.stores.store import Stored
 from tests.support import images
 from tests.support.judge import faults_of, leftovers_of

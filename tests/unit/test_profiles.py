@@ -9,7 +9,7 @@ import pytest
 
 from ocimirror.errors import UsageError
 from ocimirror.model.platform import Platform
-from ocimirror.stores.index import MANIFEST, PLATFORMS, LayoutIndex
+from ocimirror.stores.layout.index import MANIFEST, PLATFORMS, LayoutIndex
 from ocimirror.stores.profiles import (
     PROFILES,
     Image,

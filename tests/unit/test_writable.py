@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from ocimirror.copy.places import Places
 from ocimirror.errors import OciMirrorError
 from ocimirror.model.reference import Location
-from ocimirror.stores.registry import NetworkOptions
-from ocimirror.workflows.places import Places
+from ocimirror.registry import NetworkOptions
 from tests.support import images
 from tests.unit.test_layout import as_an_ordinary_user
 

@@ -34,10 +34,10 @@ from ocimirror.engines.wanted import PlatformImage, Wanted
 from ocimirror.errors import EngineFailed, EngineUnavailable
 from ocimirror.model.digest import Digest
 from ocimirror.model.platform import Platform
+from ocimirror.stores.archive.tar import TarWriter
 from ocimirror.stores.dockerarchive.write import write_image
 from ocimirror.stores.store import Source
 from ocimirror.stores.stream import Watch
-from ocimirror.stores.tar import TarWriter
 
 CONTAINERD_STORE = "io.containerd.snapshotter.v1"
 _ABSENT = ("no such image", "the specified platform")

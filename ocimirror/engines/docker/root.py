@@ -28,8 +28,8 @@ from ocimirror.errors import (
 from ocimirror.model.config import MAX_SIZE_BYTES as MAX_CONFIG_BYTES
 from ocimirror.model.config import ImageConfig
 from ocimirror.model.digest import Digest
-from ocimirror.stores.files import open_regular, read_bounded
-from ocimirror.stores.oslayer import OsLayer
+from ocimirror.stores.disk.files import open_regular, read_bounded
+from ocimirror.stores.disk.oslayer import OsLayer
 
 FILE = "repositories.json"
 _MAX_DIFF_BYTES = 256

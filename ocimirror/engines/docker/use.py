@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from ocimirror.engines.docker.process import DEFAULT_DATA_ROOT, LocalDockerd, running_dockerds
 from ocimirror.errors import EngineRunning, Locked
-from ocimirror.stores.atomic import FileLock
+from ocimirror.stores.disk.atomic import FileLock
 
 DEFAULT_PID_FILE = "/var/run/docker.pid"
 _MAX_FILE_BYTES = 1024

@@ -24,7 +24,7 @@ from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import MAX_DEPTH, Manifest
 from ocimirror.model.reference import Reference
-from ocimirror.stores import index as layout_index
+from ocimirror.stores.archive.tarmembers import TarMembers
 from ocimirror.stores.dockerarchive.compression import (
     MAGIC_BYTES,
     Compression,
@@ -43,19 +43,19 @@ from ocimirror.stores.dockerarchive.synthesis import (
     is_made_up,
     manifest_for,
 )
-from ocimirror.stores.index import (
+from ocimirror.stores.layout import index as layout_index
+from ocimirror.stores.layout.index import (
     Entry,
     LayoutIndex,
     LayoutSource,
     is_synthesised,
     synthesised,
 )
-from ocimirror.stores.layoutfile import LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES, check_layout_file
-from ocimirror.stores.partial import held
+from ocimirror.stores.layout.layoutfile import LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES, check_layout_file
+from ocimirror.stores.layout.partial import held
+from ocimirror.stores.layout.unreadable import UnreadableEntry
 from ocimirror.stores.profiles import blob_path, is_container_image
 from ocimirror.stores.stream import CHUNK_BYTES, Reader, Watch
-from ocimirror.stores.tarmembers import TarMembers
-from ocimirror.stores.unreadable import UnreadableEntry
 
 
 def is_docker_archive(path: str) -> bool:

@@ -26,18 +26,18 @@ from ocimirror.model.config import ImageConfig
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import Manifest
-from ocimirror.stores.archive import ArchiveWriter
+from ocimirror.stores.archive.archive import ArchiveWriter
+from ocimirror.stores.archive.tar import TarWriter
+from ocimirror.stores.disk.files import FileReader
 from ocimirror.stores.dockerarchive.compression import (
     MAGIC_BYTES,
     Decompressed,
     compression_of,
 )
 from ocimirror.stores.dockerarchive.document import MANIFEST_FILE, document_of
-from ocimirror.stores.files import FileReader
-from ocimirror.stores.index import LayoutSource
+from ocimirror.stores.layout.index import LayoutSource
 from ocimirror.stores.store import Source, Stored, verified
 from ocimirror.stores.stream import CHUNK_BYTES, Reader, VerifiedStream, Watch
-from ocimirror.stores.tar import TarWriter
 
 
 class DockerArchiveWriter(ArchiveWriter):

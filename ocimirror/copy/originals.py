@@ -1,0 +1,180 @@
+"""Gives an image its original manifest back, from a place that still has it.
+
+What an engine or a docker-archive holds is known by its image ID. Where a layout or a registry
+has the manifest, and the index, that lead to this ID, the chain is proved, and the image goes on
+under its original digest, with the layers as they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from ocimirror.errors import DigestNotPreserved, IntegrityError, NotFound, Unsupported
+from ocimirror.model.chain import prove_chain
+from ocimirror.model.config import MAX_SIZE_BYTES as MAX_CONFIG_BYTES
+from ocimirror.model.config import ImageConfig
+from ocimirror.model.descriptor import Descriptor
+from ocimirror.model.digest import Digest
+from ocimirror.model.manifest import ATTESTATION_OF, MAX_DEPTH, Manifest
+from ocimirror.model.platform import Platform
+from ocimirror.stores.layout.index import (
+    MANIFEST,
+    LayoutSource,
+    is_synthesised,
+    platforms_of,
+    sparse,
+)
+from ocimirror.stores.profiles import image_in, is_container_image
+from ocimirror.stores.store import Referrer, Source
+from ocimirror.stores.stream import Reader
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """An image with its original root.
+
+    Attributes:
+        source: serves everything of it; close neither of the places it reads from before.
+        root: the original index or manifest.
+        manifest: the image manifest below it, or the root itself.
+        platforms: what there is of an index, where that is not all.
+    """
+
+    source: Source
+    root: Descriptor
+    manifest: Manifest
+    platforms: tuple[Platform, ...]
+
+
+def restore(
+    held: Source, made: Descriptor, originals: Source, name: str = "", prefers: str = ""
+) -> Restored:
+    """Find the original manifest of an image, and prove that it is.
+
+    Args:
+        held: where the image is, under a manifest that was made for it.
+        made: that manifest.
+        originals: the place that may know better.
+        name: which image of that place; empty for any of a layout that fits.
+        prefers: the name that is taken where several roots of a layout lead to the image.
+
+    Raises:
+        DigestNotPreserved: no root leads to this image, or a layer is in neither place.
+        NotFound: no such name there.
+    """
+    manifest = held.read_manifest(made)
+    roots = _roots(originals, name, prefers)
+    # (A layout may have got it from the same archive; what a registry returns is no longer new.)
+    tells = not is_synthesised(made) or not isinstance(originals, LayoutSource)
+    if tells and made.digest in {root.digest for root in roots}:
+        return _confirmed(held, made, manifest, originals)
+    if not is_container_image(manifest):
+        raise DigestNotPreserved(
+            f"{originals.location} has another image than {made.digest}, which is no image of one"
+            " platform: there is nothing to prove it by",
+        )
+    config = manifest.blobs[0]
+    with held.fetch(config) as stream:
+        raw = stream.read_all(MAX_CONFIG_BYTES)
+    diff_ids = ImageConfig.parse(raw, f"config {config.digest}").diff_ids
+    paths = [p for root in roots for p in _leading_to(originals, root, config.digest)]
+    # (An index names the manifest by its digest, and no archive has one for what is made from it.)
+    lost = is_synthesised(made)
+    others = [p for p in paths if p[-1].digest != made.digest or (lost and len(p) > 1)]
+    path = next(iter(others), None)
+    same = [p for p in paths if p[-1].digest == made.digest]
+    if tells and same and path not in same:
+        return _confirmed(held, made, manifest, originals)
+    if path is None:
+        where = f"{originals.location}:{name}" if name else originals.location
+        raise DigestNotPreserved(f"{where} has no original manifest of image {config.digest}")
+    prove_chain(path, raw, config.digest, diff_ids)
+    source = _Joined(held, originals, path[0].descriptor)
+    for layer in path[-1].blobs:
+        if not source.exists(layer):
+            raise DigestNotPreserved(
+                f"{layer.digest} of the original manifest {path[-1].digest} is neither in"
+                f" {held.location} nor in {originals.location}"
+            )
+    return Restored(source, path[0].descriptor, path[-1], _present(source, path[0]))
+
+
+def _confirmed(held: Source, made: Descriptor, manifest: Manifest, originals: Source) -> Restored:
+    """Return an image as it is: the place that knows better has the same manifest."""
+    root = sparse(made, platforms_of(made))
+    root = replace(root, annotations={k: v for k, v in root.annotations.items() if k != MANIFEST})
+    return Restored(_Joined(held, originals, root), root, manifest, platforms_of(made))
+
+
+def _roots(originals: Source, name: str, prefers: str) -> Sequence[Descriptor]:
+    if name or not isinstance(originals, LayoutSource):
+        return [originals.resolve(name)]
+    entries = sorted(originals.entries(), key=lambda entry: entry.name != prefers)
+    return [entry.descriptor for entry in entries if not is_synthesised(entry.descriptor)]
+
+
+_Path = tuple[Manifest, ...]
+
+
+def _leading_to(originals: Source, root: Descriptor, config: Digest) -> Iterator[_Path]:
+    """Yield the paths from a root down to manifests of a config; each manifest is read once."""
+    seen: set[Digest] = set()
+
+    def below(descriptor: Descriptor, above: _Path) -> Iterator[_Path]:
+        if descriptor.digest in seen or len(above) > MAX_DEPTH:
+            return
+        seen.add(descriptor.digest)
+        try:
+            manifest = originals.read_manifest(descriptor)
+        except (NotFound, IntegrityError, Unsupported):
+            return  # (a sparse image, or a damaged one: another may do)
+        path = (*above, manifest)
+        if is_container_image(manifest) and manifest.blobs[0].digest == config:
+            yield path
+        for child in manifest.manifests:
+            yield from below(child, path)
+
+    return below(root, ())
+
+
+def _present(source: Source, root: Manifest) -> tuple[Platform, ...]:
+    """Return the platforms of an index that are there, nothing where all are."""
+    there = {descriptor.digest for descriptor in image_in(source, "", root.descriptor).manifests}
+    wanted = [child for child in root.manifests if ATTESTATION_OF not in child.annotations]
+    if all(child.digest in there for child in wanted):
+        return ()
+    found = [child.platform for child in wanted if child.digest in there and child.platform]
+    return tuple(dict.fromkeys(found))
+
+
+class _Joined(Source):
+    """Content of the first place, else of the second; manifests and referrers of the second."""
+
+    def __init__(self, held: Source, originals: Source, root: Descriptor) -> None:
+        self.location = held.location
+        self._held = held
+        self._originals = originals
+        self._root = root
+
+    def _place_of(self, descriptor: Descriptor) -> Source:
+        at_hand = descriptor.kind == "blob" and self._held.exists(descriptor)
+        return self._held if at_hand else self._originals
+
+    def _resolve(self, name: str) -> Descriptor:
+        return self._root if name == str(self._root.digest) else self._originals.resolve(name)
+
+    def _open(self, descriptor: Descriptor) -> Reader:
+        return self._open_at(descriptor, 0)
+
+    def _open_at(self, descriptor: Descriptor, position: int) -> Reader:
+        return self._place_of(descriptor)._open_at(descriptor, position)
+
+    def _exists(self, descriptor: Descriptor) -> bool:
+        return self._held.exists(descriptor) or self._originals.exists(descriptor)
+
+    def _names(self) -> list[str]:
+        return []
+
+    def _referrers(self, descriptor: Descriptor) -> Iterable[Referrer]:
+        return self._originals.referrers(descriptor)

@@ -1,0 +1,377 @@
+"""The one place that calls requests: sending, waiting, following, and the body that comes back.
+
+No requests.Session: it would add cookies, .netrc, proxies from the environment, and quote signed
+URLs again. Its transport adapter is used directly; urllib3's pool below it is thread-safe.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import logging
+import math
+import random
+import ssl
+import time
+from types import SimpleNamespace
+from typing import Any, cast
+
+from requests import PreparedRequest, RequestException
+from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
+from urllib3 import BaseHTTPResponse
+from urllib3.exceptions import HTTPError
+
+from ocimirror.errors import (
+    Interrupted,
+    RateLimited,
+    RegistryUnavailable,
+    RemoteError,
+    UrlRefused,
+    UsageError,
+)
+from ocimirror.registry.connections import POOLS, limited, through
+from ocimirror.registry.failures import root_cause, translated
+from ocimirror.registry.limits import Limits
+from ocimirror.registry.messages import RETRIED, Request, Response
+from ocimirror.registry.notices import Notices
+from ocimirror.registry.options import NetworkOptions
+from ocimirror.registry.pulse import Pulse
+from ocimirror.registry.tls import certificates_of, client_context
+from ocimirror.registry.url import Origin, UrlPolicy, bypasses_proxy, redact
+from ocimirror.stores.stream import CHUNK_BYTES, VerifiedStream
+from ocimirror.version import __version__
+
+CONNECT_TIMEOUT_S = 10.0
+BRIEF_S = 3.0
+MAX_REDIRECTS = 5
+MAX_RETRY_AFTER_S = 600.0
+MAX_BACKOFF_S = 30.0
+MIN_RATE_BYTES_S = 1024
+# A registry hashes the whole blob, or moves it in its storage, before it answers.
+CLOSING_S = 600.0
+
+_HEADERS = {"Accept-Encoding": "identity", "User-Agent": f"ocimirror/{__version__}"}
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_jitter = random.SystemRandom().uniform
+
+# A TLS record holds 16 KiB, and one read returns one record: a larger buffer is made for nothing.
+_TLS_PIECE_BYTES = 64 * 1024
+_GATHER_S = 0.05
+_DRIP_BYTES = 1024
+
+logger = logging.getLogger(__name__)
+# urllib3's debug lines hold whole URLs, and so the signatures of redirect targets.
+logging.getLogger("urllib3").setLevel(logging.WARNING)
+
+
+class Transport:
+    """The connections of one run, to all registries. Thread-safe.
+
+    Args:
+        options: what the user said about the network.
+
+    Raises:
+        UsageError: a certificate file, or the proxy, of the options cannot be used.
+    """
+
+    def __init__(self, options: NetworkOptions) -> None:
+        scheme, separator, _ = options.proxy.partition("://")
+        if separator and scheme not in ("http", "https"):
+            raise UsageError(f"a proxy is an http:// or https:// URL, not {scheme}://")
+        self.options = options
+        self._adapter = _Adapter(options)
+        self._limits = Limits(options)
+        self._pulses: dict[Origin, Pulse] = {}
+        self._notices = Notices()
+
+    def send(self, request: Request) -> Response:
+        """Send a request until it is answered by something else than 408, 429 and 5xx.
+
+        501 is an answer, and so is 500 to HEAD: GET tells then. What a streamed body raises comes
+        out as it is.
+
+        Raises:
+            RegistryUnavailable: no answer, or 408, 429 (RateLimited) and 5xx to the last; or not
+                sent, since the host is dead.
+            UntrustedCertificate, UrlRefused: and nothing was tried again.
+            Interrupted: `options.stop` was set.
+        """
+        retries = self.options.retries if request.repeatable and not request.brief else 0
+        attempt = 0
+        while True:
+            last = attempt >= retries and request.repeatable and not request.brief
+            try:
+                return self._answered(request, last=last)
+            except RegistryUnavailable as error:
+                if attempt >= retries or error.exhausted:
+                    error.exhausted |= request.repeatable
+                    raise
+                self.pause(request.url, attempt, error)
+            attempt += 1
+
+    def pause(self, url: str, attempt: int, failure: RegistryUnavailable) -> None:
+        """Wait before asking again: exponential backoff with full jitter, or what was asked for.
+
+        Args:
+            url: where from; what its server asked for holds for all threads.
+            attempt: counted from 0.
+            failure: why the last one was in vain.
+
+        Raises:
+            Interrupted: `options.stop` was set.
+        """
+        host = self._limits.of(Origin.of(url))
+        backoff = _jitter(0.0, min(MAX_BACKOFF_S, 0.5 * 2.0**attempt))
+        asked, told = failure.retry_after_s, False
+        if asked is not None or isinstance(failure, RateLimited):
+            backoff += min(asked or 0.0, MAX_RETRY_AFTER_S)
+            told = host.hold(backoff)
+        level = logging.WARNING if told and isinstance(failure, RateLimited) else logging.INFO
+        logger.log(level, "%s; trying again in %.1f s", failure, backoff)
+        host.wait(backoff)
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        self._adapter.close()
+
+    def __enter__(self) -> Transport:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _answered(self, request: Request, *, last: bool) -> Response:
+        url = request.url
+        for _ in range(MAX_REDIRECTS + 1):
+            response = self._felt(request, url, last=last)
+            target = response.headers.get("Location")
+            redirects = response.status in _REDIRECTS and request.method in ("GET", "HEAD")
+            if not redirects or not target:
+                return response
+            response.drain()
+            url = request.policy.follow(url, target, request.use)
+        raise UrlRefused(f"{request}: more than {MAX_REDIRECTS} redirects")
+
+    def _felt(self, request: Request, url: str, *, last: bool) -> Response:
+        """Send a request, unless its host is dead; find out if it is, where that seems so."""
+        origin = Origin.of(url)
+        pulse = self._pulses.get(origin) or self._pulses.setdefault(origin, Pulse())
+        answered: Response | None = None
+        try:
+            with pulse.felt(request, last=last):
+                response = self._exchange(request, url)
+                answered = response
+                if response.status in RETRIED:
+                    raise response.failure()
+        except RegistryUnavailable:
+            if pulse.stops():
+                self._look_for_life(origin, pulse, request.policy)
+            if answered is not None and request.method == "HEAD" and answered.status == 500:
+                return answered  # (some cannot answer HEAD; GET is asked, and tried again)
+            raise
+        return response
+
+    def _look_for_life(self, origin: Origin, pulse: Pulse, policy: UrlPolicy) -> None:
+        request = Request(method="GET", url=f"{origin}/v2/", policy=policy, brief=True)
+        try:
+            response = self._exchange(request, request.url)
+            if response.status in RETRIED - {429}:
+                raise response.failure()
+        except RemoteError as error:
+            logger.warning("%s; requests to this host fail at once from now on", error)
+            pulse.dies(error.message)
+        else:
+            response.drain()
+
+    def _exchange(self, request: Request, url: str) -> Response:
+        prepared = PreparedRequest()
+        prepared.method, prepared.url = request.method, url
+        # (requests sends what has `read` and a length.)
+        prepared.body = cast("Any", self._paced(request.body))
+        prepared.headers = CaseInsensitiveDict({**_HEADERS, **request.headers})
+        if request.body is not None:
+            prepared.headers["Content-Length"] = str(len(request.body))
+        origin, authorization = Origin.of(url), request.authorization
+        if authorization is not None and authorization.origin == origin:
+            prepared.headers["Authorization"] = authorization.value
+        silence_s = min(self.options.timeout_s, BRIEF_S if request.brief else math.inf)
+        answer_s = max(silence_s, CLOSING_S) if request.closes_upload else silence_s
+        # (urllib3 sends a body under the timeout for connecting.)
+        connect_s = silence_s if request.body else min(CONNECT_TIMEOUT_S, silence_s)
+        proxies = self._proxies(origin)
+        # (A proxy resolves names itself, and is to judge them.)
+        gate = None if proxies else request.policy.gate(url)
+        with self._limits.of(origin).turn() as turn:
+            began = time.monotonic()
+            try:
+                with limited(math.inf, self.options.stop), through(gate):
+                    raw = self._adapter.send(
+                        prepared,
+                        stream=True,
+                        timeout=(connect_s, answer_s),
+                        proxies=proxies,
+                    ).raw
+            except (RequestException, HTTPError, OSError) as error:
+                logger.debug("%s %s failed", request.method, redact(url))
+                raise translated(error, request) from root_cause(error)
+            turn.status = raw.status
+        if logger.isEnabledFor(logging.DEBUG):
+            milliseconds = (time.monotonic() - began) * 1000
+            logger.debug("%s %s %d %.0f ms", request.method, redact(url), raw.status, milliseconds)
+        self._notices.read(origin, raw.headers)
+        piece_bytes = _TLS_PIECE_BYTES if origin.scheme == "https" else CHUNK_BYTES
+        body = _Body(raw, request, self.options.timeout_s, piece_bytes, self._limits)
+        return Response(request, url, raw.status, raw.headers, body)
+
+    def _proxies(self, origin: Origin) -> dict[str, str] | None:
+        proxy = self.options.proxy
+        if not proxy or bypasses_proxy(origin, self.options.no_proxy):
+            return None
+        return {origin.scheme: proxy}
+
+    def _paced(self, body: bytes | VerifiedStream | None) -> object:
+        return _Upload(body, self._limits) if body and self.options.bytes_per_second else body
+
+
+class _Upload:
+    """A body on its way out, in pieces as the rate of the run allows them."""
+
+    def __init__(self, body: bytes | VerifiedStream, limits: Limits) -> None:
+        self._size_bytes = len(body)
+        self._body = io.BytesIO(body) if isinstance(body, bytes) else body
+        self._limits = limits
+
+    def __len__(self) -> int:
+        return self._size_bytes
+
+    def read(self, amount: int, /) -> bytes:
+        piece = self._body.read(min(amount, self._limits.piece_bytes))
+        self._limits.moved(len(piece))
+        return piece
+
+
+class _Body:
+    """A body as it comes off the wire: a Reader that fails with our errors only.
+
+    Silence ends it, and so does a trickle: less than 1 KiB/s over the time of silence.
+    """
+
+    def __init__(
+        self,
+        raw: BaseHTTPResponse,
+        request: Request,
+        window_s: float,
+        piece_bytes: int,
+        limits: Limits,
+    ) -> None:
+        self._raw = raw
+        self._request = request
+        self._window_s = window_s
+        self._piece_bytes = piece_bytes
+        self._limits = limits
+        self._waited_s = 0.0
+        self._received = 0
+        self._failure: RemoteError | None = None
+
+    def read(self, amount: int, /) -> bytes:
+        began = time.monotonic()
+        pieces = self._gathered(min(amount, self._limits.piece_bytes), began + _GATHER_S)
+        # Only the time spent in here counts: a slow destination is not a slow source.
+        self._waited_s += time.monotonic() - began
+        received = sum(map(len, pieces))
+        if received < _DRIP_BYTES and self._limits.stop.is_set():
+            raise Interrupted("stopped")
+        self._received += received
+        if self._waited_s >= self._window_s:
+            if self._received < MIN_RATE_BYTES_S * self._waited_s:
+                raise RegistryUnavailable(
+                    f"{self._request}: stalled, {self._received} bytes in {self._waited_s:.0f} s"
+                )
+            self._waited_s, self._received = 0.0, 0
+        self._limits.moved(received)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _gathered(self, amount: int, until: float) -> list[bytes]:
+        """Return what comes within a moment: many small pieces cost more than one large one.
+
+        A failure after the first piece waits for the next read: what came before it came.
+        """
+        if self._failure is not None:
+            raise self._failure
+        pieces: list[bytes] = []
+        while amount and (not pieces or time.monotonic() < until):
+            try:
+                # (Not `read`: it would wait for a trickle to fill the whole amount.)
+                with limited(self._window_s, self._limits.stop):
+                    piece = self._raw.read1(min(amount, self._piece_bytes))
+            except (HTTPError, OSError) as error:
+                self._failure = translated(error, self._request)
+                self._failure.__cause__ = root_cause(error)
+                if not pieces:
+                    raise self._failure from self._failure.__cause__
+                break
+            if not piece:
+                break
+            pieces.append(piece)
+            amount -= len(piece)
+        return pieces
+
+    def close(self) -> None:
+        self._raw.close()
+        self._raw.release_conn()
+
+
+class _Adapter(HTTPAdapter):
+    """The adapter of requests with our buffer size and one TLS context, made when first needed."""
+
+    def __init__(self, options: NetworkOptions) -> None:
+        self._options = options
+        self._contexts: dict[Origin, ssl.SSLContext] = {}
+        if options.ca_file or options.client_cert:
+            _ = self._context
+        # A job has at most one download and one upload under way.
+        super().__init__(pool_connections=64, pool_maxsize=2 * options.jobs + 2)
+
+    @functools.cached_property
+    def _context(self) -> ssl.SSLContext:
+        return client_context(self._options)
+
+    def init_poolmanager(
+        self, connections: int, maxsize: int, block: bool = False, **pool: Any
+    ) -> None:
+        """Send bodies in pieces of 256 KiB: a fifth of the CPU time of requests' own 16 KiB."""
+        super().init_poolmanager(connections, maxsize, block, blocksize=CHUNK_BYTES, **pool)
+        self.poolmanager.pool_classes_by_scheme = POOLS
+
+    def proxy_manager_for(self, proxy: str, **pool: Any) -> Any:
+        """Return the manager of a proxy, under the same TLS policy."""
+        if proxy.startswith("https:"):
+            pool["proxy_ssl_context"] = self._context
+        manager = super().proxy_manager_for(proxy, blocksize=CHUNK_BYTES, **pool)
+        manager.pool_classes_by_scheme = POOLS
+        return manager
+
+    def build_connection_pool_key_attributes(
+        self, request: PreparedRequest, verify: Any, cert: Any = None
+    ) -> tuple[Any, Any]:
+        """Choose the pool; requests would read the CA file again for each connection."""
+        host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
+        if host["scheme"] != "https":
+            return host, {}
+        return host, {"ssl_context": self._context_of(Origin("https", host["host"], host["port"]))}
+
+    def _context_of(self, origin: Origin) -> ssl.SSLContext:
+        """Return the run's policy, or a host's own if it has certificates of its own."""
+        if origin not in self._contexts:
+            own = certificates_of(origin, self._options.certs_dirs)
+            made = client_context(self._options, origin) if own else self._context
+            self._contexts[origin] = made
+        return self._contexts[origin]
+
+    def build_response(self, _: PreparedRequest, raw: Any) -> Any:
+        """Wrap the answer: all of it that we use is `raw`; cookies are neither read nor kept."""
+        return SimpleNamespace(raw=raw)
+
+    def cert_verify(self, *_: Any) -> None:
+        """Leave the connection alone: its context verifies."""

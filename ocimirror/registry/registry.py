@@ -1,0 +1,54 @@
+"""Registry: a registry as a program opens it, with the connections of its own."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from ocimirror.model.reference import Reference, check_registry
+from ocimirror.registry.environment import from_environment
+from ocimirror.registry.host import RegistryHost
+from ocimirror.registry.http import Transport
+from ocimirror.registry.options import NetworkOptions
+from ocimirror.stores.store import Image
+
+
+class Registry:
+    """A registry. Thread-safe; `close` it, or use it as a context, when all is done.
+
+    Args:
+        host: `host[:port]` as references name it; `docker.io` is Docker Hub.
+        options: how it is reached, and as whom; else as the environment says: the credential files
+            of docker and podman, their certificates, HTTPS_PROXY.
+
+    Raises:
+        InvalidReference: not a registry.
+        UsageError: HTTPS_PROXY is not a URL of a proxy.
+    """
+
+    def __init__(self, host: str, options: NetworkOptions | None = None) -> None:
+        self.host = check_registry(host)
+        self._transport = Transport(from_environment() if options is None else options)
+        self._registry = RegistryHost(self.host, self._transport)
+
+    def __getitem__(self, name: str) -> Image:
+        """Return an image of the registry; nothing is asked of it yet.
+
+        Args:
+            name: `REPOSITORY[:TAG][@DIGEST]`; without tag and digest, `latest` is read.
+
+        Raises:
+            InvalidReference: not such a name.
+        """
+        reference = Reference.parse(f"{self.host}/{name}")
+        repository = self._registry.repository(reference.repository)
+        return Image(repository, reference.read_name, reference)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; idempotent."""
+        self._transport.close()

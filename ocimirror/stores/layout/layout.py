@@ -1,0 +1,399 @@
+"""The OCI image layout: a directory of blobs named by digest, and index.json naming the roots.
+
+What holds at every instant, also after kill -9 and power loss: index.json is complete, and all
+that is reachable from it was on the disk before it was written. To that end blobs appear whole
+(`atomic.NewFile`), from temporary files outside `blobs/`, and one replace of index.json under a
+lock moves the names of a whole batch.
+
+    oci-layout  index.json  index.json.prev  blobs/<algorithm>/<encoded>
+    .ocimirror/lock         flock: shared while content is written, exclusive for its removal
+    .ocimirror/index.lock   flock: exclusive for the moment of the index replace
+    .ocimirror/tmp/         what is being written
+    .ocimirror/quarantine/  what nothing reached, on its way out (see stores/layout/quarantine.py)
+
+Spec: image-spec image-layout.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Literal, TypeVar
+
+from ocimirror.errors import (
+    DamagedLayout,
+    LocalStorageError,
+    MissingContent,
+    NoSpace,
+    NotFound,
+    SizeMismatch,
+    storage_error,
+    storage_errors,
+)
+from ocimirror.model.descriptor import Descriptor
+from ocimirror.model.digest import Digest
+from ocimirror.model.manifest import Manifest
+from ocimirror.stores.disk.atomic import PARTIAL, FileLock, NewFile, free_bytes, remove_abandoned
+from ocimirror.stores.disk.files import FileReader, is_there, open_regular, read_whole
+from ocimirror.stores.disk.oslayer import OsLayer
+from ocimirror.stores.layout import index as layout_index
+from ocimirror.stores.layout.index import LayoutIndex, LayoutSource
+from ocimirror.stores.layout.layoutfile import (
+    LAYOUT_FILE,
+    LAYOUT_VERSION,
+    MAX_LAYOUT_FILE_BYTES,
+    check_layout_file,
+)
+from ocimirror.stores.layout.referrerslist import lists_with
+from ocimirror.stores.layout.skeleton import Skeleton
+from ocimirror.stores.layout.writable import PRIVATE, is_layout_to_write
+from ocimirror.stores.store import Store, Stored, verified
+from ocimirror.stores.stream import CHUNK_BYTES, Reader, VerifiedStream
+
+T = TypeVar("T")
+
+
+class Layout(LayoutSource, Store):
+    """An image layout directory.
+
+    Args:
+        path: the directory.
+        write: make the layout if it is absent, and hold the shared lock until `close`; without,
+            nothing at all is written, and read-only media will do.
+        durable: survive power loss; without, only a crash of the process.
+        wait: wait for a run that holds the lock exclusively.
+        os_layer: the operations that change the disk.
+
+    Raises:
+        UsageError: to be written, and the directory holds something else.
+        NotFound: to be read, and there is no such directory.
+        DamagedLayout: to be read, and not a layout.
+        Locked: another run holds the exclusive lock.
+        LocalStorageError: before any transfer, where the directory cannot be written.
+    """
+
+    names_at_once = 64
+    _lock_mode: Literal["shared", "exclusive"] = "shared"
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        write: bool = False,
+        durable: bool = True,
+        wait: bool = False,
+        os_layer: OsLayer | None = None,
+    ) -> None:
+        self.path = os.fspath(path)
+        self.location = f"oci:{self.path}"
+        self._os = os_layer or OsLayer()
+        self._durable = durable
+        self._root = os.path.abspath(self.path)
+        self._skeleton = Skeleton(self._root, self._os, durable=durable)
+        self._made = False
+        self._private = os.path.join(self._root, PRIVATE)
+        self._directories: dict[str, int] = {}
+        self._parsed: tuple[tuple[int, int, int], bytes, LayoutIndex] | None = None
+        self._parsing = threading.Lock()
+        self._guard = threading.Lock()
+        self._lock: FileLock | None = None
+        try:
+            if write:
+                self._open_for_writing(wait)
+            else:
+                self._open_for_reading(wait)
+        except BaseException:
+            self.close()
+            raise
+
+    # --- opening -------------------------------------------------------------------------------
+
+    def _open_for_reading(self, wait: bool) -> None:
+        self._refuse_what_is_no_layout()
+        lock = os.path.join(self._private, "lock")
+        if os.path.exists(lock) and os.access(lock, os.R_OK):
+            self._lock = FileLock(lock, create=False)
+            self._lock.acquire(self._lock_mode, wait=wait)
+
+    def _refuse_what_is_no_layout(self) -> None:
+        if not (is_there(self._root) and os.path.isdir(self._root)):
+            raise NotFound(f"there is no directory {self.path}")
+        raw = self._read_small(LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES)
+        rest = all(os.path.lexists(self._path(name)) for name in ("index.json", "blobs"))
+        if raw is not None or not rest:
+            check_layout_file(raw, self.path)
+
+    def _open_for_writing(self, wait: bool) -> None:
+        is_layout_to_write(self.path)
+        self._lock = self._skeleton.locked(self._lock_mode, wait=wait)
+        remove_abandoned(self._os.held(self._temporary_directory))
+        raw = self._read_small(LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES)
+        if raw is not None:
+            check_layout_file(raw, self.path)
+        with self._index_lock():
+            absent = self._read_small("index.json", layout_index.MAX_SIZE_BYTES) is None
+            if not absent:
+                self.index()  # (a torn one is an error before any transfer)
+            elif any(self.blob_files()):
+                raise DamagedLayout(f"{self.path} has blobs and no index.json; nothing was written")
+            if raw is None:
+                self._write_file(LAYOUT_FILE, LAYOUT_VERSION)
+            if absent:
+                self._made = True
+                # (index.json is last: what has one is a layout, and stays where it is.)
+                for directory in (os.path.dirname(self._root), self._root):
+                    if os.access(directory, os.R_OK):
+                        self._sync_directory(directory)
+                self._write_file("index.json", layout_index.EMPTY)
+                self._sync_directory(self._root)
+
+    def remove_if_unused(self) -> None:
+        """Remove the layout if we made it, nothing came into it, and nobody else writes to it."""
+        if self._made and self._lock is not None:
+            self._skeleton.remove_if_empty(self._lock)
+
+    def close(self) -> None:
+        """Give the lock back; what was written stays."""
+        for directory in self._directories.values():
+            os.close(directory)
+        self._directories.clear()
+        self._os.let_go()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    # --- reading -------------------------------------------------------------------------------
+
+    def index(self) -> LayoutIndex:
+        """Return index.json as it is now, parsed once for each version of the file."""
+        try:
+            name, directory = self._os.at(self._path("index.json"))
+            status = os.stat(name, dir_fd=directory)
+        except FileNotFoundError as error:
+            raise DamagedLayout(f"{self.path}: no index.json") from error
+        except OSError as error:
+            raise self._read_error(error, "index.json") from error
+        version = (status.st_ino, status.st_size, status.st_mtime_ns)
+        with self._parsing:  # (one thread parses, the others wait for that)
+            if self._parsed is None or self._parsed[0] != version:
+                raw = self._read_small("index.json", layout_index.MAX_SIZE_BYTES) or b""
+                self._parsed = version, raw, LayoutIndex.parse(raw, self.path)
+            return self._parsed[2]
+
+    def size_of(self, digest: Digest) -> int | None:
+        """Return the size of a blob file; links and special files are refused."""
+        try:
+            status = os.stat(
+                digest.encoded, dir_fd=self._directory(digest.algorithm), follow_symlinks=False
+            )
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._read_error(error, str(digest)) from error
+        if not stat.S_ISREG(status.st_mode):
+            raise DamagedLayout(f"{self.path}: {digest} is not a regular file")
+        return status.st_size
+
+    def blob_files(self) -> Iterator[tuple[str, str]]:
+        """Yield (path below the layout, digest text) of each file under blobs/, sorted."""
+        for name in self._listed("blobs"):
+            if self._is_directory(name):
+                for encoded in self._listed("blobs", name):
+                    yield f"blobs/{name}/{encoded}", f"{name}:{encoded}"
+            else:
+                yield f"blobs/{name}", name
+
+    def _is_directory(self, algorithm: str) -> bool:
+        name, blobs = self._os.at(self._path("blobs", algorithm))
+        with storage_errors(f"cannot read blobs/{algorithm} in {self.path}"):
+            return stat.S_ISDIR(os.stat(name, dir_fd=blobs, follow_symlinks=False).st_mode)
+
+    def _listed(self, *parts: str) -> list[str]:
+        try:
+            return sorted(os.listdir(self._os.held(self._path(*parts))))
+        except FileNotFoundError as error:
+            raise DamagedLayout(f"{self.path} has no directory {'/'.join(parts)}") from error
+        except OSError as error:
+            raise self._read_error(error, "/".join(parts)) from error
+
+    def _open(self, descriptor: Descriptor) -> Reader:
+        return self._open_at(descriptor, 0)
+
+    def _open_at(self, descriptor: Descriptor, position: int) -> Reader:
+        digest = descriptor.digest
+        try:
+            fd = open_regular(digest.encoded, self._directory(digest.algorithm))
+        except FileNotFoundError as error:
+            raise MissingContent(f"{self.path}: {descriptor} is missing") from error
+        except OSError as error:
+            raise self._read_error(error, str(digest)) from error
+        size = os.fstat(fd).st_size
+        if size != descriptor.size:
+            os.close(fd)
+            raise SizeMismatch(f"{self.path}: {digest} has {size} bytes, wanted {descriptor.size}")
+        return FileReader(fd, f"{digest} in {self.path}", position, size + 1, closes=True)
+
+    def _read_small(self, name: str, limit: int) -> bytes | None:
+        """Read a whole document at the root; None where it is absent."""
+        try:
+            name_there, directory = self._os.at(self._path(name))
+            return read_whole(name_there, limit, directory)
+        except OSError as error:
+            raise self._read_error(error, name) from error
+
+    def _read_error(self, error: OSError, what: str) -> DamagedLayout | LocalStorageError:
+        if error.errno in (errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.EISDIR, errno.ENOTDIR):
+            return DamagedLayout(f"{self.path}: {what} is a link or not a regular file")
+        if error.errno == errno.EFBIG:
+            return DamagedLayout(f"{self.path}: {what} is {error.strerror}")
+        return storage_error(error, f"cannot read {what} in {self.path}")
+
+    # --- writing -------------------------------------------------------------------------------
+
+    def _ingest(self, descriptor: Descriptor, stream: VerifiedStream, replace: bool) -> Stored:
+        digest = descriptor.digest
+        directory = self._path("blobs", digest.algorithm)
+        self._make_directory(directory)
+        if not replace and self._exists(descriptor):
+            self._sync_present(os.path.join(directory, digest.encoded))
+            return Stored.PRESENT
+        free = free_bytes(self._os.held(self._root))
+        if descriptor.size > free:
+            raise NoSpace(f"{self.path}: {digest} needs {descriptor.size} bytes, {free} are free")
+        with self._new_file(os.path.join(directory, digest.encoded), descriptor) as file:
+            if file.kept:
+                stream.resume(file.kept_content(), file.kept)
+            while chunk := stream.read(CHUNK_BYTES):
+                file.write(chunk)
+            file.commit()
+        return Stored.COPIED
+
+    def _make_directory(self, path: str) -> None:
+        if isinstance(self._os.held(path), str):
+            with storage_errors(f"cannot make {path}"):
+                self._os.make_directory(path)
+                self._os.hold(path)
+
+    def _named(self, name: str, descriptor: Descriptor) -> bool:
+        return self.index().stands_for(name, descriptor)
+
+    def _sync_present(self, path: str) -> None:
+        """Sync what another writer may have left unsynced: it is named as durable from now on."""
+        if self._durable:
+            with storage_errors(f"cannot sync {path}"):
+                self._os.sync_file(path)
+
+    def _tag(self, names: Sequence[tuple[str, Manifest]]) -> None:
+        for _, manifest in names:
+            self._ingest(manifest.descriptor, verified(manifest), replace=False)
+        # (1) Whoever renamed the blobs into place, their entries are synced before they are named.
+        for algorithm in filter(self._is_directory, self._listed("blobs")):
+            self._sync_directory(self._path("blobs", algorithm))
+        self._sync_directory(self._path("blobs"))
+        moved = [(name, manifest.descriptor) for name, manifest in names]
+        lists = partial(lists_with, self, [manifest for _, manifest in names])
+        # (The lists as they are under the lock.)
+        self.edit_index(lambda now: (now.with_names(moved + self.store_lists(lists())), None))
+
+    def store_lists(self, lists: Sequence[tuple[str, Manifest]]) -> list[tuple[str, Descriptor]]:
+        """Store lists of referrers that index.json is to name, and sync them."""
+        for _, manifest in lists:
+            self._ingest(manifest.descriptor, verified(manifest), replace=True)
+        if lists:
+            self._sync_directory(self._path("blobs", "sha256"))
+        return [(name, manifest.descriptor) for name, manifest in lists]
+
+    def edit_index(self, edit: Callable[[LayoutIndex], tuple[bytes | None, T]]) -> T:
+        """Replace index.json under its lock, atomically; the old one stays as index.json.prev.
+
+        Args:
+            edit: makes the new document of the current one, None where it can stay as it is, and
+                something to return; what it names must be stored and synced.
+        """
+        with self._index_lock():
+            # (2) Another process may have moved names since.
+            old = self._read_small("index.json", layout_index.MAX_SIZE_BYTES) or b""
+            parsed = self._parsed
+            known = parsed[2] if parsed is not None and parsed[1] == old else None
+            new, result = edit(known or LayoutIndex.parse(old, self.path))
+            if new is not None:
+                # (3) A copy, never a hard link: other tools write index.json in place. Not that of
+                # the layout's creation: it would say of a layout that it is to hold nothing.
+                if old != layout_index.EMPTY:
+                    self._write_file("index.json.prev", old)
+                # (4) The names move, all at once.
+                self._write_file("index.json", new)
+                self._sync_directory(self._root)
+                self.refuse_replaced("names moved there")
+            return result
+
+    def _write_file(self, name: str, content: bytes) -> None:
+        self.refuse_replaced(f"{name} was not written")
+        with self._new_file(self._path(name)) as file:
+            file.write(content)
+            file.commit()
+
+    def refuse_replaced(self, what: str) -> None:
+        """Raise LocalStorageError if the paths of this layout lead to other directories by now."""
+        moved = self._os.replaced()
+        if moved is not None:
+            raise LocalStorageError(
+                f"{moved} is not the directory that it was when this run began; {what}."
+                " What came until then is in the directory that was there.",
+                advice="Put the directory back and run again.",
+            )
+
+    def _new_file(self, final: str, resumable: Descriptor | None = None) -> NewFile:
+        # (Not the process id: in containers every run may be process 1.)
+        temporary = f"{os.path.basename(final)[:64]}.{secrets.token_hex(8)}"
+        kept = f"{resumable.digest}{PARTIAL}".replace(":", "-") if resumable else ""
+        return NewFile(
+            self._os,
+            os.path.join(self._temporary_directory, temporary),
+            final,
+            durable=self._durable,
+            kept=os.path.join(self._temporary_directory, kept) if kept else "",
+            whole_bytes=resumable.size if resumable else 0,
+        )
+
+    def _sync_directory(self, path: str) -> None:
+        if self._durable:
+            with storage_errors(f"cannot sync {path}"):
+                self._os.sync_directory(path)
+
+    @contextlib.contextmanager
+    def _index_lock(self) -> Iterator[None]:
+        lock = FileLock(os.path.join(self._private, "index.lock"), os_layer=self._os)
+        try:
+            lock.acquire("exclusive", wait=True)
+            yield
+        finally:
+            lock.release()
+
+    def _path(self, *parts: str) -> str:
+        return os.path.join(self._root, *parts)
+
+    @property
+    def _temporary_directory(self) -> str:
+        return os.path.join(self._private, "tmp")
+
+    def _directory(self, algorithm: str) -> int:
+        """Return a descriptor of blobs/<algorithm>, which may not be a link."""
+        with self._guard:
+            if algorithm not in self._directories:
+                name, root = self._os.at(self._path("blobs"))
+                blobs = os.open(name, _DIRECTORY, dir_fd=root)
+                try:
+                    self._directories[algorithm] = os.open(algorithm, _DIRECTORY, dir_fd=blobs)
+                finally:
+                    os.close(blobs)
+            return self._directories[algorithm]
+
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -1,0 +1,141 @@
+"""What the lock file will say: tonight's images, and of the others what was said before."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+
+from ocimirror.copy.outcome import Outcome
+from ocimirror.copy.tasks import patiently
+from ocimirror.copy.walk import walk
+from ocimirror.errors import IntegrityError, NotFound, RegistryRefused, Unsupported
+from ocimirror.model.descriptor import Descriptor
+from ocimirror.model.digest import Digest
+from ocimirror.model.reference import Reference
+from ocimirror.sync.config import Config
+from ocimirror.sync.filters import Selection
+from ocimirror.sync.lock import LockFile
+from ocimirror.sync.plan import Chosen, Listing, SyncPlan
+from ocimirror.sync.record import ImageRecord
+
+
+class Records:
+    """The records of a run.
+
+    Args:
+        previous: the lock file as it was.
+        now: the time of the run.
+        stop: ends waiting for a registry that is asked about what is there already.
+    """
+
+    def __init__(self, previous: LockFile, now: datetime, stop: threading.Event) -> None:
+        self._stop = stop
+        self._previous = previous
+        self._now = now
+        self._records: dict[str, ImageRecord] = {}
+        self._expected: set[str] = set()
+
+    def expect(self, sources: Iterable[str]) -> None:
+        """Take in what is wanted tonight; what does not arrive is still what it was."""
+        self._expected.update(sources)
+
+    def arrived(
+        self, source: str, root: Descriptor, outcome: Outcome, platforms: tuple[str, ...]
+    ) -> None:
+        """Record an image that is at its first target; what did not change keeps its record.
+
+        Raises:
+            RegistryUnavailable: the target could not be asked what nobody remembers; there is no
+                record then.
+        """
+        self._expected.discard(source)
+        known = self._previous.find(source)
+        size, attachments = outcome.bytes_total, outcome.attachments
+        if outcome.status == "unchanged":
+            if known is not None and known.digest == root.digest:
+                self._records[source] = replace(known, platforms=platforms)
+                return
+            size, attachments = patiently(partial(_look, outcome, root), self._stop)
+        self._records[source] = ImageRecord(
+            source, root.digest, root.media_type, size, platforms, attachments, self._now
+        )
+
+    def before(self, source: str) -> Digest | None:
+        """Return what a source stood for when the lock file was written."""
+        known = self._previous.find(source)
+        return None if known is None else known.digest
+
+    def gone(self, listed: Mapping[str, Collection[str]]) -> list[ImageRecord]:
+        """Return the records of what its source has no more.
+
+        Args:
+            listed: all tags of each registry and repository that was listed.
+        """
+        found = []
+        for record in self._previous:
+            reference = Reference.parse(record.source.removeprefix("docker://"))
+            tags = listed.get(reference.name)
+            if tags is not None and reference.tag and reference.tag not in tags:
+                found.append(record)
+        return found
+
+    def vanished(self, config: Config, found: SyncPlan, chosen: Chosen) -> list[Listing]:
+        """Return an empty listing of each repository that a pattern's catalogue names no more.
+
+        Args:
+            config: of the run.
+            found: what was listed.
+            chosen: the part of the configuration that was listed.
+        """
+        listed = {listing.repository for listing in found.listings}
+        more: dict[str, Listing] = {}
+        for record in self._previous:
+            reference = Reference.parse(record.source.removeprefix("docker://"))
+            if reference.name in listed or not chosen.takes(
+                reference.registry, reference.repository
+            ):
+                continue
+            for number, mirror in enumerate(config.mirrors):
+                pattern = mirror.source
+                named = pattern.wildcard and pattern.registry == reference.registry
+                # (A pattern itself is listed only if its catalogue could not be read.)
+                if named and pattern.matches(reference.repository) and str(pattern) not in listed:
+                    empty = Listing(number, reference.name, Selection((), ()))
+                    more.setdefault(reference.name, empty)
+        return list(more.values())
+
+    def all(
+        self, config: Config, listed: Collection[str], belongs: Callable[[str], bool]
+    ) -> tuple[ImageRecord, ...]:
+        """Return the records of the run, and the earlier ones of what it did not look at.
+
+        What was listed and is not wanted any more is gone, and so is what the configuration
+        names no more, or what is another shard's now.
+
+        Args:
+            config: of the run.
+            listed: registry and repository of what was listed without an error.
+            belongs: whether a registry and repository are this shard's.
+        """
+        records = dict(self._records)
+        for record in self._previous:
+            reference = Reference.parse(record.source.removeprefix("docker://"))
+            looked_at = reference.name in listed and record.source not in self._expected
+            mine = belongs(reference.name) and config.mirrors_from(record.source)
+            if not looked_at and mine:
+                records.setdefault(record.source, record)
+        return tuple(records.values())
+
+
+def _look(outcome: Outcome, root: Descriptor) -> tuple[int, tuple[Digest, ...]]:
+    """Read at the destination what nobody remembers of an image that is there."""
+    destination = outcome.request.destination
+    try:
+        size = walk(destination, root, outcome.request.platforms).size_bytes
+        found = destination.referrers(root)
+    except (NotFound, IntegrityError, RegistryRefused, Unsupported):
+        return 0, ()
+    return size, tuple(referrer.descriptor.digest for referrer in found)

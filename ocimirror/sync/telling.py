@@ -1,0 +1,162 @@
+"""Tells a run's report what came of its entries, of their listings, and of every image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+
+from ocimirror.copy.outcome import Outcome
+from ocimirror.errors import Interrupted, NotReached, OciMirrorError
+from ocimirror.model.digest import Digest
+from ocimirror.model.reference import Reference
+from ocimirror.sync.carry import Work, shown_source
+from ocimirror.sync.config import Config, Mirror
+from ocimirror.sync.plan import Chosen, Planned, SyncPlan
+from ocimirror.sync.records import Records
+from ocimirror.sync.report import Failure, Gone, ImageResult, Report, Status
+
+
+class Telling:
+    """What knows the words of a report, and the number of an entry in the configuration.
+
+    Attributes:
+        names: of the entries, by number.
+        listed: registry and repository of what was listed without an error.
+    """
+
+    def __init__(self, config: Config, chosen: Chosen, report: Report) -> None:
+        self._mirrors = config.mirrors
+        self._chosen = chosen
+        self._report = report
+        self._told: set[str] = set()
+        self.names = _names(config.mirrors)
+        self.listed: set[str] = set()
+
+    def begin(self, successes: Mapping[str, datetime]) -> None:
+        """Tell of the entries that may be of this run, and when each was last done."""
+        for mirror, name in zip(self._mirrors, self.names, strict=True):
+            source = mirror.source
+            if source.wildcard or self._chosen.takes(source.registry, source.repository):
+                targets = [str(target) for target in mirror.targets]
+                self._report.begin_entry(name, str(source), targets, successes.get(name))
+
+    def listings(self, found: SyncPlan) -> None:
+        """Tell which failed, what the filters dropped, and what has no place to go."""
+        for listing in found.listings:
+            name = self.names[listing.entry]
+            mirror = self._mirrors[listing.entry]
+            if listing.error is None:
+                self.listed.add(listing.repository)
+            elif not mirror.source.wildcard or listing.repository == str(mirror.source):
+                self._report.fail_entry(name, listing.error)
+            else:  # (one repository of many)
+                for target in mirror.targets:
+                    source = f"docker://{listing.repository}"
+                    self.failed(listing.entry, source, str(target), listing.error)
+            self._told.add(name)
+            for dropped in listing.selection.dropped if listing.selection else ():
+                source = f"docker://{listing.repository}:{dropped.tag}"
+                self._report.drop(name, source, dropped.filter, dropped.reason)
+        if self._chosen != Chosen():
+            # (What is another shard's was not done here, and is not reported as done.)
+            mine = [entry for entry in self._report.entries if entry.name in self._told]
+            self._report.entries[:] = mine
+        for refused in found.refused:
+            self.failed(refused.entry, refused.source, refused.target, refused.error)
+
+    def gone(self, found: SyncPlan, records: Records) -> None:
+        """Tell of tags that the lock file has, and whose source has them no more."""
+        tags: dict[str, set[str]] = {}
+        entries: dict[str, str] = {}
+        for listing in found.listings:
+            explicit = self._mirrors[listing.entry].tags.explicit
+            if listing.selection is not None and not explicit:
+                entries.setdefault(listing.repository, self.names[listing.entry])
+                tags.setdefault(listing.repository, set()).update(
+                    listing.selection.kept, (dropped.tag for dropped in listing.selection.dropped)
+                )
+        for record in records.gone(tags):
+            name = Reference.parse(record.source.removeprefix("docker://")).name
+            self._report.gone.append(Gone(entries[name], record.source, record.digest))
+
+    def failed(self, entry: int, source: str, target: str, error: OciMirrorError) -> None:
+        """Tell that an image failed before it was copied."""
+        failure = Failure.of(error)
+        self._report.add(ImageResult(self.names[entry], source, target, "failed", error=failure))
+
+    def entry_failed(self, image: Planned, error: OciMirrorError) -> None:
+        """Tell that something of an image's entry failed, as a whole."""
+        self._report.fail_entry(self.names[image.entry], error)
+
+    def deferred(self, images: Iterable[Planned]) -> None:
+        """Tell what a run that was ended did not come to."""
+        for name in self.names:
+            if name not in self._told:
+                self._report.fail_entry(name, NotReached("the run ended before it was listed"))
+        told = {(image.source, image.target) for image in self._report.images}
+        for image in images:
+            for target in image.targets:
+                source, place = shown_source(image), str(target)
+                if (source, place) not in told:
+                    self._report.add(
+                        ImageResult(self.names[image.entry], source, place, "deferred")
+                    )
+
+    def done(self, work: Work, outcome: Outcome, known: Digest | None) -> None:
+        """Tell what came of an image at a target, and what the target stood for before.
+
+        Args:
+            work: the image, and the target.
+            outcome: what came of it, and what the target stood for.
+            known: what this mirror had put there.
+        """
+        root, previous = outcome.root, outcome.previous
+        notes = tuple(outcome.notes)
+        foreign = root is not None and previous not in (None, known, root.digest)
+        if foreign and outcome.status in ("copied", "planned"):
+            word = "would replace" if outcome.status == "planned" else "replaced"
+            what = f"; this mirror had put {known} there" if known else ""
+            notes += (f"{word} {previous}, which was not put there by this mirror{what}",)
+        self._report.add(
+            ImageResult(
+                entry=self.names[work.image.entry],
+                source=shown_source(work.image),
+                target=str(work.target),
+                status=_status(outcome),
+                digest=root.digest if root is not None else None,
+                previous=previous,
+                bytes_copied=outcome.bytes_copied,
+                seconds=outcome.seconds,
+                error=_failure(outcome),
+                referrers=outcome.referrers,
+                bytes_total=outcome.bytes_total,
+                media_type=root.media_type if root is not None else None,
+                manifests=outcome.manifests,
+                blobs=outcome.blobs,
+                sparse=outcome.sparse,
+                notes=notes,
+                left_out=tuple(outcome.left_out),
+            )
+        )
+
+
+def _failure(outcome: Outcome) -> Failure | None:
+    if outcome.error is None or isinstance(outcome.error, Interrupted):
+        return None
+    return Failure.of(outcome.error)
+
+
+def _status(outcome: Outcome) -> Status:
+    return "deferred" if isinstance(outcome.error, Interrupted) else outcome.status
+
+
+def _names(mirrors: Sequence[Mirror]) -> list[str]:
+    """Return a name for each entry, unique in the run: its source, numbered if need be."""
+    names: list[str] = []
+    for mirror in mirrors:
+        name, number = str(mirror.source), 1
+        while name in names:
+            number += 1
+            name = f"{mirror.source}#{number}"
+        names.append(name)
+    return names

@@ -1,1 +1,0 @@
-"""One file a command: what each does, told in the words of stores and copy."""
