@@ -18,12 +18,13 @@ from ocimirror.errors import (
 )
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
+from ocimirror.model.graph import Seen
 from ocimirror.model.manifest import MAX_SIZE_BYTES
 from ocimirror.model.mediatype import OCTET_STREAM
 from ocimirror.stores.layout.exclusive import ExclusiveLayout
 from ocimirror.stores.layout.quarantine import BlobFile
 from ocimirror.stores.layout.writable import was_damaged
-from ocimirror.stores.reach import Seen, reach
+from ocimirror.stores.reach import reach
 
 _QUOTED_DIGEST = re.compile(rb'"([a-z0-9+._-]{1,64}:[a-zA-Z0-9=_-]{32,200})"')
 

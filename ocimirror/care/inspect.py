@@ -17,7 +17,8 @@ from ocimirror.errors import (
 from ocimirror.model import mediatype, strictjson
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import ATTESTATION_OF, MAX_SIZE_BYTES, Manifest, refuse_too_deep
+from ocimirror.model.graph import attestation_of, refuse_too_deep
+from ocimirror.model.manifest import MAX_SIZE_BYTES, Manifest
 from ocimirror.model.platform import WITHOUT_ATTESTATIONS
 from ocimirror.model.reference import Location
 from ocimirror.stores.layout.index import Entry, LayoutSource, platforms_of
@@ -159,7 +160,7 @@ def _listed(source: LayoutSource, entry: Entry) -> Listed:
         str(child.platform)
         for manifest in plan.manifests
         for child in manifest.manifests
-        if child.platform is not None and ATTESTATION_OF not in child.annotations
+        if child.platform is not None and attestation_of(child) is None
         if child not in plan.absent
     ]
     if not plan.root.manifests:

@@ -9,12 +9,13 @@ from ocimirror.copy.places import Places, name_in_a_layout
 from ocimirror.errors import UsageError
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
+from ocimirror.model.graph import Seen
 from ocimirror.model.manifest import Manifest
 from ocimirror.model.reference import Reference, is_attachment_tag, is_tag
 from ocimirror.stores.layout.index import OURS, Entry, LayoutIndex
 from ocimirror.stores.layout.layout import Layout
 from ocimirror.stores.layout.referrerslist import lists_without
-from ocimirror.stores.reach import Seen, ignore, reach
+from ocimirror.stores.reach import ignore, reach
 
 
 @dataclass(frozen=True, slots=True)

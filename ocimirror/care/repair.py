@@ -23,7 +23,8 @@ from ocimirror.errors import (
 )
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest, digest_or_none
-from ocimirror.model.manifest import ATTESTATION_OF, MAX_SIZE_BYTES
+from ocimirror.model.graph import Seen, attestation_of
+from ocimirror.model.manifest import MAX_SIZE_BYTES
 from ocimirror.model.mediatype import OCTET_STREAM
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location, Reference
@@ -35,7 +36,7 @@ from ocimirror.stores.layout.layoutfile import mend_layout_file
 from ocimirror.stores.layout.mending import Names, with_described
 from ocimirror.stores.layout.referrerslist import remade
 from ocimirror.stores.layout.writable import was_damaged
-from ocimirror.stores.reach import Seen, ignore, reach
+from ocimirror.stores.reach import ignore, reach
 from ocimirror.stores.store import Source
 
 
@@ -265,7 +266,7 @@ def _held(layout: Layout, entry: Entry) -> tuple[Platform, ...]:
     present = [
         child.platform
         for child in children
-        if child.platform and ATTESTATION_OF not in child.annotations and layout.exists(child)
+        if child.platform and attestation_of(child) is None and layout.exists(child)
     ]
     return tuple(dict.fromkeys((*entry.platforms, *present)))
 

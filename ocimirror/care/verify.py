@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
-from ocimirror.copy.walk import MAX_GENERATIONS
 from ocimirror.errors import (
     DamagedLayout,
     IntegrityError,
@@ -28,6 +27,7 @@ from ocimirror.errors import (
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
+from ocimirror.model.graph import MAX_GENERATIONS, Seen
 from ocimirror.model.manifest import Manifest
 from ocimirror.model.platform import WITHOUT_ATTESTATIONS, Platform, sparse_text
 from ocimirror.stores.archive.archive import Archive
@@ -35,7 +35,7 @@ from ocimirror.stores.dockerarchive.read import DockerArchive
 from ocimirror.stores.layout.index import LayoutIndex, LayoutSource, platforms_of, sparse
 from ocimirror.stores.layout.layout import Layout
 from ocimirror.stores.layout.partial import held
-from ocimirror.stores.reach import Seen, reach, whole_first
+from ocimirror.stores.reach import reach, whole_first
 from ocimirror.stores.store import Image, Referrer, Source
 from ocimirror.stores.stream import Watch
 

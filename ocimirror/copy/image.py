@@ -19,7 +19,8 @@ from ocimirror.copy.walk import Walk
 from ocimirror.errors import MissingContent, NotFound, OciMirrorError
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import ATTESTATION_OF, Manifest
+from ocimirror.model.graph import attestation_of
+from ocimirror.model.manifest import Manifest
 from ocimirror.model.reference import is_attachment_tag
 from ocimirror.stores.layout.index import platforms_of, sparse
 from ocimirror.stores.store import Store
@@ -62,7 +63,7 @@ class Image:
             outcome.notes += [
                 f"{child.platform} is not in {self.request.source.location}"
                 for child in plan.absent
-                if child.platform is not None and ATTESTATION_OF not in child.annotations
+                if child.platform is not None and attestation_of(child) is None
             ]
         alone = plan.root.opaque and not (plan.root.manifests or plan.root.blobs)
         outcome.carried = "alone" if alone else "closure"

@@ -16,7 +16,8 @@ from ocimirror.model.config import MAX_SIZE_BYTES as MAX_CONFIG_BYTES
 from ocimirror.model.config import ImageConfig
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import ATTESTATION_OF, MAX_DEPTH, Manifest
+from ocimirror.model.graph import MAX_DEPTH, attestation_of
+from ocimirror.model.manifest import Manifest
 from ocimirror.model.platform import Platform
 from ocimirror.stores.layout.index import (
     MANIFEST,
@@ -141,7 +142,7 @@ def _leading_to(originals: Source, root: Descriptor, config: Digest) -> Iterator
 def _present(source: Source, root: Manifest) -> tuple[Platform, ...]:
     """Return the platforms of an index that are there, nothing where all are."""
     there = {descriptor.digest for descriptor in image_in(source, "", root.descriptor).manifests}
-    wanted = [child for child in root.manifests if ATTESTATION_OF not in child.annotations]
+    wanted = [child for child in root.manifests if attestation_of(child) is None]
     if all(child.digest in there for child in wanted):
         return ()
     found = [child.platform for child in wanted if child.digest in there and child.platform]

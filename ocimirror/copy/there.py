@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ocimirror.copy.attachments import has_new_attachments
 from ocimirror.copy.lone import refuse_other_platform
 from ocimirror.copy.outcome import Options, Request
-from ocimirror.copy.walk import MAX_MANIFESTS, walk
+from ocimirror.copy.walk import walk
 from ocimirror.errors import (
     IntegrityError,
     NotFound,
@@ -20,6 +20,7 @@ from ocimirror.errors import (
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
+from ocimirror.model.graph import MAX_MANIFESTS, children_for
 from ocimirror.stores.layout.index import LayoutSource, platforms_of, sparse
 from ocimirror.stores.store import Store
 
@@ -154,7 +155,7 @@ def _holds_children(request: Request, root: Descriptor) -> bool:
     try:
         while unread:
             index = reader.read_manifest(unread.pop())
-            for child in index.children_for(request.platforms):
+            for child in children_for(index, request.platforms):
                 if child.digest in known:
                     continue
                 known.add(child.digest)

@@ -21,12 +21,17 @@ from ocimirror.errors import (
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import ATTESTATION_OF, Manifest, refuse_too_deep
+from ocimirror.model.graph import (
+    MAX_GENERATIONS,
+    MAX_MANIFESTS,
+    attestation_of,
+    children_for,
+    refuse_too_deep,
+)
+from ocimirror.model.manifest import Manifest
 from ocimirror.model.platform import WITHOUT_ATTESTATIONS, Platform
 from ocimirror.stores.store import Referrer, Source
 
-MAX_GENERATIONS = 4
-MAX_MANIFESTS = 100_000
 MAX_MANIFEST_BYTES = 256 * 1024 * 1024  # of one image, since a plan keeps them in memory
 _ABSENT = (NotFound, MissingContent, MalformedManifest, Unsupported)
 
@@ -75,7 +80,7 @@ class Walk:
         self._size_bytes += manifest.descriptor.size
         depth = self._depth[manifest.digest] + 1
         new = []
-        wanted = manifest.children_for(self._platforms)
+        wanted = children_for(manifest, self._platforms)
         if len(wanted) < len(manifest.manifests):
             kept = {child.digest for child in wanted}
             self._absent |= {c.digest: c for c in manifest.manifests if c.digest not in kept}
@@ -201,7 +206,7 @@ class Walk:
             child.platform
             for manifest in self._manifests.values()
             for child in manifest.manifests
-            if child.platform is not None and ATTESTATION_OF not in child.annotations
+            if child.platform is not None and attestation_of(child) is None
         ]
         for platform in self._platforms if offered else ():
             missing = not any(platform.matches(other) for other in offered)
@@ -219,7 +224,7 @@ class Walk:
             if stack[-1] in heights:
                 stack.pop()
                 continue
-            wanted = self._manifests[stack[-1]].children_for(self._platforms)
+            wanted = children_for(self._manifests[stack[-1]], self._platforms)
             children = dict.fromkeys(child.digest for child in wanted)
             unknown = [child for child in children if child not in heights]
             if unknown:

@@ -24,9 +24,10 @@ from ocimirror.model.config import MAX_SIZE_BYTES as MAX_CONFIG_BYTES
 from ocimirror.model.config import ImageConfig
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
+from ocimirror.model.graph import Seen
 from ocimirror.model.manifest import Manifest
 from ocimirror.stores.layout.index import Entry
-from ocimirror.stores.reach import Seen, reach
+from ocimirror.stores.reach import reach
 from ocimirror.stores.store import Source
 from ocimirror.stores.stream import Watch
 

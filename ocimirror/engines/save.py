@@ -43,7 +43,8 @@ from ocimirror.errors import (
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import ATTESTATION_OF, Manifest
+from ocimirror.model.graph import attestation_of
+from ocimirror.model.manifest import Manifest
 from ocimirror.model.platform import WITHOUT_ATTESTATIONS, Platform
 from ocimirror.model.reference import Location, Reference
 from ocimirror.stores.dockerarchive.read import DockerArchive
@@ -295,9 +296,9 @@ def held_platforms(source: Source, root: Manifest) -> tuple[Platform, ...]:
     held = {descriptor.digest for descriptor in image_in(source, "", root.descriptor).manifests}
     there = [child for child in root.manifests if child.digest in held]
     about = {str(child.digest) for child in there}
-    attestations = [c for c in root.manifests if c.annotations.get(ATTESTATION_OF) in about]
+    attestations = [c for c in root.manifests if attestation_of(c) in about]
     complete = all(_whole(source, child) for child in attestations)
-    expected = [c for c in root.manifests if ATTESTATION_OF not in c.annotations]
+    expected = [c for c in root.manifests if attestation_of(c) is None]
     if complete and len(there) == len(expected):
         return ()
     platforms = [child.platform for child in there if child.platform is not None]

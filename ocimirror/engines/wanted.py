@@ -23,7 +23,8 @@ from ocimirror.model.config import MAX_SIZE_BYTES as MAX_CONFIG_BYTES
 from ocimirror.model.config import ImageConfig
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import ATTESTATION_OF, MAX_DEPTH, Manifest, refuse_too_deep
+from ocimirror.model.graph import MAX_DEPTH, attestation_of, children_for, refuse_too_deep
+from ocimirror.model.manifest import Manifest
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Reference
 from ocimirror.stores.layout.index import Entry, platforms_of
@@ -166,7 +167,7 @@ def runs_something(source: Source, root: Descriptor, depth: int = 1) -> bool:
         return True  # (whoever loads it says what is wrong)
     if not mediatype.is_index(manifest.media_type):
         return is_container_image(manifest)
-    children = [c for c in manifest.manifests if ATTESTATION_OF not in c.annotations]
+    children = [c for c in manifest.manifests if attestation_of(c) is None]
     return depth >= MAX_DEPTH or any(runs_something(source, c, depth + 1) for c in children)
 
 
@@ -235,8 +236,8 @@ class _Closure:
         known = known and not manifest.opaque
         refuse_too_deep(f"{manifest.digest}", depth)
         self.is_index = self.is_index or bool(manifest.manifests)
-        wanted = manifest.children_for(self._platforms)
-        promised = manifest.children_for(self._held)
+        wanted = children_for(manifest, self._platforms)
+        promised = children_for(manifest, self._held)
         for child in manifest.manifests:
             if child.digest in self.manifests:
                 continue
@@ -251,7 +252,7 @@ class _Closure:
                 self.blobs.setdefault(blob.digest, blob)
         self.manifests[manifest.digest] = manifest
         is_image = is_container_image(manifest) and known
-        if is_image and ATTESTATION_OF not in manifest.descriptor.annotations:
+        if is_image and attestation_of(manifest.descriptor) is None:
             self.images.append(PlatformImage(manifest, self._config(manifest.blobs[0])))
 
     def _config(self, descriptor: Descriptor) -> ImageConfig:

@@ -6,7 +6,7 @@ what a copy needs: children, subject, artifact type. Configs are blobs and are n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,12 +15,8 @@ from ocimirror.errors import MalformedManifest, Unsupported
 from ocimirror.model import mediatype, strictjson
 from ocimirror.model.descriptor import Descriptor, annotations_of, text_of
 from ocimirror.model.digest import Digest
-from ocimirror.model.platform import WITHOUT_ATTESTATIONS, Platform
 
 _Children = tuple[tuple[Descriptor, ...], tuple[Descriptor, ...]]  # manifests, blobs
-MAX_DEPTH = 8
-"""How deep indexes may be nested before they count as a bomb."""
-ATTESTATION_OF = "vnd.docker.reference.digest"
 MAX_SIZE_BYTES = 4 * 1024 * 1024  # distribution-spec: registries SHOULD take at least 4 MiB
 
 
@@ -60,27 +56,6 @@ class Manifest:
     def media_type(self) -> str:
         """The media type, as the parent or the registry stated it."""
         return self.descriptor.media_type
-
-    def children_for(self, platforms: Sequence[Platform]) -> tuple[Descriptor, ...]:
-        """Return the manifests that an image for these platforms needs; none asked for is all.
-
-        A child without a platform cannot be told apart and is needed; an attestation goes with
-        the child it is about (BuildKit's convention, platform unknown/unknown), but not
-        WITHOUT_ATTESTATIONS.
-        """
-        if not platforms:
-            return self.manifests
-        chosen = {
-            child.digest
-            for child in self.manifests
-            if child.platform is None or any(p.matches(child.platform) for p in platforms)
-        }
-        about = {str(digest) for digest in chosen if WITHOUT_ATTESTATIONS not in platforms}
-        return tuple(
-            child
-            for child in self.manifests
-            if child.digest in chosen or child.annotations.get(ATTESTATION_OF) in about
-        )
 
     @property
     def _has_config(self) -> bool:
@@ -186,12 +161,6 @@ class Manifest:
         with suppress(MalformedManifest):  # (only the shape of one)
             subject = _subject(document, what)
         return cls(raw, descriptor, subject=subject, opaque=True, members=tuple(members.values()))
-
-
-def refuse_too_deep(what: str, depth: int) -> None:
-    """Raise MalformedManifest if indexes are nested deeper than we read; a root has depth 1."""
-    if depth > MAX_DEPTH:
-        raise MalformedManifest(f"{what}: indexes nested deeper than {MAX_DEPTH}")
 
 
 def _stated(raw: bytes, what: str) -> str:

@@ -10,7 +10,8 @@ from ocimirror.errors import OciMirrorError
 from ocimirror.model import mediatype, strictjson
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import ATTESTATION_OF, Manifest
+from ocimirror.model.graph import attestation_of
+from ocimirror.model.manifest import Manifest
 from ocimirror.model.readable import size
 from ocimirror.model.reference import attachment_tag, is_attachment_tag
 from ocimirror.serve.answers import Refused
@@ -163,7 +164,7 @@ class ImagePage:
         rows: list[tuple[Shown, ...]] = []
         for number, child in enumerate(index.manifests[:_MOST_ROWS]):
             platform: Shown = str(child.platform) if child.platform else "any"
-            about = child.annotations.get(ATTESTATION_OF)
+            about = attestation_of(child)
             if about is not None:
                 of = next((str(c.platform) for c in index.manifests if str(c.digest) == about), "")
                 platform = element("span", f"attestation, {of}" if of else "attestation")

@@ -16,7 +16,8 @@ from ocimirror.errors import InvalidReference, OciMirrorError
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import ATTESTATION_OF, Manifest
+from ocimirror.model.graph import attestation_of
+from ocimirror.model.manifest import Manifest
 from ocimirror.model.platform import sparse_text
 from ocimirror.model.reference import is_tag
 from ocimirror.serve.answers import Answer, Refused, Request, document_answer, not_modified
@@ -162,7 +163,7 @@ class Registry:
                 for child in manifest.manifests
                 if child.digest not in lacking
                 and child.platform is not None
-                and ATTESTATION_OF not in child.annotations
+                and attestation_of(child) is None
             )
             name = "/".join(part for part in (repository.registry, repository.name) if part)
             logger.warning("%s", sparse_text(f"{name}@{index.digest}", list(here)))

@@ -24,7 +24,7 @@ from ocimirror.errors import IntegrityError, NotFound, OciMirrorError, Unsupport
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import MAX_DEPTH
+from ocimirror.model.graph import MAX_DEPTH
 from ocimirror.model.reference import (
     attachment_tag,
     is_attachment_tag,

@@ -13,7 +13,8 @@ from ocimirror.errors import IntegrityError, MissingContent, NotFound, Unsupport
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import MAX_DEPTH, MAX_SIZE_BYTES, Manifest
+from ocimirror.model.graph import MAX_DEPTH, children_for
+from ocimirror.model.manifest import MAX_SIZE_BYTES, Manifest
 from ocimirror.model.platform import Platform
 from ocimirror.stores.store import Source
 
@@ -96,7 +97,7 @@ class Edges:
         found = tuple(
             child for child in manifest.manifests if self._says_more(child, unread, damaged)
         )
-        if all(child.digest not in unread for child in manifest.children_for(platforms)):
+        if all(child.digest not in unread for child in children_for(manifest, platforms)):
             self._parts[key] = found
         return found
 

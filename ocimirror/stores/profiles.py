@@ -33,7 +33,8 @@ from ocimirror.errors import (
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import ATTESTATION_OF, Manifest, refuse_too_deep
+from ocimirror.model.graph import attestation_of, refuse_too_deep
+from ocimirror.model.manifest import Manifest
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Reference
 from ocimirror.stores.layout.index import IMAGE_NAME, REF_NAME, annotations_of_ours
@@ -258,7 +259,7 @@ def _offered(source: Source, manifest: Manifest, depth: int = 1) -> Iterable[Des
         if mediatype.is_index(child.media_type):
             with contextlib.suppress(NotFound, MissingContent):  # (a sparse image)
                 yield from _offered(source, source.read_manifest(child), depth + 1)
-        elif ATTESTATION_OF not in child.annotations and _may_be_image(source, child):
+        elif attestation_of(child) is None and _may_be_image(source, child):
             yield child
 
 
@@ -303,7 +304,7 @@ def _held(source: Source, manifest: Manifest, depth: int = 1) -> Iterable[Manife
         return
     for child in manifest.manifests:
         refuse_too_deep(f"{manifest.digest}", depth + 1)
-        if ATTESTATION_OF in child.annotations:
+        if attestation_of(child) is not None:
             continue
         try:
             yield from _held(source, source.read_manifest(child), depth + 1)

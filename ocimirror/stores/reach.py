@@ -15,14 +15,10 @@ from ocimirror.errors import (
     Unsupported,
 )
 from ocimirror.model.descriptor import Descriptor
-from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import Manifest, refuse_too_deep
-from ocimirror.model.platform import Platform
+from ocimirror.model.graph import Descent, Seen, children_for
+from ocimirror.model.manifest import Manifest
 from ocimirror.stores.layout.index import Entry, platforms_of
 from ocimirror.stores.store import Source
-
-# (With the size and the platforms: another name of one digest may state or need other ones.)
-Seen = tuple[Digest, int, tuple[Platform, ...]]
 
 
 def reach(
@@ -48,27 +44,21 @@ def reach(
         Interrupted: `stop` was set.
     """
     platforms = platforms_of(root)
-    unread = [(root, 1)]
-    while unread:
+    descent = Descent(root, platforms, seen, failed)
+    for descriptor in descent:
         if stop is not None and stop.is_set():
             raise Interrupted("stopped before every manifest was read")
-        descriptor, depth = unread.pop()
-        key = descriptor.digest, descriptor.size, platforms
-        if key in seen:
-            continue
-        seen.add(key)
         try:
-            refuse_too_deep(f"image {root.digest}", depth)
             manifest = source.read_manifest(descriptor)
         except (IntegrityError, LocalStorageError, RemoteError) as error:
             failed(error, descriptor)
             continue
         yield manifest
-        wanted = manifest.children_for(platforms)
+        wanted = children_for(manifest, platforms)
         needed = {(child.digest, child.size) for child in wanted}
         others = [c for c in manifest.manifests if (c.digest, c.size) not in needed]
-        children = (*wanted, *_present(source, others, failed))
-        unread += [(child, depth + 1) for child in children]
+        descent.add(descriptor, wanted)
+        descent.add(descriptor, _present(source, others, failed))
 
 
 def _present(

@@ -12,7 +12,8 @@ from ocimirror.copy.walk import Walk, refuse_foreign, walk
 from ocimirror.errors import ForeignLayer, MalformedManifest, NotFound
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import MAX_DEPTH, Manifest
+from ocimirror.model.graph import MAX_DEPTH
+from ocimirror.model.manifest import Manifest
 from tests.support import images
 from tests.support.evil import index_bomb
 from tests.support.images import Builder, Graph

@@ -22,7 +22,8 @@ from ocimirror.model.config import MAX_SIZE_BYTES as MAX_CONFIG_BYTES
 from ocimirror.model.config import ImageConfig
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import MAX_DEPTH, Manifest
+from ocimirror.model.graph import MAX_DEPTH
+from ocimirror.model.manifest import Manifest
 from ocimirror.model.reference import Reference
 from ocimirror.stores.archive.tarmembers import TarMembers
 from ocimirror.stores.dockerarchive.compression import (

@@ -12,7 +12,7 @@ from typing import Any
 from ocimirror.errors import OciMirrorError
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
-from ocimirror.model.manifest import ATTESTATION_OF
+from ocimirror.model.graph import attestation_of, children_for
 from ocimirror.model.platform import WITHOUT_ATTESTATIONS, Platform
 from ocimirror.stores.layout.index import PLATFORMS, Entry, LayoutIndex, LayoutSource, platforms_of
 
@@ -54,16 +54,14 @@ def _held(source: LayoutSource, root: Descriptor) -> tuple[Platform, ...]:
     index = source.read_manifest(root)
     here = {c.digest for c in index.manifests if source.size_of(c.digest) is not None}
     images = [
-        child
-        for child in index.manifests
-        if child.digest in here and ATTESTATION_OF not in child.annotations
+        child for child in index.manifests if child.digest in here and attestation_of(child) is None
     ]
     absent = any(child.digest not in here for child in index.manifests)
     if not absent or not any(_is_complete(source, child) for child in images):
         return ()
     platforms = tuple(dict.fromkeys(c.platform for c in images if c.platform is not None))
     for choice in (platforms, (*platforms, WITHOUT_ATTESTATIONS)) if platforms else ():
-        if all(child.digest in here for child in index.children_for(choice)):
+        if all(child.digest in here for child in children_for(index, choice)):
             return choice
     return ()
 
