@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ocimirror.sync.config import load, schema
+from tests.support import configurations
+from tests.support.command import ocimirror
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference.md"
 SECTION = REFERENCE.read_text().partition("## Configuration of a sync\n")[2].partition("\n## ")[0]
@@ -28,7 +29,7 @@ def words(part: object) -> set[str]:
 
 
 def test_every_word_is_in_the_reference() -> None:
-    known = words(schema())
+    known = words(ocimirror("config", "schema").document)
     assert {"from", "max_delete", "by", "password"} <= known
     assert {
         word for word in known if f"`{word}`" not in SECTION and f"{word}: " not in SECTION
@@ -41,7 +42,9 @@ def test_an_example_in_the_reference_loads(text: str, tmp_path: Path) -> None:
     (tmp_path / "teams" / "web.yaml").write_text("mirrors: [{from: quay.io/web/app}]\n")
     path = tmp_path / "nightly.yaml"
     path.write_text(text)
-    assert load(path, {"HUB_USER": "ada", "HUB_TOKEN": "s3cret"}).mirrors
+    document, faults = configurations.check(path, HUB_USER="ada", HUB_TOKEN="s3cret")
+    assert faults == []
+    assert document["mirrors"]
 
 
 def test_there_are_examples() -> None:

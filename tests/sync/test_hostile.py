@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
-import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+import yaml
+from hypothesis import settings
 from hypothesis import strategies as st
 
-import tests.property.conftest  # noqa: F401 - how hard properties are tried
-from ocimirror.errors import InvalidConfiguration, UsageError
-from ocimirror.sync.config import parse
-from ocimirror.sync.importing import translate
+from tests.support.batches import batches
+from tests.support.command import ocimirror
+from tests.support.configurations import Checked, check, check_all
 from tests.sync.test_importing import REGSYNC, SKOPEO
 
 REFERENCE = (Path(__file__).parents[2] / "docs" / "reference.md").read_text()
 NIGHTLY = re.findall(r"^```yaml\n(.*?)^```", REFERENCE, re.DOTALL | re.MULTILINE)[-1]
+VARIABLES = {"HUB_USER": "a", "HUB_TOKEN": "b"}
+# (What a run says of the files that it reads together.)
+ELSEWHERE = "has settings in another file already"
 
 
 def mangled(text: str, seed: int) -> str:
@@ -32,47 +35,80 @@ def mangled(text: str, seed: int) -> str:
     return text
 
 
-@given(st.integers())
-def test_a_mangled_configuration_is_one_or_has_faults(seed: int) -> None:
-    text = mangled(NIGHTLY.replace("include: [teams/web.yaml]", ""), seed)
+@batches(st.integers())
+def test_a_mangled_configuration_is_one_or_has_faults(tmp_path: Path, seeds: list[int]) -> None:
+    # (A registry of its own each, as files that are read together do not share one.)
+    alone = NIGHTLY.replace("include: [teams/web.yaml]", "")
+    texts = [
+        mangled(re.sub(r"docker\.io|mirror\.local", rf"\g<0>.{number}", alone), seed)
+        for number, seed in enumerate(seeds)
+    ]
+    told = check_all(tmp_path, texts, **VARIABLES)
+    right = [
+        text
+        for text, found in zip(texts, told, strict=True)
+        if all(ELSEWHERE in fault for fault in found.faults)
+    ]
+    for number, text in enumerate(right[:3]):
+        path = tmp_path / f"alone-{number}.yaml"
+        path.write_text(text)
+        document, faults = check(path, **VARIABLES)
+        assert faults == []
+        assert all(mirror["to"] for mirror in document["mirrors"])
+
+
+def is_yaml(text: str) -> bool:
+    """Say whether another reader of YAML takes a text."""
     try:
-        config = parse(text, "nightly.yaml", {"HUB_USER": "a", "HUB_TOKEN": "b"})
-    except InvalidConfiguration:
-        return
-    assert all(mirror.targets for mirror in config.mirrors)
+        return bool(yaml.safe_load(text))
+    except (yaml.YAMLError, ValueError):
+        return False
 
 
-@given(st.integers(), st.sampled_from([SKOPEO, REGSYNC]), st.sampled_from(["", "m.local", "oci:x"]))
-def test_a_mangled_file_of_another_tool_is_translated_or_refused(
-    seed: int, text: str, to: str
-) -> None:
-    try:
-        translation = translate(mangled(text, seed), "theirs.yaml", to)
-    except UsageError:
-        return
-    parse(translation.text, "ours.yaml", {"HUB_USER": "a", "HUB_TOKEN": "b"})
+def test_a_mangled_file_of_another_tool_is_translated_or_refused(tmp_path: Path) -> None:
+    """Of those that are YAML still: what is none is refused as a configuration is."""
+    translated = []
+    mangles = ((n, mangled([SKOPEO, REGSYNC][n % 2], n)) for n in itertools.count())
+    tried = settings.default.max_examples // 4  # (a run each)
+    for seed, theirs in itertools.islice((m for m in mangles if is_yaml(m[1])), tried):
+        (tmp_path / "theirs.yaml").write_text(theirs)
+        to = [["--to", "m.local"], [], ["--to", "oci:x"], []][seed % 4]
+        result = ocimirror("config", "import", tmp_path / "theirs.yaml", *to)
+        assert result.code in (0, 2), (seed, result.stderr)
+        if result.code == 0:
+            translated.append(result.stdout)
+        else:
+            assert result.stderr.startswith("error: "), seed
+    assert translated
+    told = check_all(tmp_path, translated, **VARIABLES)
+    faults = [fault for found in told for fault in found.faults if ELSEWHERE not in fault]
+    assert faults == []
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "[" * 4_000_000,
-        "- a\n" * 1_000_000,
-        "a: b\n" * 800_000,
-        "k" * 4_000_000 + ": 1\n",
-        "registries: {'" + "a-" * 1_000_000 + "': {}}\n",
-        "mirrors: [{from: '" + "a/" * 1_000_000 + "', to: 'b.c/d'}]\n",
-        "mirrors: [{from: a.b/c, to: 'c.d/" + "{repository}" * 300_000 + "'}]\n",
-        "mirrors: [{from: a.b/c, to: c.d/e, tags: {regex: '" + "(" * 1_000_000 + "'}}]\n",
-        "mirrors: [{from: a.b/c, to: c.d/e, tags: {semver: '" + "1 " * 1_000_000 + "'}}]\n",
-        "mirrors: [{from: a.b/c, to: c.d/e, priority: " + "9" * 1_000_000 + "}]\n",
-        "mirrors: [{from: a.b/c, to: c.d/e, sparse: " + "f" * 1_000_000 + "}]\n",
-    ],
-    ids=lambda text: text[:20],
-)
-def test_a_large_bad_file_is_refused_in_seconds(text: str) -> None:
-    begin = time.process_time()
-    with pytest.raises(InvalidConfiguration) as raised:
-        parse(text, "nightly.yaml", {})
-    assert time.process_time() - begin < 60
-    assert len(raised.value.diagnostics()) < 20_000
+LARGE = [
+    "[" * 4_000_000,
+    "- a\n" * 1_000_000,
+    "a: b\n" * 800_000,
+    "k" * 4_000_000 + ": 1\n",
+    "registries: {'" + "a-" * 1_000_000 + "': {}}\n",
+    "mirrors: [{from: '" + "a/" * 1_000_000 + "', to: 'b.c/d'}]\n",
+    "mirrors: [{from: a.b/c, to: 'c.d/" + "{repository}" * 300_000 + "'}]\n",
+    "mirrors: [{from: a.b/c, to: c.d/e, tags: {regex: '" + "(" * 1_000_000 + "'}}]\n",
+    "mirrors: [{from: a.b/c, to: c.d/e, tags: {semver: '" + "1 " * 1_000_000 + "'}}]\n",
+    "mirrors: [{from: a.b/c, to: c.d/e, priority: " + "9" * 1_000_000 + "}]\n",
+    "mirrors: [{from: a.b/c, to: c.d/e, sparse: " + "f" * 1_000_000 + "}]\n",
+]
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Checked]:
+    """Return what is said of each large file; a run that takes minutes is ended."""
+    told = check_all(tmp_path_factory.mktemp("large"), LARGE)
+    return {text[:60]: found for text, found in zip(LARGE, told, strict=True)}
+
+
+@pytest.mark.parametrize("text", [text[:60] for text in LARGE], ids=lambda text: text[:20])
+def test_a_large_bad_file_is_refused_in_seconds(large: dict[str, Checked], text: str) -> None:
+    faults = large[text].faults
+    assert faults
+    assert len("\n".join(faults)) < 20_000

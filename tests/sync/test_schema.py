@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 import yaml
-from hypothesis import given
 from hypothesis import strategies as st
 
-import tests.property.conftest  # noqa: F401 - how hard properties are tried
-from ocimirror.errors import InvalidConfiguration
-from ocimirror.sync import yamlfile
-from ocimirror.sync.config import parse, schema
+from tests.support.batches import batches
+from tests.support.command import ocimirror
+from tests.support.configurations import check_all
 
 ENTRY = "mirrors:\n  - from: quay.io/org/app\n    to: mirror.local/org/app\n"
 HOST = ENTRY + "registries:\n  quay.io: "
@@ -87,40 +86,45 @@ LOADER_ONLY = [
 ENVIRONMENT = {"COUNT": "3", "AGE": "7d", "FLAG": "true", "PASSWORD": "p"}
 
 
-@functools.cache
+@pytest.fixture(scope="module")
 def validator() -> Any:
-    return jsonschema.Draft202012Validator(schema())
+    """Return what an editor makes of the schema that is printed."""
+    return jsonschema.Draft202012Validator(ocimirror("config", "schema").document)
 
 
-def loads(text: str) -> bool:
-    try:
-        parse(text, "nightly.yaml", ENVIRONMENT)
-    except InvalidConfiguration:
-        return False
-    return True
+def loads_each(directory: Path, texts: Sequence[str]) -> list[bool]:
+    """Say of each file whether `config check` takes it; each names a registry of its own."""
+    own = [text.replace("quay.io: ", f"quay-{n}.io: ") for n, text in enumerate(texts)]
+    return [not found.faults for found in check_all(directory, own, **ENVIRONMENT)]
 
 
-def validates(text: str) -> bool:
-    return bool(validator().is_valid(yaml.safe_load(text)))
+@pytest.fixture(scope="module")
+def loads(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bool]:
+    """Say of every file of the tables whether the loader takes it."""
+    texts = [*GOOD, *BAD, *LOADER_ONLY]
+    directory = tmp_path_factory.mktemp("schema")
+    return dict(zip(texts, loads_each(directory, texts), strict=True))
 
 
-def test_the_schema_is_one() -> None:
-    jsonschema.Draft202012Validator.check_schema(schema())
+def test_the_schema_is_one(validator: Any) -> None:
+    jsonschema.Draft202012Validator.check_schema(validator.schema)
 
 
 @pytest.mark.parametrize("text", GOOD)
-def test_both_take_a_good_file(text: str) -> None:
-    assert (loads(text), validates(text)) == (True, True)
+def test_both_take_a_good_file(loads: dict[str, bool], validator: Any, text: str) -> None:
+    assert (loads[text], validator.is_valid(yaml.safe_load(text))) == (True, True)
 
 
 @pytest.mark.parametrize("text", BAD)
-def test_both_refuse_a_bad_file(text: str) -> None:
-    assert (loads(text), validates(text)) == (False, False)
+def test_both_refuse_a_bad_file(loads: dict[str, bool], validator: Any, text: str) -> None:
+    assert (loads[text], validator.is_valid(yaml.safe_load(text))) == (False, False)
 
 
 @pytest.mark.parametrize("text", LOADER_ONLY)
-def test_the_loader_finds_what_a_schema_cannot(text: str) -> None:
-    assert (loads(text), validates(text)) == (False, True)
+def test_the_loader_finds_what_a_schema_cannot(
+    loads: dict[str, bool], validator: Any, text: str
+) -> None:
+    assert (loads[text], validator.is_valid(yaml.safe_load(text))) == (False, True)
 
 
 # --- whatever the loader takes, an editor does not complain about --------------------------------
@@ -166,14 +170,23 @@ REGISTRY = st.dictionaries(
 )
 
 
-@given(
+DOCUMENTS = st.builds(
+    lambda entries, defaults, registry: {
+        "mirrors": entries,
+        **defaults,
+        "registries": {"quay.io": registry},
+    },
     st.lists(ENTRIES, min_size=1, max_size=2),
     st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=1),
     REGISTRY,
 )
+
+
+@batches(DOCUMENTS)
 def test_the_schema_takes_whatever_the_loader_takes(
-    entries: list[object], defaults: dict[str, object], registry: dict[str, object]
+    validator: Any, tmp_path: Path, documents: list[object]
 ) -> None:
-    document = {"mirrors": entries, **defaults, "registries": {"quay.io": registry}}
-    if loads(yamlfile.write(document)):
-        assert validator().is_valid(document)
+    written = [yaml.safe_dump(document) for document in documents]
+    for document, loaded in zip(documents, loads_each(tmp_path, written), strict=True):
+        if loaded:
+            assert validator.is_valid(document)
