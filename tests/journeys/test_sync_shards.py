@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 
-from ocimirror.sync.plan import shard_of
 from tests.journeys.test_sync import SCHEMA2, SINGLE, offer
 from tests.support.command import Result, ocimirror
 
 pytestmark = pytest.mark.timeout(180)
+
+
+def shard_of(name: str, count: int) -> int:
+    """Return the shard, from 1, of a repository: that of the highest sha256 of `NUMBER/NAME`.
+
+    As in every version: the state of a shard is of no use to another one.
+    """
+    return max(range(1, count + 1), key=lambda n: hashlib.sha256(f"{n}/{name}".encode()).digest())
 
 
 def shard(file: Path, number: int, count: int, run: str = "night") -> Result:

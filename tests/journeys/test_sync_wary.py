@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from ocimirror.sync.plan import shard_of
 from tests.journeys.test_sync import MULTI, SCHEMA2, SINGLE, configure, locked, offer, sync
 from tests.journeys.test_sync_prune import later
+from tests.journeys.test_sync_shards import shard_of
 from tests.support.command import PROGRAM, Result, environment, ocimirror
 from tests.support.faults import Flip, Respond, Rule, Stall
 
