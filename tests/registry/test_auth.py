@@ -10,17 +10,17 @@ import time
 
 import pytest
 
-from ocimirror.errors import (
+from ocimirror import (
     AuthenticationFailed,
     DigestMismatch,
     DigestNotPreserved,
     RateLimited,
     RegistryUnavailable,
+    Stored,
     TokenServiceUnavailable,
     UntrustedCertificate,
     UrlRefused,
 )
-from ocimirror.stores.store import Stored
 from tests.support import images
 from tests.support.certificates import write_certificates
 from tests.support.faults import Redirect, Respond, Rule, SetHeader, Stall
@@ -588,22 +588,43 @@ def test_secrets_are_in_no_message_no_log_and_no_repr(
         with pytest.raises(Exception) as caught:
             act()
         texts += [str(caught.value), repr(caught.value), caught.value.diagnostics()]
-    texts += [repr(vars(each)) for each in (host, store, host._authorizer, host.transport)]
+    told = reprs(host.registry)
+    assert any("CredentialFiles" in text for text in told)
+    texts += told
     texts += [record.getMessage() for record in caplog.records]
     for secret in secrets:
         assert not [text for text in texts if secret in text]
     assert service.saw(PASSWORD)
 
 
+def reprs(whole: object) -> list[str]:
+    """Return the repr of an object of ours, and of all of ours that it is made of."""
+    found, left, seen = [], [whole], set()
+    while left:
+        each = left.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if isinstance(each, dict):
+            left += each.values()
+        elif isinstance(each, list | tuple):
+            left += each
+        if type(each).__module__.startswith("ocimirror."):
+            found.append(repr(each))
+            left += getattr(each, "__dict__", {}).values()
+    return found
+
+
 def test_a_registry_without_auth_needs_no_oras(docker_registry) -> None:
     program = f"""
 import sys
-from ocimirror.registry import NetworkOptions, RegistryHost, Transport
-with Transport(NetworkOptions()) as transport:
+from ocimirror import NotFound, Registry
+with Registry({docker_registry.host!r}) as registry:
+    image = registry["absent/x:v1"]
     try:
-        RegistryHost({docker_registry.host!r}, transport).repository("absent/x").resolve("v1")
-    except Exception as error:
-        assert type(error).__name__ == "NotFound", error
+        image.place.resolve(image.name)
+    except NotFound:
+        pass
 assert "oras" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from ocimirror.errors import UsageError
+from ocimirror import UsageError
 from ocimirror.registry import AuthFile
 from ocimirror.registry.credentials import Credential, CredentialFiles
 

@@ -12,7 +12,7 @@ import tracemalloc
 
 import pytest
 
-from ocimirror.errors import (
+from ocimirror import (
     Interrupted,
     NotFound,
     RateLimited,

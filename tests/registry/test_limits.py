@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -10,11 +11,16 @@ from contextlib import suppress
 
 import pytest
 
-from ocimirror.copy.outcome import Options
-from ocimirror.copy.pipeline import copy
-from ocimirror.errors import Interrupted, RateLimited
-from ocimirror.registry import RegistryHost
-from ocimirror.stores.store import Stored
+from ocimirror import (
+    Interrupted,
+    NetworkOptions,
+    Options,
+    RateLimited,
+    Stored,
+    copy_many,
+    pull,
+)
+from tests.registry.conftest import Host
 from tests.support import images
 from tests.support.command import environment, ocimirror
 from tests.support.faults import Call, Respond, Rule, SetHeader, Stall
@@ -27,10 +33,18 @@ BUSY = Respond(429)
 CONTENT = images.noise("limits", 20_000)
 
 
-def ask(host: RegistryHost, times: int, threads: int = 1) -> None:
+NUMBERS = itertools.count()
+
+
+def ask_once(host: Host) -> None:
+    """Send one request, for a blob that nobody asked for before."""
+    host.repository("app").exists(blob_of(b"%d" % next(NUMBERS)))
+
+
+def ask(host: Host, times: int, threads: int = 1) -> None:
     """Send so many requests from so many threads."""
     with ThreadPoolExecutor(threads) as pool:
-        for answer in [pool.submit(host.admits) for _ in range(times)]:
+        for answer in [pool.submit(ask_once, host) for _ in range(times)]:
             answer.result()
 
 
@@ -88,7 +102,7 @@ def test_at_least_one_request_is_always_under_way(canary, connect) -> None:
     host = connect(canary(lambda _: next(answers, Respond(200))), jobs=2, retries=0)
     for _ in range(4):
         with pytest.raises(RateLimited):
-            host.admits()
+            ask_once(host)
     ask(host, 2)
 
 
@@ -99,7 +113,7 @@ def test_a_refusal_is_an_answer_like_others(status, canary, connect) -> None:
 
     def look(_: int) -> None:
         with suppress(Exception):
-            host.admits()
+            ask_once(host)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(look, range(60)))
@@ -146,21 +160,28 @@ def test_the_limit_of_one_registry_is_not_that_of_another(canary, connect) -> No
 
 
 @pytest.mark.bar("R25")
-def test_retry_after_holds_all_threads_of_one_registry_only(canary, connect) -> None:
+def test_retry_after_holds_all_threads_of_one_registry_only(canary, tmp_path) -> None:
+    refused = threading.Event()
     crowd, others = Crowd(1, Respond(429, {"Retry-After": "3"})), Crowd()
-    busy, other = canary(crowd), canary(others)
-    host = connect(busy, plain_http=frozenset({busy.host, other.host}))
-    first = threading.Thread(target=ask, args=(host, 1))
-    first.start()
-    while not crowd.came:
-        time.sleep(0.001)
-    time.sleep(0.1)
-    ask(RegistryHost(other.host, host.transport), 3)
-    ask(host, 3, threads=3)
-    first.join()
-    assert min(crowd.came[1:]) - crowd.came[0] > 2.95
+
+    def held(visit: Visit) -> Respond:
+        """Let the other registry, and the other threads of this one, come after the refusal."""
+        refused.wait(20)
+        return others(visit)
+
+    def answered(visit: Visit) -> Respond:
+        answer = crowd(visit)
+        refused.set()
+        return answer
+
+    busy, other = canary(answered), canary(held)
+    names = [f"{other.host}/app:v{number}" for number in range(3)]  # (three of four jobs)
+    names += [f"{host}/app:v{number}" for number in (4, 5) for host in (busy.host, other.host)]
+    network = NetworkOptions(plain_http=frozenset({busy.host, other.host}), jobs=4)
+    outcomes = pull(names, str(tmp_path / "l"), Options(jobs=4), network=network)
+    assert all(outcome.error for outcome in outcomes)
     assert max(others.came) < min(crowd.came[1:])
-    assert len(crowd.came) == 5
+    assert min(crowd.came[1:]) - crowd.came[0] > 2.95
 
 
 # --- bytes ---------------------------------------------------------------------------------------
@@ -179,7 +200,7 @@ def test_four_jobs_share_one_rate(direction, registry, connect, repository) -> N
         registry.options.mount = False
         ends = [remote, host.repository(repository + "/copy")]
     began = time.monotonic()
-    outcomes = copy([request(ends[0], "v1", ends[1])], Options(jobs=4))
+    outcomes = copy_many([request(ends[0], "v1", ends[1])], Options(jobs=4))
     seconds = time.monotonic() - began
     assert failures(outcomes) == []
     assert outcomes[0].bytes_copied / seconds < 1.1 * rate
@@ -214,7 +235,7 @@ def test_a_stop_ends_the_wait_for_a_turn(filled, connect, proxy, repository) -> 
 
     def stall() -> None:
         with suppress(Exception):
-            host.admits()
+            host.repository(repository).names()
 
     thread = threading.Thread(target=stall)
     thread.start()
@@ -234,7 +255,7 @@ def test_a_stop_ends_the_wait_for_the_next_second(canary, connect) -> None:
 def test_a_stop_ends_the_wait_that_was_asked_for(canary, connect) -> None:
     stop = threading.Event()
     host = connect(canary(Respond(503, {"Retry-After": "500"})), stop=stop)
-    assert stopped_after(stop, host.admits) < 20
+    assert stopped_after(stop, lambda: ask_once(host)) < 20
 
 
 @pytest.mark.parametrize("direction", ["pull", "push"])

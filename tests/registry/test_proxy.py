@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ocimirror.errors import NotFound, RegistryUnavailable
+from ocimirror import NetworkOptions, NotFound, RegistryUnavailable
 from tests.support.faults import Respond
 from tests.support.stores import blob_of
 
@@ -43,4 +43,4 @@ def test_a_proxy_that_is_not_there_is_said_to_be_the_proxy(connect) -> None:
     with pytest.raises(RegistryUnavailable, match="the proxy") as caught:
         host.repository("a/b").exists(BLOB)
     assert "secret" not in caught.value.message
-    assert "secret" not in repr(host.transport.options)
+    assert "secret" not in repr(NetworkOptions(proxy="http://ada:secret@127.0.0.1:9"))

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from ocimirror.errors import NotFound, RateLimited, RegistryUnavailable
+from ocimirror import NotFound, RateLimited, RegistryUnavailable
 from ocimirror.registry.pulse import Pulse
 from tests.support.faults import Cut, Respond, Rule, Stall
 

@@ -9,19 +9,19 @@ import time
 
 import pytest
 
-from ocimirror.errors import (
+from ocimirror import (
     DigestMismatch,
     DigestNotPreserved,
     Interrupted,
+    Manifest,
     ManifestBlobUnknown,
+    MemoryStore,
     PushRejected,
     RegistryUnavailable,
     SizeMismatch,
+    Stored,
+    VerifiedStream,
 )
-from ocimirror.model.manifest import Manifest
-from ocimirror.stores.memory import MemoryStore
-from ocimirror.stores.store import Stored, verified
-from ocimirror.stores.stream import VerifiedStream
 from tests.support import images
 from tests.support.faults import (
     CutUpload,
@@ -514,4 +514,4 @@ def test_content_moves_from_a_memory_store_and_back(registry, connect, repositor
     for blob in manifest.blobs:
         with store.fetch(blob) as stream:
             other.push(blob, stream)
-    assert other.push(manifest.descriptor, verified(manifest)) is Stored.COPIED
+    assert other.push_manifest(manifest) is Stored.COPIED

@@ -7,8 +7,7 @@ import time
 
 import pytest
 
-from ocimirror.errors import DigestMismatch, Interrupted, NotFound, RegistryUnavailable
-from ocimirror.stores.store import Stored
+from ocimirror import DigestMismatch, Interrupted, NotFound, RegistryUnavailable, Stored
 from tests.support import images
 from tests.support.faults import (
     Chunked,
@@ -169,9 +168,13 @@ def test_a_signed_url_that_ended_is_replaced_by_a_new_one(
     assert [seen.path.rpartition("=")[2] for seen in storage.requests] == ["1", "2"]
 
 
-def test_an_upload_goes_on_while_its_source_is_resumed(behind, registry, repository) -> None:
-    front, store = behind(Cut(HALF))
-    target = store.host.repository(f"{repository}/copy")
+def test_an_upload_goes_on_while_its_source_is_resumed(
+    registry, connect, proxy, repository
+) -> None:
+    registry.put_blob(repository, CONTENT)
+    front = proxy(registry, Rule("GET", "/blobs/", Cut(HALF), nth=1))
+    host = connect(front)
+    store, target = host.repository(repository), host.repository(f"{repository}/copy")
     stream = store.fetch(BLOB)
     stream.origin = None  # (so that nothing is mounted)
     with stream:

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from ocimirror.errors import RegistryUnavailable, UntrustedCertificate, UsageError
+from ocimirror import RegistryUnavailable, UntrustedCertificate, UsageError
 from ocimirror.registry import NetworkOptions, RegistryHost, Transport
 from ocimirror.registry.tls import speaks_tls
 from ocimirror.registry.url import Origin
