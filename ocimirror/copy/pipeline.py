@@ -121,13 +121,17 @@ class _Run:
             if self._options.stop.is_set():
                 return  # (there may be a hundred thousand; the run fails the image at its end)
             self._tasks.submit(
-                partial(self._carrier.read_manifest, image.request, descriptor),
+                partial(self._read_one, image, descriptor),
                 partial(self._walked, image),
                 partial(self._not_read, image, descriptor),
             )
 
-    def _walked(self, image: Image, manifest: Manifest) -> None:
-        if image.done or image.walk is None:
+    def _read_one(self, image: Image, descriptor: Descriptor) -> Manifest | None:
+        # (What an image that has failed since would have needed is not fetched.)
+        return None if image.done else self._carrier.read_manifest(image.request, descriptor)
+
+    def _walked(self, image: Image, manifest: Manifest | None) -> None:
+        if image.done or image.walk is None or manifest is None:
             return
         try:
             with blamed_on("source"):

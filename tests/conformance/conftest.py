@@ -9,13 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from ocimirror.registry import NetworkOptions, RegistryHost, Transport
-from ocimirror.stores.archive.archive import Archive, ArchiveWriter
-from ocimirror.stores.layout.layout import Layout
-from ocimirror.stores.memory import MemoryStore
-from ocimirror.stores.store import Source, Store
+from ocimirror import (
+    Archive,
+    ArchiveWriter,
+    Layout,
+    MemoryStore,
+    NetworkOptions,
+    Registry,
+    Source,
+    Store,
+)
 from tests.support.registry import StrictRegistry
-from tests.support.witness import Registry
+from tests.support.witness import Registry as Server
 
 REGISTRIES = ["docker-registry", "strict-registry"]
 KINDS = ["memory", "layout", "layout-without-fsync", "archive", *REGISTRIES]
@@ -67,13 +72,14 @@ def _archive(stack: ExitStack, tmp_path: Path) -> Place:
 
 
 def _registry(stack: ExitStack, kind: str, request: pytest.FixtureRequest) -> Place:
-    server: Registry | StrictRegistry
+    server: Server | StrictRegistry
     server = request.getfixturevalue("docker_registry" if kind == "docker-registry" else "registry")
     repository: str = request.getfixturevalue("repository")
 
     def opened() -> Store:
         options = NetworkOptions(plain_http=frozenset({server.host}), retries=1, timeout_s=10)
-        transport = stack.enter_context(Transport(options))
-        return RegistryHost(server.host, transport).repository(repository)
+        place = stack.enter_context(Registry(server.host, options))[repository].place
+        assert isinstance(place, Store)
+        return place
 
     return Place(kind, opened(), opened)

@@ -8,20 +8,21 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ocimirror.errors import (
+from ocimirror import (
+    Descriptor,
+    Digest,
     DigestMismatch,
     IntegrityError,
+    Manifest,
     MissingContent,
     NotFound,
     RegistryUnavailable,
     SizeMismatch,
+    Source,
+    Stored,
     Unsupported,
+    VerifiedStream,
 )
-from ocimirror.model.descriptor import Descriptor
-from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import Manifest
-from ocimirror.stores.store import Source, Stored
-from ocimirror.stores.stream import VerifiedStream
 from tests.conformance.conftest import KINDS, Place
 from tests.support import images
 from tests.support.stores import (

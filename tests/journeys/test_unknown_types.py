@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ocimirror import Layout, NotFound
 from tests.support import images
 from tests.support.command import Result, ocimirror
 from tests.support.faults import Rule, SetHeader
@@ -278,3 +279,31 @@ def test_a_referrer_of_unknown_type_comes_along_by_its_subject(
     pushed = ocimirror("push", tmp_path / "layout", f"{here.host}/there", "--json")
     assert pushed.document["images"][0]["referrers"] == 1
     assert here.get_manifest("there/app", digest) == raw
+
+
+CHILD = images.describe(b"child", images.OCI_MANIFEST)
+
+
+@pytest.mark.parametrize(
+    ("document", "media_type"),
+    [
+        ({"mediaType": UNKNOWN, "manifests": [CHILD]}, UNKNOWN),
+        ({"schemaVersion": 2, "manifests": [CHILD]}, images.OCI_INDEX),
+        ({"schemaVersion": 2, "config": CHILD, "layers": []}, images.OCI_MANIFEST),
+    ],
+)
+def test_the_type_of_what_nobody_announced_is_told_by_its_shape(
+    tmp_path: Path, document: dict[str, object], media_type: str
+) -> None:
+    raw = images.compact(document)
+    with Layout(images.write_layout(tmp_path, {})) as layout:
+        images.blob_path(tmp_path, images.digest_of(raw)).write_bytes(raw)
+        assert layout.resolve(images.digest_of(raw)).media_type == media_type
+
+
+def test_a_document_of_no_shape_is_no_manifest(tmp_path: Path) -> None:
+    raw = images.compact({"architecture": "amd64"})
+    with Layout(images.write_layout(tmp_path, {})) as layout:
+        images.blob_path(tmp_path, images.digest_of(raw)).write_bytes(raw)
+        with pytest.raises(NotFound):
+            layout.resolve(images.digest_of(raw))

@@ -12,10 +12,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocimirror.errors import IntegrityError
-from ocimirror.stores.archive.archive import Archive, ArchiveWriter
-from ocimirror.stores.layout.layout import Layout
-from ocimirror.stores.memory import MemoryStore
+from ocimirror import Archive, ArchiveWriter, IntegrityError, Layout, MemoryStore
 from tests.support import images
 from tests.support.images import Graph
 from tests.support.judge import contents_of, faults_of, names_of
@@ -37,13 +34,13 @@ def fresh_directory() -> Iterator[Path]:
 def test_any_image_keeps_every_byte_through_all_stores(graph: Graph) -> None:
     with fresh_directory() as directory, contextlib.ExitStack() as stack:
         enter = stack.enter_context
-        first = enter(Layout(str(directory / "first"), write=True, durable=False))
+        first = enter(Layout(directory / "first", write=True, durable=False))
         assert failures(copy_all(memory({NAME: graph}), first, [NAME])) == []
         with ArchiveWriter(str(directory / "a.tar"), durable=False) as writer:
             assert failures(copy_all(first, writer, [NAME])) == []
             writer.commit()
         archive = enter(Archive(str(directory / "a.tar")))
-        last = enter(Layout(str(directory / "last"), write=True, durable=False))
+        last = enter(Layout(directory / "last", write=True, durable=False))
         assert failures(copy_all(archive, last, [NAME])) == []
         end = MemoryStore()
         assert failures(copy_all(last, end, [NAME])) == []
@@ -80,7 +77,7 @@ OTHERS = {"registry.example.com/other:v1": images.docker_list(), NAME: MOVING}
 
 
 def base_layout(directory: Path) -> Path:
-    with Layout(str(directory), write=True, durable=False) as layout:
+    with Layout(directory, write=True, durable=False) as layout:
         fill(layout, OTHERS)
     return directory
 
@@ -90,7 +87,7 @@ def killed_after(steps: int, source: MemoryStore, directory: Path) -> bool:
     disk = Dies(steps)
     with (
         contextlib.suppress(Died),
-        Layout(str(directory), write=True, durable=False, os_layer=disk) as layout,
+        Layout(directory, write=True, durable=False, os_layer=disk) as layout,
     ):
         copy_all(source, layout, [NAME])
     return disk.dead

@@ -11,10 +11,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocimirror.errors import IntegrityError
-from ocimirror.stores.dockerarchive.read import DockerArchive
-from ocimirror.stores.dockerarchive.write import DockerArchiveWriter
-from ocimirror.stores.memory import MemoryStore
+from ocimirror import DockerArchive, DockerArchiveWriter, IntegrityError, MemoryStore
 from tests.support import images
 from tests.support.dockerarchives import flat, saved
 from tests.support.stores import copy_all, failures, memory

@@ -6,21 +6,30 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 import unicodedata
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ocimirror.errors import InvalidReference, MalformedManifest, OciMirrorError, Unsupported
-from ocimirror.model import strictjson
-from ocimirror.model.descriptor import Descriptor
-from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import Manifest
-from ocimirror.model.platform import Platform
-from ocimirror.model.reference import Location, Reference
-from ocimirror.shown import printable
+from ocimirror import (
+    DamagedLayout,
+    Descriptor,
+    Digest,
+    InvalidReference,
+    Layout,
+    Location,
+    MalformedManifest,
+    Manifest,
+    OciMirrorError,
+    Platform,
+    Reference,
+    Unsupported,
+)
+from tests.support import images
+from tests.support.stores import manifests_of
 
 ENCODED = st.text("0123456789abcdef", min_size=64, max_size=64)
 VERIFIABLE = st.one_of(
@@ -136,17 +145,34 @@ JSON = st.recursive(
 def test_json_objects_are_read_as_the_standard_library_reads_them(
     document: dict[str, object], ascii_only: bool
 ) -> None:
+    """What another tool wrote into index.json is there again when a name was added."""
+    document |= {"schemaVersion": 2, "manifests": []}
     raw = json.dumps(document, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
-    try:
-        assert strictjson.loads(raw, "it") == document
-    except MalformedManifest:
-        assert re.search(r"[\ud800-\udfff]", json.dumps(document, ensure_ascii=False))
+    (manifest,) = manifests_of(images.artifact_without_layers())
+    with tempfile.TemporaryDirectory() as directory:
+        index = images.write_layout(Path(directory), {}) / "index.json"
+        index.write_bytes(raw)
+        try:
+            with Layout(directory, write=True, durable=False) as layout:
+                layout.tag([("v1", manifest)])
+        except (DamagedLayout, MalformedManifest):
+            assert index.read_bytes() == raw
+            assert re.search(r"[\ud800-\udfff]", json.dumps(document, ensure_ascii=False))
+            return
+        written = json.loads(index.read_bytes())
+    assert len(written.pop("manifests")) == 1
+    del document["manifests"]
+    assert {key: value for key, value in written.items() if key in document} == document
 
 
 @given(st.binary(max_size=300) | st.text('{}[]":,\\tf0e+-. ', max_size=60).map(str.encode))
-def test_any_bytes_are_json_or_a_malformed_manifest(raw: bytes) -> None:
+@example(b"")
+@example(b'1,"a":2')
+def test_any_bytes_are_json_or_a_malformed_manifest(inner: bytes) -> None:
+    raw = b'{"schemaVersion":2,"manifests":[],"x":' + inner + b"}"
+    descriptor = Descriptor(images.OCI_INDEX, Digest.of(raw), len(raw), "manifest")
     try:
-        strictjson.loads(raw, "it")
+        Manifest.parse(raw, descriptor)
     except MalformedManifest:
         return
     assert isinstance(json.loads(raw), dict)
@@ -197,8 +223,9 @@ def test_any_document_is_a_manifest_or_refused_and_never_a_crash(
 @example("\x1b]52;c;ZXZpbA==\x07")
 @example("a\u202eb\u2066c\u200d\ufeff\U000e0041")
 def test_what_is_printable_cannot_command_a_terminal(text: str) -> None:
-    shown = printable(text)
+    shown = OciMirrorError(text).message
     assert all(_harmless(character) for character in shown)
+    assert "\n" not in shown
     assert shown == text or not (text.isascii() and text.isprintable())
 
 

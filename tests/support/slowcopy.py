@@ -11,12 +11,8 @@ from __future__ import annotations
 import sys
 import time
 
-from ocimirror.copy.outcome import Options, Outcome, Silent
-from ocimirror.copy.pipeline import copy
-from ocimirror.model.descriptor import Descriptor
-from ocimirror.stores.layout.layout import Layout
-from ocimirror.stores.stream import Reader
-from tests.support.stores import request
+from ocimirror import Descriptor, Layout, Options, Outcome, Plan, Request, copy_many
+from tests.support.stores import Reader, request
 
 
 class _Slow:
@@ -40,7 +36,13 @@ class SlowLayout(Layout):
         return _Slow(super()._open(descriptor), self.pause_s)
 
 
-class _Announcing(Silent):
+class _Announcing:
+    def planned(self, request: Request, plan: Plan) -> None:
+        pass
+
+    def moved(self, request: Request, count: int) -> None:
+        pass
+
     def finished(self, outcome: Outcome) -> None:
         if outcome.error is None:
             print(outcome.request.new_name, flush=True)
@@ -55,7 +57,7 @@ def main(source: str, destination: str, pause_s: str, *names: str) -> int:
     with SlowLayout(source) as slow, Layout(destination, write=True) as layout:
         slow.pause_s = float(pause_s)
         requests = [request(slow, name, layout) for name in names]
-        outcomes = copy(requests, Options(jobs=2), _Announcing())
+        outcomes = copy_many(requests, Options(jobs=2), _Announcing())
     return int(any(outcome.error is not None for outcome in outcomes))
 
 

@@ -7,20 +7,38 @@ import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from ocimirror.copy.outcome import Options, Outcome, Request
-from ocimirror.copy.pipeline import copy
-from ocimirror.model.descriptor import Descriptor
-from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import Manifest
-from ocimirror.stores.layout.layout import Layout
-from ocimirror.stores.memory import MemoryStore
-from ocimirror.stores.store import Source, Store, Stored
-from ocimirror.stores.stream import Reader, VerifiedStream
+from ocimirror import (
+    Descriptor,
+    Digest,
+    Layout,
+    Manifest,
+    MemoryStore,
+    Options,
+    Outcome,
+    Request,
+    Source,
+    Store,
+    Stored,
+    VerifiedStream,
+    copy_many,
+)
 from tests.support.images import Graph
 
 OCTETS = "application/octet-stream"
+
+
+class Reader(Protocol):
+    """Raw bytes below a VerifiedStream, as a store opens them."""
+
+    def read(self, amount: int, /) -> bytes:
+        """Return 1 to `amount` bytes, or none at the end."""
+        ...
+
+    def close(self) -> None:
+        """Release what the reader holds."""
+        ...
 
 
 def blob_of(content: bytes, algorithm: str = "sha256") -> Descriptor:
@@ -93,14 +111,14 @@ def copy_all(
 ) -> list[Outcome]:
     """Copy images under their own names."""
     requests = [request(source, name, destination) for name in names]
-    return copy(requests, Options(**{"jobs": 2, **options}))
+    return copy_many(requests, Options(**{"jobs": 2, **options}))
 
 
 def copy_into_layout(
     source: Source, directory: Path, names: Sequence[str], **options: Any
 ) -> list[Outcome]:
     """Copy images into a layout directory that is opened for this and closed again."""
-    with Layout(str(directory), write=True, durable=False) as layout:
+    with Layout(directory, write=True, durable=False) as layout:
         return copy_all(source, layout, names, **options)
 
 

@@ -6,8 +6,7 @@ import hashlib
 
 import pytest
 
-from ocimirror.errors import InvalidReference, Unsupported
-from ocimirror.model.digest import Digest
+from ocimirror import Digest, InvalidReference, Unsupported
 
 HEX = "0123456789abcdef" * 4
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import time
 from typing import Any
 
 import pytest
 
-from ocimirror.errors import IntegrityError, MalformedManifest, OciMirrorError, Unsupported
-from ocimirror.model import mediatype, strictjson
-from ocimirror.model.descriptor import Descriptor
-from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import Manifest, sniff_media_type
+from ocimirror import (
+    Descriptor,
+    Digest,
+    IntegrityError,
+    MalformedManifest,
+    Manifest,
+    OciMirrorError,
+    Unsupported,
+)
 from tests.support import images
 from tests.support.evil import EVIL_MANIFESTS, EXPECTED_WORDS, MEDIA_TYPES, REFUSED_ON_COPY
 from tests.support.stores import manifests_of
@@ -30,6 +33,11 @@ TYPES = [
     images.OCI_MANIFEST,
     images.DOCKER_MANIFEST,
 ]
+INDEXES = {images.OCI_INDEX, images.DOCKER_LIST}
+SCHEMA1 = [
+    images.DOCKER_SCHEMA1,
+    "application/vnd.docker.distribution.manifest.v1+prettyjws",
+]
 
 
 def parsed(document: dict[str, Any] | bytes, media_type: str) -> Manifest:
@@ -39,7 +47,7 @@ def parsed(document: dict[str, Any] | bytes, media_type: str) -> Manifest:
 
 def good(media_type: str) -> dict[str, Any]:
     """Return a good document of this type, which states none."""
-    return dict(INDEX if media_type in mediatype.INDEXES else IMAGE)
+    return dict(INDEX if media_type in INDEXES else IMAGE)
 
 
 # --- hostile ------------------------------------------------------------------------------------
@@ -91,7 +99,7 @@ def test_an_index_and_an_image_at_once_is_refused(
 
 @pytest.mark.parametrize("media_type", TYPES)
 def test_a_document_of_the_other_shape_is_refused(media_type: str) -> None:
-    other = IMAGE if media_type in mediatype.INDEXES else INDEX
+    other = IMAGE if media_type in INDEXES else INDEX
     with pytest.raises(MalformedManifest):
         parsed(dict(other), media_type)
 
@@ -103,7 +111,7 @@ def test_another_schema_version_is_refused(media_type: str, version: object) -> 
         parsed({**good(media_type), "schemaVersion": version}, media_type)
 
 
-@pytest.mark.parametrize("media_type", sorted(mediatype.SCHEMA1))
+@pytest.mark.parametrize("media_type", SCHEMA1)
 def test_schema_1_is_refused_whatever_it_holds(media_type: str) -> None:
     with pytest.raises(Unsupported, match="schema 1") as caught:
         parsed(b"anything", media_type)
@@ -123,23 +131,27 @@ def test_schema_1_is_refused_whatever_it_holds(media_type: str) -> None:
 def test_a_hostile_document_is_refused_in_little_time(raw: bytes) -> None:
     started = time.process_time()
     with pytest.raises(MalformedManifest):
-        strictjson.loads(raw, "it")
+        parsed(raw, images.OCI_MANIFEST)
     assert time.process_time() - started < 3
 
 
 def test_brackets_inside_strings_do_not_nest() -> None:
-    document = {"a": "[" * 1000 + '\\"' + "{" * 1000, "b": ["\\"]}
-    assert strictjson.loads(images.compact(document), "it") == document
+    annotations = {"a": "[" * 1000 + '\\"' + "{" * 1000, "b": "\\"}
+    manifest = parsed({**IMAGE, "annotations": annotations, "x": ["\\"]}, images.OCI_MANIFEST)
+    assert manifest.annotations == annotations
 
 
 @pytest.mark.parametrize(("depth", "fine"), [(64, True), (65, False)])
 def test_documents_nest_to_a_depth_of_sixty_four(depth: int, fine: bool) -> None:
-    raw = b'{"a":' * depth + b"1" + b"}" * depth
+    inner: object = 1
+    for _ in range(depth - 1):
+        inner = {"a": inner}
+    document = {**IMAGE, "a": inner}
     if fine:
-        strictjson.loads(raw, "it")
+        assert parsed(document, images.OCI_MANIFEST).raw == images.compact(document)
     else:
         with pytest.raises(MalformedManifest, match="deeper"):
-            strictjson.loads(raw, "it")
+            parsed(document, images.OCI_MANIFEST)
 
 
 # --- read ---------------------------------------------------------------------------------------
@@ -243,21 +255,6 @@ def test_the_artifact_type_is_the_configs_where_none_is_stated(
     assert parsed(document, images.OCI_MANIFEST).artifact_type == artifact_type
 
 
-@pytest.mark.parametrize(
-    ("document", "media_type"),
-    [
-        ({"mediaType": "application/vnd.x", "manifests": []}, "application/vnd.x"),
-        (INDEX, images.OCI_INDEX),
-        (IMAGE, images.OCI_MANIFEST),
-        ({"architecture": "amd64"}, ""),
-    ],
-)
-def test_the_type_of_what_nobody_announced_is_told_by_its_shape(
-    document: dict[str, Any], media_type: str
-) -> None:
-    assert sniff_media_type(images.compact(document), "it") == media_type
-
-
 # --- descriptors --------------------------------------------------------------------------------
 
 
@@ -326,14 +323,3 @@ def test_a_descriptor_that_breaks_the_specification_is_refused(change: dict[str,
 def test_what_is_no_object_is_no_descriptor(value: object) -> None:
     with pytest.raises(MalformedManifest):
         Descriptor.parse(value, "it")
-
-
-def test_a_layer_with_urls_is_foreign_only_by_its_type() -> None:
-    assert mediatype.is_foreign(images.OCI_LAYER_FOREIGN)
-    assert mediatype.is_foreign("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip")
-    assert not mediatype.is_foreign(images.OCI_LAYER_GZIP)
-
-
-def test_every_manifest_type_we_read_is_offered_on_requests() -> None:
-    assert set(mediatype.ACCEPTED) == mediatype.KNOWN
-    assert json.dumps(mediatype.ACCEPTED).isascii()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ocimirror.errors import InvalidReference
-from ocimirror.model.platform import Platform
+from ocimirror import InvalidReference, Platform
 
 
 def platform(text: str) -> Platform:

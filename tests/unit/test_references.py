@@ -4,15 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ocimirror.errors import InvalidReference
-from ocimirror.model.digest import Digest
-from ocimirror.model.reference import (
-    Location,
-    Reference,
-    check_registry,
-    check_repository,
-    is_tag,
-)
+from ocimirror import Digest, InvalidReference, Location, NetworkOptions, Reference, Registry
 
 HEX = "0123456789abcdef" * 4
 DIGEST = f"sha256:{HEX}"
@@ -168,12 +160,13 @@ def test_a_reference_with_neither_tag_nor_digest_is_latest(text: str, readable: 
 
 @pytest.mark.parametrize("tag", ["latest", "v1.0", "_x", "A-b.c_d", "a" * 128])
 def test_a_tag_fits_the_grammar(tag: str) -> None:
-    assert is_tag(tag)
+    assert Reference.parse(f"a.example.com/app:{tag}").tag == tag
 
 
 @pytest.mark.parametrize("text", ["", ".x", "-x", "a/b", "a:b", "a b", "a\n", "é", "a" * 129])
 def test_other_text_is_no_tag(text: str) -> None:
-    assert not is_tag(text)
+    with pytest.raises(InvalidReference):
+        Reference.parse(f"a.example.com/app:{text}")
 
 
 @pytest.mark.parametrize(
@@ -181,13 +174,13 @@ def test_other_text_is_no_tag(text: str) -> None:
 )
 def test_what_is_no_registry_is_refused(text: str) -> None:
     with pytest.raises(InvalidReference):
-        check_registry(text)
+        Registry(text, NetworkOptions())
 
 
-@pytest.mark.parametrize("text", ["", "/a", "a/", "A", "a:b", "a@b", "a\n", "../a", "a" * 256])
+@pytest.mark.parametrize("text", ["", "/a", "a/", "A", "a@b", "a\n", "../a", "a" * 256])
 def test_what_is_no_repository_is_refused(text: str) -> None:
-    with pytest.raises(InvalidReference):
-        check_repository(text)
+    with Registry("a.example.com", NetworkOptions()) as registry, pytest.raises(InvalidReference):
+        registry[text]
 
 
 LOCATIONS = [

@@ -12,31 +12,32 @@ from pathlib import Path
 
 import pytest
 
-from ocimirror.copy.outcome import Options, Outcome, Request
-from ocimirror.copy.pipeline import copy
-from ocimirror.copy.plan import Plan
-from ocimirror.errors import (
+from ocimirror import (
     AuthenticationFailed,
+    Descriptor,
+    Digest,
     DigestMismatch,
     ForeignLayer,
     IntegrityError,
     Interrupted,
+    Layout,
+    Manifest,
     ManifestBlobUnknown,
+    MemoryStore,
     NotFound,
     OciMirrorError,
+    Options,
+    Outcome,
+    Plan,
     PushRejected,
     RegistryUnavailable,
+    Request,
     SizeMismatch,
+    Stored,
     Unsupported,
+    VerifiedStream,
+    copy_many,
 )
-from ocimirror.model.descriptor import Descriptor
-from ocimirror.model.digest import Digest
-from ocimirror.model.manifest import Manifest
-from ocimirror.stores.disk.oslayer import OsLayer
-from ocimirror.stores.layout.layout import Layout
-from ocimirror.stores.memory import MemoryStore
-from ocimirror.stores.store import Stored
-from ocimirror.stores.stream import Reader, VerifiedStream
 from tests.support import images
 from tests.support.evil import EVIL_MANIFESTS, MEDIA_TYPES, REFUSED_ON_COPY
 from tests.support.images import Builder, Graph
@@ -44,6 +45,7 @@ from tests.support.judge import contents_of, faults_of, names_of
 from tests.support.stores import (
     Failing,
     LikeARegistry,
+    Reader,
     broken_after,
     copy_all,
     copy_into_layout,
@@ -128,7 +130,7 @@ def test_an_outcome_says_what_was_there(kind: type[MemoryStore]) -> None:
 
 def test_an_image_without_a_new_name_is_copied_by_digest_alone() -> None:
     destination = MemoryStore()
-    outcomes = copy([request(memory({NAME: MULTI}), NAME, destination, "")])
+    outcomes = copy_many([request(memory({NAME: MULTI}), NAME, destination, "")])
     assert failures(outcomes) == []
     assert destination.names() == []
     assert str(destination.resolve(MULTI.root).digest) == MULTI.root
@@ -137,21 +139,21 @@ def test_an_image_without_a_new_name_is_copied_by_digest_alone() -> None:
 def test_an_image_is_copied_by_its_digest() -> None:
     child = next(iter(MULTI.manifests))
     destination = MemoryStore()
-    outcomes = copy([request(memory({NAME: MULTI}), child, destination, "child")])
+    outcomes = copy_many([request(memory({NAME: MULTI}), child, destination, "child")])
     assert failures(outcomes) == []
     assert str(destination.resolve("child").digest) == child
 
 
 def test_one_image_may_get_two_names_in_one_run(tmp_path: Path) -> None:
     source = failing(SINGLE)
-    with Layout(str(tmp_path), write=True, durable=False) as layout:
-        outcomes = copy([request(source, NAME, layout), request(source, NAME, layout, "v2")])
+    with Layout(tmp_path, write=True, durable=False) as layout:
+        outcomes = copy_many([request(source, NAME, layout), request(source, NAME, layout, "v2")])
     assert failures(outcomes) == []
     assert names_of(tmp_path) == {NAME: SINGLE.root, "v2": SINGLE.root}
 
 
 def test_copying_nothing_is_done_at_once() -> None:
-    assert copy([]) == []
+    assert copy_many([]) == []
 
 
 def test_the_layers_of_many_images_are_carried_once() -> None:
@@ -392,7 +394,7 @@ def test_a_shared_layer_that_one_source_lost_is_carried_from_another() -> None:
     broken.faults[shared].append(NotFound("gone"))
     fill(whole, {"second": graphs[1]})
     destination = MemoryStore()
-    outcomes = copy(
+    outcomes = copy_many(
         [request(broken, NAME, destination), request(whole, "second", destination)],
         Options(jobs=1),
     )
@@ -526,7 +528,7 @@ def test_an_evil_manifest_leaves_no_file_and_no_name(tmp_path: Path, name: str) 
     root = Descriptor(MEDIA_TYPES[name], Digest.of(raw), len(raw), "manifest")
     source = Failing()
     source.tag([(NAME, Manifest(raw, root))])
-    with Layout(str(tmp_path / "layout"), write=True, durable=False) as layout:
+    with Layout(tmp_path / "layout", write=True, durable=False) as layout:
         before = sorted(tmp_path.rglob("*"))
         error = error_of(copy_all(source, layout, [NAME]))
     assert error.exit_code in (4, 5)
@@ -687,7 +689,7 @@ def test_the_bytes_reported_add_up_to_those_planned(
     fill(destination, {f"other{n}": graph for n, graph in enumerate(graphs[:there])})
     ledger = Ledger()
     requests = [request(source, name, destination) for name in named(graphs)]
-    outcomes = copy(requests, Options(jobs=2, **options), ledger)
+    outcomes = copy_many(requests, Options(jobs=2, **options), ledger)
     assert failures(outcomes) == []
     if options.get("dry_run"):
         ledger.planned_bytes = {
@@ -706,7 +708,7 @@ def test_each_image_is_reported_finished_once_whatever_befalls_it() -> None:
     source.forget(LAYER)
     ledger = Ledger()
     requests = [request(source, name, MemoryStore()) for name in [*named(graphs), "absent"]]
-    copy(requests, Options(), ledger)
+    copy_many(requests, Options(), ledger)
     assert sorted(ledger.finished_names) == sorted([*named(graphs), "absent"])
 
 
@@ -816,25 +818,22 @@ def test_integrity_errors_are_no_os_errors_so_that_requests_lets_them_pass() -> 
     assert not issubclass(IntegrityError, OSError)
 
 
-class CountingLayer(OsLayer):
-    """Counts how often each name got a new file."""
+class CountingLayout(Layout):
+    """Counts how often its index is written anew."""
 
-    def __init__(self) -> None:
-        self.renames: Counter[str] = Counter()
+    moves = 0
 
-    def rename(self, old: str, new: str) -> None:
-        self.renames[Path(new).name] += 1
-        super().rename(old, new)
+    def _tag(self, names: Sequence[tuple[str, Manifest]]) -> None:
+        self.moves += 1
+        super()._tag(names)
 
 
 def test_names_move_sixty_four_at_once_however_few_jobs_there_are(tmp_path: Path) -> None:
     """Otherwise a layout of ten thousand names would be written thousands of times."""
     graphs = named(images.shared_layers(130, 2, 50, 0.5))
     source = memory(graphs)
-    counting = CountingLayer()
-    with Layout(str(tmp_path / "layout"), write=True, durable=False, os_layer=counting) as layout:
-        begun = counting.renames["index.json"]
-        outcomes = copy([request(source, name, layout) for name in graphs], Options(jobs=1))
+    with CountingLayout(tmp_path / "layout", write=True, durable=False) as layout:
+        outcomes = copy_many([request(source, name, layout) for name in graphs], Options(jobs=1))
     assert failures(outcomes) == []
     # (Three; on a slow machine one a second besides.)
-    assert counting.renames["index.json"] - begun <= 8
+    assert layout.moves <= 8

@@ -1,0 +1,1 @@
+"""The copy engine, as a program calls it: many images, one run."""
