@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
+from ocimirror.model.graph import closure
 from ocimirror.model.manifest import Manifest
 from ocimirror.model.reference import subject_of_tag
 
@@ -58,13 +59,13 @@ class Plan:
         None if the image itself needs it.
         """
         known = {manifest.digest: manifest for manifest in self.manifests}
-        image = _closure(self.root, known)
+        image = closure([self.root.digest], known)
         if _needs(image, blob):
             return None
         kept: dict[Digest, Manifest] = dict(image)
         gone: dict[Digest, str] = {}
         left = {manifest.digest: manifest for _, manifest in self.attachments}
-        parts = {digest: _closure(manifest, known) for digest, manifest in left.items()}
+        parts = {digest: closure([digest], known) for digest in left}
         for digest in left:
             if _needs(parts[digest], blob):
                 gone[digest] = reason
@@ -93,17 +94,6 @@ class Plan:
                 if (digest := manifest.digest) in gone
             ),
         )
-
-
-def _closure(root: Manifest, known: Mapping[Digest, Manifest]) -> dict[Digest, Manifest]:
-    found: dict[Digest, Manifest] = {}
-    unread = [root]
-    while unread:
-        manifest = unread.pop()
-        if manifest.digest not in found:
-            found[manifest.digest] = manifest
-            unread += [known[c.digest] for c in manifest.manifests if c.digest in known]
-    return found
 
 
 def _needs(manifests: Mapping[Digest, Manifest], blob: Digest) -> bool:

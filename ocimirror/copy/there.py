@@ -20,7 +20,7 @@ from ocimirror.errors import (
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.graph import MAX_MANIFESTS, children_for
+from ocimirror.model.graph import Descent, children_for
 from ocimirror.stores.layout.index import LayoutSource, platforms_of, sparse
 from ocimirror.stores.store import Store
 
@@ -151,18 +151,14 @@ def _holds_children(request: Request, root: Descriptor) -> bool:
     """
     destination, source = request.destination, request.source
     reader = source if isinstance(source, LayoutSource) else destination  # (without requests)
-    unread, known = [root], {root.digest}
+    descent = Descent(root)
     try:
-        while unread:
-            index = reader.read_manifest(unread.pop())
-            for child in children_for(index, request.platforms):
-                if child.digest in known:
-                    continue
-                known.add(child.digest)
-                if len(known) > MAX_MANIFESTS or not destination.exists(child):
-                    return False
-                if mediatype.is_index(mediatype.known(child.media_type)):
-                    unread.append(child)
+        for named in descent:
+            if named is not root and not destination.exists(named):
+                return False
+            if mediatype.is_index(mediatype.known(named.media_type)):
+                index = reader.read_manifest(named)
+                descent.add(named, children_for(index, request.platforms))
     except (NotFound, IntegrityError, RegistryRefused):
         return False
     return True

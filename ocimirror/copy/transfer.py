@@ -22,6 +22,7 @@ from ocimirror.errors import (
     blamed_on,
 )
 from ocimirror.model.descriptor import Descriptor
+from ocimirror.model.graph import closure
 from ocimirror.model.manifest import Manifest
 from ocimirror.stores.store import Store, Stored
 
@@ -146,15 +147,14 @@ class Carrier:
 
     def push_closure_again(self, request: Request, manifest: Manifest, plan: Plan) -> None:
         """Push what a manifest names once more, whatever the destination says it has."""
-        children = {child.digest for child in manifest.manifests}
-        for child in plan.manifests:
-            if child.digest in children:
-                self.push_closure_again(request, child, plan)
-                request.destination.push_manifest(child, replace=True)
-        named = {blob.digest for blob in manifest.blobs}
+        needed = closure([manifest.digest], {each.digest: each for each in plan.manifests})
+        named = {blob.digest for each in needed.values() for blob in each.blobs}
         for blob in plan.blobs:
             if blob.digest in named:
                 self.transfer(request, blob, replace=True)
+        for each in plan.manifests:  # (children first)
+            if each.digest in needed and each.digest != manifest.digest:
+                request.destination.push_manifest(each, replace=True)
 
 
 def _worth_another_try(error: OciMirrorError) -> bool:

@@ -1,4 +1,4 @@
-"""Which manifest leads where: a walk over manifests only, each digest once, bounded.
+"""From a root to the plan of its copy: a descent over manifests, and what refers to them.
 
 `Walk` is pure: whoever reads the manifests (one thread or a pool) hands them in and is told what
 to read next. A subject is followed up only: what refers to a manifest is attached to the walk
@@ -23,10 +23,10 @@ from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.graph import (
     MAX_GENERATIONS,
-    MAX_MANIFESTS,
+    Descent,
     attestation_of,
     children_for,
-    refuse_too_deep,
+    levels,
 )
 from ocimirror.model.manifest import Manifest
 from ocimirror.model.platform import WITHOUT_ATTESTATIONS, Platform
@@ -56,7 +56,8 @@ class Walk:
         self._children: set[Digest] = {root.digest}
         self._subjects: dict[Digest, set[Digest]] = {}
         self._tagged: set[Digest] = set()
-        self._depth: dict[Digest, int] = {root.digest: 1}
+        self._descent = Descent(root)
+        self._unread()  # (the root is read without being told)
         self._named_as: dict[Digest, Descriptor] = {root.digest: root}
         self._manifests: dict[Digest, Manifest] = {}
         self._blobs: dict[Digest, Descriptor] = {}
@@ -74,12 +75,10 @@ class Walk:
             reason = "its subject is another manifest"
             if manifest.opaque:
                 reason = f"it is a {manifest.media_type}, which says no subject"
-            self._leave_out(manifest.digest, reason)
+            self._left_out[manifest.digest] = reason
             return []
         self._manifests[manifest.digest] = manifest
         self._size_bytes += manifest.descriptor.size
-        depth = self._depth[manifest.digest] + 1
-        new = []
         wanted = children_for(manifest, self._platforms)
         if len(wanted) < len(manifest.manifests):
             kept = {child.digest for child in wanted}
@@ -89,9 +88,7 @@ class Walk:
             self._look_again(child.digest)  # (no attachment, but a part)
             known = self._named_as.get(child.digest)
             if known is None:
-                new.append(child)
                 self._named_as[child.digest] = child
-                self._depth[child.digest] = depth
             elif known != child and not _may_be_one(known, child):
                 raise MalformedManifest(f"{child.digest} is named as {known} and as {child}")
         for blob in manifest.blobs:
@@ -100,8 +97,9 @@ class Walk:
                 raise MalformedManifest(f"{blob.digest} is named as {known} and as {blob}")
             if mediatype.is_foreign(known.media_type):
                 self._blobs[blob.digest] = blob  # (foreign only where every place says so)
-        self._refuse_bombs(depth if new else 0)
-        return new
+        self._refuse_too_large()
+        self._descent.add(self._named_as[manifest.digest], wanted)
+        return self._unread()
 
     def attach(self, subject: Manifest, referrer: Referrer) -> list[Descriptor]:
         """Take in what is said to refer to a manifest of this walk; return what is to be read.
@@ -119,15 +117,19 @@ class Walk:
             return []
         generation = self._generation.get(subject.digest, 0) + 1
         self._about[descriptor.digest] = subject.digest
+        self._named_as[descriptor.digest] = descriptor
+        self._descent.start(descriptor)
+        unread = self._unread()
         if generation > MAX_GENERATIONS:
             reason = f"attachments of attachments are carried {MAX_GENERATIONS} deep"
-            self._leave_out(descriptor.digest, reason)
+            self._left_out[descriptor.digest] = reason
             return []
         self._generation[descriptor.digest] = generation
-        self._named_as[descriptor.digest] = descriptor
-        self._depth[descriptor.digest] = 1
-        self._refuse_bombs(0)
-        return [descriptor]
+        return unread
+
+    def _unread(self) -> list[Descriptor]:
+        """Return what nobody was told to read yet."""
+        return list(self._descent)
 
     def leave_out(self, descriptor: Descriptor, error: OciMirrorError) -> bool:
         """Go on without an attachment that cannot be read; False if it is no such attachment.
@@ -138,17 +140,13 @@ class Walk:
         alone = digest in self._about and digest not in self._children
         if not alone or not isinstance(error, _ABSENT):
             return False
-        self._leave_out(digest, error.message)
+        self._left_out[digest] = error.message
         return True
-
-    def _leave_out(self, digest: Digest, reason: str) -> None:
-        self._left_out[digest] = reason
-        self._refuse_bombs(0)
 
     def _look_again(self, digest: Digest) -> None:
         """Forget that something was left out: it was found once more, in another place."""
         if self._left_out.pop(digest, None) is not None:
-            self._named_as.pop(digest, None)
+            self._descent.forget(self._named_as.pop(digest))
 
     def holds(self, manifest: Manifest) -> bool:
         """Whether a manifest that was added is part of the image."""
@@ -164,13 +162,10 @@ class Walk:
             return False
         return manifest.digest not in self._tagged
 
-    def _refuse_bombs(self, depth: int) -> None:
-        what = f"image {self._root.digest}"
-        refuse_too_deep(what, depth)
-        if len(self._named_as) + len(self._left_out) > MAX_MANIFESTS:
-            raise MalformedManifest(f"{what}: more than {MAX_MANIFESTS} manifests")
+    def _refuse_too_large(self) -> None:
         if self._size_bytes > MAX_MANIFEST_BYTES:
-            raise MalformedManifest(f"{what}: more than {MAX_MANIFEST_BYTES} bytes of manifests")
+            text = f"image {self._root.digest}: more than {MAX_MANIFEST_BYTES} bytes of manifests"
+            raise MalformedManifest(text)
 
     def plan(self) -> Plan:
         """Return the plan, once everything that was asked for has been added.
@@ -179,14 +174,11 @@ class Walk:
             NotFound: an index has nothing for a platform that was asked for.
         """
         self._refuse_missing_platforms()
-        heights = self._heights()
-        heights[self._root.digest] = 1 + max(heights.values())  # (last, after what refers to it)
-        levels: dict[int, list[Manifest]] = {}
-        for digest, height in heights.items():
-            levels.setdefault(height, []).append(self._manifests[digest])
+        root = self._manifests[self._root.digest]
+        others = [tuple(m for m in level if m is not root) for level in levels(self._manifests)]
         blobs = self._blobs.values()
         return Plan(
-            levels=tuple(tuple(levels[height]) for height in sorted(levels)),
+            levels=(*filter(None, others), (root,)),  # (last, after what refers to it)
             blobs=tuple(b for b in blobs if not mediatype.is_foreign(b.media_type)),
             foreign=tuple(b for b in blobs if mediatype.is_foreign(b.media_type)),
             opaque=tuple(m for m in self._manifests.values() if m.opaque),
@@ -215,23 +207,6 @@ class Walk:
                     f"image {self._root.digest} has nothing for {platform}",
                     advice=f"It has: {', '.join(dict.fromkeys(map(str, offered)))}",
                 )
-
-    def _heights(self) -> dict[Digest, int]:
-        """Return the height of each manifest: a leaf 0, a parent above its highest child."""
-        heights: dict[Digest, int] = {}
-        stack = [self._root.digest, *(d for _, d in self._attached if d in self._manifests)]
-        while stack:
-            if stack[-1] in heights:
-                stack.pop()
-                continue
-            wanted = children_for(self._manifests[stack[-1]], self._platforms)
-            children = dict.fromkeys(child.digest for child in wanted)
-            unknown = [child for child in children if child not in heights]
-            if unknown:
-                stack += unknown
-            else:
-                heights[stack.pop()] = 1 + max((heights[child] for child in children), default=-1)
-        return heights
 
 
 def _may_be_one(known: Descriptor, other: Descriptor) -> bool:
