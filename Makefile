@@ -29,7 +29,7 @@ lint: $(VENV)/.installed
 	$(BIN)/lint-imports
 
 check: lint
-	$(PYTEST) -q tests/unit tests/arch tests/conformance tests/sync
+	$(PYTEST) -q tests/unit tests/stores tests/arch tests/conformance tests/sync
 
 test: setup lint
 	$(PYTEST)

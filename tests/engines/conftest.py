@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ocimirror.stores.layout.layout import Layout
+from ocimirror import Layout
 from tests.support.command import environment
 from tests.support.engines import (
     Containerd,
@@ -66,7 +66,7 @@ def layout(tmp_path: Path):
 
     def make(named: dict[str, Graph]) -> Path:
         path = tmp_path / "layout"
-        with Layout(str(path), write=True) as store:
+        with Layout(path, write=True) as store:
             fill(store, named)
         return path
 

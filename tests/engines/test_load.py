@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from ocimirror.stores.layout.exclusive import ExclusiveLayout
 from tests.support import images
 from tests.support.command import PROGRAM, at_terminal, environment, ocimirror
 from tests.support.engines import Containerd, Dockerd, remove, run_dockerd, short_directory
 from tests.support.images import Graph
+from tests.support.locks import locked
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -410,7 +410,7 @@ def test_podman_without_room_for_temporary_files(podman_environment, layout, rep
 
 def test_a_layout_that_gc_has_is_not_read(containerd, layout, repository) -> None:
     path = layout({f"{HOST}/{repository}:v1": images.single()})
-    with ExclusiveLayout(str(path)):
+    with locked(path):
         for words in (
             ["load", path, "--into", "containerd"],
             ["verify", path, "--in", "containerd"],

@@ -7,19 +7,17 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
-from ocimirror.copy.pipeline import copy
-from ocimirror.errors import NoSpace
-from ocimirror.stores.disk.atomic import free_bytes
-from ocimirror.stores.layout.layout import Layout
-from ocimirror.stores.stream import Reader
+from ocimirror import Layout, NoSpace, copy_many
 from tests.journeys.test_sync import SINGLE, offer, sync
 from tests.support import images
 from tests.support.judge import faults_of, names_of
 from tests.support.stores import Failing, copy_all, failures, fill, named, request
 
+T = TypeVar("T")
 OLD = "registry.example.com/old:v1"
 LAYER_BYTES = 700_000
 BIG = images.shared_layers(1, 4, LAYER_BYTES, shared_fraction=0.0)
@@ -82,7 +80,7 @@ def test_a_disk_that_fills_up_meanwhile_says_what_was_written_and_is_free(
     """Four layers begin at once; each would have fit alone."""
     source, start = source_of_big(), threading.Barrier(4)
 
-    def together(reader: Reader) -> Reader:
+    def together(reader: T) -> T:
         start.wait(10)
         return reader
 
@@ -102,7 +100,7 @@ def test_an_index_that_does_not_fit_leaves_the_old_one(small_disk: Path) -> None
     subprocess.run(["mount", "-o", "remount,size=8m", small_disk], check=True)
     with Layout(str(small_disk / "layout"), write=True) as store:
         by_digest = request(source_of_big(), NAME, store, "")
-        assert failures(copy([by_digest])) == []
+        assert failures(copy_many([by_digest])) == []
         fill_up(small_disk)
         (outcome,) = copy_all(source_of_big(), store, [NAME])
     assert isinstance(outcome.error, NoSpace)
@@ -113,8 +111,13 @@ def test_an_index_that_does_not_fit_leaves_the_old_one(small_disk: Path) -> None
 def fill_up(mount: Path) -> None:
     """Leave nothing free."""
     with (mount / "filler").open("wb", buffering=0) as file:
-        free = os.statvfs(mount).f_bavail * os.statvfs(mount).f_frsize
-        file.write(bytes(free))
+        file.write(bytes(free_bytes(mount)))
+
+
+def free_bytes(mount: Path) -> int:
+    """Return what an ordinary user may still write."""
+    found = os.statvfs(mount)
+    return found.f_bavail * found.f_frsize
 
 
 def test_a_state_that_is_full_ends_the_night_and_hides_no_report(
@@ -131,7 +134,7 @@ mirrors:
     prune: true
 """
     )
-    (small_disk / "filler").write_bytes(bytes(free_bytes(str(small_disk)) - 160_000))
+    (small_disk / "filler").write_bytes(bytes(free_bytes(small_disk) - 160_000))
     numbers = tmp_path / "numbers"
     result = sync(file, "--state", small_disk / "state", "--metrics-file", numbers)
     assert result.code == 8

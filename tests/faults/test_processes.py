@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ocimirror.stores.layout.layout import Layout
+from ocimirror import Layout
 from tests.support import images
 from tests.support.images import Graph
 from tests.support.judge import faults_of, leftovers_of, names_of

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import pytest
 from tests.support import images
 from tests.support.command import Result, ocimirror
 from tests.support.judge import contents_of, faults_in, faults_of, leftovers_of, names_in
+from tests.support.locks import locked
 from tests.support.powerloss import disk_of
 from tests.support.traced import Trace, refused, stopped, traced
 
@@ -214,9 +214,7 @@ def test_a_link_in_the_place_of_the_quarantine_leads_nowhere(
 
 
 def test_nobody_else_may_be_at_work(layout: Path, tmp_path: Path) -> None:
-    (layout / ".ocimirror").mkdir()
-    with (layout / ".ocimirror" / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_SH)  # (as readers and writers do)
+    with locked(layout, shared=True):  # (as readers and writers do)
         assert gc(layout, "--grace", "0").code == 7
         assert gc(layout, "--dry-run").code == 7
     with stopped("renameat", 1, ("gc", layout, "--grace", "0"), tmp_path / "trace"):

@@ -1,4 +1,4 @@
-"""What several unit tests read and none changes."""
+"""What several tests of stores read and none changes."""
 
 from __future__ import annotations
 

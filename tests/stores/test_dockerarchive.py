@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import sys
 import tarfile
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,22 +14,22 @@ from typing import Any
 import pytest
 import zstandard
 
-from ocimirror.errors import (
+from ocimirror import (
     DamagedLayout,
     DigestMismatch,
+    DockerArchive,
     IntegrityError,
+    Layout,
     MalformedManifest,
     OciMirrorError,
+    Options,
     SizeMismatch,
     Unsupported,
     UsageError,
+    copy_many,
 )
-from ocimirror.stores.dockerarchive.compression import Decompressed, compression_of
-from ocimirror.stores.dockerarchive.read import DockerArchive, is_docker_archive
-from ocimirror.stores.layout.index import is_synthesised
-from ocimirror.stores.layout.layout import Layout
-from ocimirror.stores.memory import MemoryStore
 from tests.support import images
+from tests.support.command import ocimirror
 from tests.support.dockerarchives import (
     DockerTar,
     Saved,
@@ -50,7 +50,7 @@ from tests.support.evil import (
     SHOWN_ESCAPED,
 )
 from tests.support.judge import contents_of, faults_of
-from tests.support.stores import copy_all, failures
+from tests.support.stores import copy_all, failures, request
 
 NAME = "registry.example.com/team/app:v1"
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "images"
@@ -60,15 +60,15 @@ MULTI = images.multi()
 
 def read(path: Path, name: str = "") -> tuple[Any, dict[str, bytes], bool]:
     """Copy an image out; return its manifest, its content, and whether it says it was made."""
-    destination = MemoryStore()
-    with DockerArchive(str(path)) as archive:
-        (outcome,) = copy_all(archive, destination, [name])
-    if outcome.error is not None:
-        raise outcome.error
-    assert outcome.root is not None
-    contents = {str(digest): content for digest, content in destination._content.items()}
-    document = json.loads(contents[str(outcome.root.digest)])
-    return document, contents, is_synthesised(outcome.root)
+    with tempfile.TemporaryDirectory() as directory:
+        with DockerArchive(str(path)) as archive, Layout(directory, write=True) as layout:
+            (outcome,) = copy_many([request(archive, name, layout, NAME)], Options(jobs=2))
+        if outcome.error is not None:
+            raise outcome.error
+        contents = contents_of(Path(directory))
+        (entry,) = json.loads((Path(directory) / "index.json").read_bytes())["manifests"]
+    made = entry["annotations"].get("dev.ocimirror.manifest") == "synthesised"
+    return json.loads(contents[entry["digest"]]), contents, made
 
 
 def assert_is(image: Saved, document: Any, contents: dict[str, bytes]) -> None:
@@ -173,7 +173,8 @@ def test_a_tag_that_only_manifest_json_has_is_marked_like_the_others(tmp_path: P
             tar.json("manifest.json", [{**entry, "RepoTags": [NAME, "other:2"]}])
     with DockerArchive(str(tar.write(tmp_path / "a.tar"))) as archive:
         assert archive.resolve("other:2").digest == archive.resolve(NAME).digest
-        assert is_synthesised(archive.resolve("other:2"))
+        marks = archive.resolve("other:2").annotations
+        assert marks["dev.ocimirror.manifest"] == "synthesised"
 
 
 def test_an_original_without_layers_is_not_taken_for_a_made_up_one(tmp_path: Path) -> None:
@@ -327,16 +328,17 @@ def test_what_oci_has_no_layer_type_for_is_not_supported(tmp_path: Path, magic: 
         DockerArchive(str(with_layers(IMAGE, layers).write(tmp_path / "a.tar")))
 
 
-def test_a_tar_whose_first_file_is_called_like_a_compression_is_a_tar() -> None:
-    assert compression_of(b"BZh9\0\0\0\0\0\0") == ""
+def test_a_tar_whose_first_file_is_called_like_a_compression_is_a_tar(tmp_path: Path) -> None:
+    layer = images.tar_of({"BZh91AY": b"content"})
+    image = Saved(images.compact(images.config_of([layer], images.PLATFORMS[0])), (layer,))
+    document, contents, _ = read(flat(image, [NAME]).write(tmp_path / "a.tar"))
+    assert_is(image, document, contents)
 
 
 def test_a_bomb_is_defused(tmp_path: Path) -> None:
-    zeros = images.zstd_zeros(10**11)
-    content = Decompressed(io.BytesIO(zeros), "zstd", len(zeros), "a layer")
+    layers = [images.zstd_zeros(10**11), IMAGE.tars[1]]
     with pytest.raises(DamagedLayout, match="256 times"):
-        while content.read(1 << 20):
-            pass
+        DockerArchive(str(with_layers(IMAGE, layers).write(tmp_path / "a.tar")))
 
 
 def test_without_the_library_zstd_layers_are_a_usage_error(
@@ -506,16 +508,24 @@ def test_two_layers_that_claim_one_diff_id_must_both_be_it(tmp_path: Path) -> No
 # --- a bare path ---------------------------------------------------------------------------------
 
 
+def kind_of(path: Path, tmp_path: Path) -> str:
+    """Return what the command takes a bare path for."""
+    done = ocimirror("copy", path, f"oci:{tmp_path / 'out'}", "--dry-run", "--json")
+    assert done.code == 0, done.stdout
+    (image,) = done.document["images"]
+    return str(image["source"]).partition(":")[0]
+
+
 def test_a_bare_path_is_what_the_tar_holds(tmp_path: Path) -> None:
-    assert is_docker_archive(str(flat(IMAGE, [NAME]).write(tmp_path / "a.tar")))
-    for version in (25, 28):
-        tar = docker_since_25(IMAGE, NAME, version=version)
-        assert is_docker_archive(str(tar.write(tmp_path / "b.tar")))
+    held = {"a": flat(IMAGE, [NAME])}
+    held |= {f"b{v}": docker_since_25(IMAGE, NAME, version=v) for v in (25, 28)}
+    for name, tar in held.items():
+        assert kind_of(tar.write(tmp_path / f"{name}.tar"), tmp_path) == "docker-archive"
     config, layers = platform_parts(MULTI, "amd64")
     kept = hybrid(MULTI, NAME, config, layers).write(tmp_path / "c.tar")
-    assert not is_docker_archive(str(kept))
-    assert not is_docker_archive(str(FIXTURES / "ctr-export.tar"))
-    assert not is_docker_archive(str(FIXTURES / "skopeo-oci-archive.tar"))
-    assert not is_docker_archive(str(tmp_path / "nothing.tar"))
+    for path in (kept, FIXTURES / "ctr-export.tar", FIXTURES / "skopeo-oci-archive.tar"):
+        assert kind_of(path, tmp_path) == "oci-archive"
     (tmp_path / "no.tar").write_bytes(b"no tar")
-    assert not is_docker_archive(str(tmp_path / "no.tar"))
+    for name, code in (("nothing.tar", 4), ("no.tar", 5)):
+        done = ocimirror("copy", tmp_path / name, f"oci:{tmp_path / 'out'}", "--json")
+        assert (done.code, "docker-archive" in done.stdout) == (code, False)

@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 
-from ocimirror.errors import DamagedLayout, NotFound, OciMirrorError, UsageError
-from ocimirror.model.digest import Digest
-from ocimirror.stores.layout.layout import Layout
+from ocimirror import DamagedLayout, Digest, Layout, NotFound, OciMirrorError, UsageError
 from tests.support import images
 from tests.support.evil import REFERENCE, SHOWN_ESCAPED
 from tests.support.images import IMAGE_NAME_ANNOTATION, REF_NAME_ANNOTATION, Graph

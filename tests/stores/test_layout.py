@@ -16,24 +16,24 @@ from pathlib import Path
 
 import pytest
 
-from ocimirror.errors import (
+from ocimirror import (
     DamagedLayout,
+    Descriptor,
     IntegrityError,
+    Layout,
     LocalStorageError,
     Locked,
+    MemoryStore,
     MissingContent,
     NoSpace,
     NotFound,
     OciMirrorError,
     SizeMismatch,
+    Stored,
     UsageError,
 )
-from ocimirror.model.descriptor import Descriptor
 from ocimirror.stores.disk.atomic import FileLock
 from ocimirror.stores.disk.oslayer import OsLayer
-from ocimirror.stores.layout.layout import Layout
-from ocimirror.stores.memory import MemoryStore
-from ocimirror.stores.store import Stored
 from tests.support import images
 from tests.support.evil import _SPOILERS, MAY_PASS, REFERENCE, SHOWN_ESCAPED
 from tests.support.judge import faults_of, leftovers_of, names_of

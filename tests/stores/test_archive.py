@@ -5,25 +5,26 @@ from __future__ import annotations
 import io
 import os
 import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
 import pytest
 
-from ocimirror.errors import (
+from ocimirror import (
+    Archive,
+    ArchiveWriter,
     DamagedLayout,
+    Digest,
     IntegrityError,
+    Layout,
     LocalStorageError,
+    MemoryStore,
     NotFound,
     OciMirrorError,
+    Source,
 )
-from ocimirror.model.digest import Digest
-from ocimirror.stores.archive.archive import Archive, ArchiveWriter
-from ocimirror.stores.layout.layout import Layout
-from ocimirror.stores.memory import MemoryStore
-from ocimirror.stores.store import Source
 from tests.support import images
+from tests.support.command import PROGRAM, environment
 from tests.support.evil import CANARY, EVIL_ARCHIVES, EXPECTED_WORDS, MAY_PASS
 from tests.support.images import Graph
 from tests.support.judge import contents_of, faults_of, names_of
@@ -191,14 +192,14 @@ def test_members_larger_than_eight_gigabytes_are_read_past(tmp_path: Path, form:
 
 def test_an_archive_on_standard_input_is_read(tmp_path: Path) -> None:
     path = archive_of(tmp_path / "a.tar", {NAME: SINGLE})
-    script = (
-        "from ocimirror.stores.archive.archive import Archive\n"
-        "with Archive('-') as archive: print(archive.resolve('').digest)"
+    read = subprocess.run(
+        [PROGRAM, "copy", "oci-archive:-", f"oci:{tmp_path / 'out'}"],
+        input=path.read_bytes(),
+        env=environment(),
+        check=True,
     )
-    result = subprocess.run(
-        [sys.executable, "-c", script], input=path.read_bytes(), capture_output=True, check=True
-    )
-    assert result.stdout.decode().strip() == SINGLE.root
+    assert read.returncode == 0
+    assert names_of(tmp_path / "out") == {NAME: SINGLE.root}
 
 
 def test_an_archive_is_read_by_many_threads_at_once(tmp_path: Path) -> None:
@@ -327,24 +328,10 @@ def test_an_archive_into_a_directory_that_is_not_there_is_a_storage_error(tmp_pa
         ArchiveWriter(str(tmp_path / "nothing" / "a.tar"))
 
 
-TO_STANDARD_OUTPUT = """
-import sys
-from ocimirror.errors import OciMirrorError
-from ocimirror.stores.archive.archive import Archive, ArchiveWriter
-from tests.support.stores import copy_all
-try:
-    with Archive(sys.argv[1]) as archive, ArchiveWriter("-") as writer:
-        copy_all(archive, writer, archive.names())
-        writer.commit()
-except OciMirrorError as error:
-    sys.exit(error.exit_code)
-"""
-
-
 def to_standard_output(path: Path, stdout: int | io.IOBase) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-c", TO_STANDARD_OUTPUT, str(path)]
+    command = [PROGRAM, "copy", f"oci-archive:{path}", "oci-archive:-"]
     return subprocess.run(
-        command, stdout=stdout, stderr=subprocess.PIPE, cwd=Path(__file__).parents[2], timeout=30
+        command, env=environment(), stdout=stdout, stderr=subprocess.PIPE, timeout=60
     )
 
 

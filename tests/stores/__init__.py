@@ -1,0 +1,1 @@
+"""Places that hold images: layouts, archives and what tools write, byte for byte."""
