@@ -47,7 +47,12 @@ class Call:
 
 
 def recorded(
-    command: Sequence[str | Path], env: dict[str, str], trace: Path, below: Path, codes: set[int]
+    command: Sequence[str | Path],
+    env: dict[str, str],
+    trace: Path,
+    below: Path,
+    codes: set[int],
+    prefix: Sequence[str] = (),
 ) -> list[Call]:
     """Run a command, and return its changes below a directory, in order.
 
@@ -57,9 +62,10 @@ def recorded(
         trace: a file for strace.
         below: the directory.
         codes: how the command may end.
+        prefix: a program that enters a namespace.
     """
     strace = [require_strace(), "-qq", "-y", "-xx", "-s", "4194304", "-o", str(trace)]
-    words = [*strace, "-e", f"trace={','.join(CHANGES)}", *map(str, command)]
+    words = [*prefix, *strace, "-e", f"trace={','.join(CHANGES)}", *map(str, command)]
     done = subprocess.run(words, env=quiet(env), capture_output=True, check=False, timeout=120)
     assert done.returncode in codes, (done.stdout, done.stderr)
     calls = (call for line in trace.read_text().splitlines() for call in _parsed(line))
