@@ -21,8 +21,9 @@ from ocimirror.model.graph import attestation_of, refuse_too_deep
 from ocimirror.model.manifest import MAX_SIZE_BYTES, Manifest
 from ocimirror.model.platform import WITHOUT_ATTESTATIONS
 from ocimirror.model.reference import Location
-from ocimirror.stores.layout.index import Entry, LayoutSource, platforms_of
+from ocimirror.stores.layout.entry import Entry, platforms_of
 from ocimirror.stores.layout.partial import held
+from ocimirror.stores.layout.source import LayoutSource
 from ocimirror.stores.store import Referrer, Source
 
 

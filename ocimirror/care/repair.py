@@ -29,12 +29,14 @@ from ocimirror.model.mediatype import OCTET_STREAM
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location, Reference
 from ocimirror.stores.bydigest import proven
+from ocimirror.stores.layout.entry import Entry
 from ocimirror.stores.layout.exclusive import Mended, Mending
-from ocimirror.stores.layout.index import Entry, LayoutIndex, LayoutSource
+from ocimirror.stores.layout.index import LayoutIndex
 from ocimirror.stores.layout.layout import Layout
 from ocimirror.stores.layout.layoutfile import mend_layout_file
 from ocimirror.stores.layout.mending import Names, with_described
 from ocimirror.stores.layout.referrerslist import remade
+from ocimirror.stores.layout.source import LayoutSource
 from ocimirror.stores.layout.writable import was_damaged
 from ocimirror.stores.reach import ignore, reach
 from ocimirror.stores.store import Source

@@ -210,7 +210,7 @@ def inspect_command(location: str, raw: bool, **options: Any) -> int:
 
 
 def _inspect_document(inspection: Inspection) -> dict[str, object]:
-    from ocimirror.stores.layout.index import is_synthesised
+    from ocimirror.stores.layout.entry import is_synthesised
 
     manifest = inspection.manifest
     return {
@@ -337,7 +337,7 @@ def _list_catalog(registry: str, settings: Settings) -> int:
 
 
 def _listed_document(image: Listed) -> dict[str, object]:
-    from ocimirror.stores.layout.index import is_synthesised
+    from ocimirror.stores.layout.entry import is_synthesised
 
     entry = image.entry
     return {
@@ -354,7 +354,7 @@ def _listed_document(image: Listed) -> dict[str, object]:
 
 
 def _listed_line(image: Listed) -> str:
-    from ocimirror.stores.layout.index import is_synthesised
+    from ocimirror.stores.layout.entry import is_synthesised
 
     entry = image.entry
     told = image.fault or f"{output.size(image.size_bytes)}  {' '.join(image.platforms)}"

@@ -67,7 +67,7 @@ def error_document(error: OciMirrorError) -> dict[str, object]:
 
 def outcome_document(outcome: Outcome) -> dict[str, object]:
     """Return one image of a copying command as its document carries it."""
-    from ocimirror.stores.layout.index import is_synthesised
+    from ocimirror.stores.layout.entry import is_synthesised
 
     root = outcome.root
     return {

@@ -17,7 +17,8 @@ from ocimirror.model.reference import Location
 from ocimirror.stores.archive.archive import ArchiveWriter
 from ocimirror.stores.dockerarchive.compression import require_zstd
 from ocimirror.stores.dockerarchive.write import DockerArchiveWriter
-from ocimirror.stores.layout.index import LayoutSource, is_synthesised
+from ocimirror.stores.layout.entry import is_synthesised
+from ocimirror.stores.layout.source import LayoutSource
 from ocimirror.stores.profiles import (
     Image,
     Profile,

@@ -14,7 +14,7 @@ from ocimirror.copy.push import push as push_all
 from ocimirror.errors import UsageError
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Reference, is_tag
-from ocimirror.stores.layout.index import LayoutSource
+from ocimirror.stores.layout.source import LayoutSource
 from ocimirror.stores.store import Image, Source, Store
 
 if TYPE_CHECKING:

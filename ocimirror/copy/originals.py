@@ -19,13 +19,8 @@ from ocimirror.model.digest import Digest
 from ocimirror.model.graph import MAX_DEPTH, attestation_of
 from ocimirror.model.manifest import Manifest
 from ocimirror.model.platform import Platform
-from ocimirror.stores.layout.index import (
-    MANIFEST,
-    LayoutSource,
-    is_synthesised,
-    platforms_of,
-    sparse,
-)
+from ocimirror.stores.layout.entry import MANIFEST, is_synthesised, platforms_of, sparse
+from ocimirror.stores.layout.source import LayoutSource
 from ocimirror.stores.profiles import image_in, is_container_image
 from ocimirror.stores.store import Referrer, Source
 from ocimirror.stores.stream import Reader

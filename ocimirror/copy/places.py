@@ -16,10 +16,11 @@ from ocimirror.model.reference import Location, Reference, is_tag
 from ocimirror.stores.archive.archive import Archive, ArchiveWriter
 from ocimirror.stores.dockerarchive.read import DockerArchive, is_docker_archive
 from ocimirror.stores.dockerarchive.write import DockerArchiveWriter
+from ocimirror.stores.layout.entry import Entry
 from ocimirror.stores.layout.exclusive import ExclusiveLayout
-from ocimirror.stores.layout.index import Entry, LayoutSource
 from ocimirror.stores.layout.layout import Layout
 from ocimirror.stores.layout.links import LinkingLayout
+from ocimirror.stores.layout.source import LayoutSource
 from ocimirror.stores.layout.writable import (
     is_layout_to_write,
     refuse_unwritable_archive,

@@ -17,7 +17,8 @@ from ocimirror.model.reference import (
     check_registry,
     check_repository,
 )
-from ocimirror.stores.layout.index import Entry, LayoutSource
+from ocimirror.stores.layout.entry import Entry
+from ocimirror.stores.layout.source import LayoutSource
 
 
 def push(

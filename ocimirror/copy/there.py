@@ -21,7 +21,8 @@ from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.graph import Descent, children_for
-from ocimirror.stores.layout.index import LayoutSource, platforms_of, sparse
+from ocimirror.stores.layout.entry import platforms_of, sparse
+from ocimirror.stores.layout.source import LayoutSource
 from ocimirror.stores.store import Store
 
 

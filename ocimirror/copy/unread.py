@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from ocimirror.copy.outcome import Outcome, Reporter, Request, Silent
 from ocimirror.errors import DamagedLayout
 from ocimirror.model.reference import Location
-from ocimirror.stores.layout.index import LayoutSource
+from ocimirror.stores.layout.source import LayoutSource
 from ocimirror.stores.memory import MemoryStore
 from ocimirror.stores.store import Source
 

@@ -26,7 +26,7 @@ from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.graph import Seen
 from ocimirror.model.manifest import Manifest
-from ocimirror.stores.layout.index import Entry
+from ocimirror.stores.layout.entry import Entry
 from ocimirror.stores.reach import reach
 from ocimirror.stores.store import Source
 from ocimirror.stores.stream import Watch

@@ -27,7 +27,8 @@ from ocimirror.errors import (
 )
 from ocimirror.model.digest import Digest
 from ocimirror.model.reference import Reference
-from ocimirror.stores.layout.index import Entry, LayoutSource
+from ocimirror.stores.layout.entry import Entry
+from ocimirror.stores.layout.source import LayoutSource
 
 
 @dataclass(frozen=True, slots=True)

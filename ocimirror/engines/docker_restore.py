@@ -33,7 +33,7 @@ from ocimirror.errors import (
     NotFound,
     OciMirrorError,
 )
-from ocimirror.stores.layout.index import Entry
+from ocimirror.stores.layout.entry import Entry
 from ocimirror.stores.store import Source
 
 logger = logging.getLogger(__name__)

@@ -26,7 +26,8 @@ from ocimirror.errors import (
 )
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location, some_of
-from ocimirror.stores.layout.index import Entry, LayoutSource
+from ocimirror.stores.layout.entry import Entry
+from ocimirror.stores.layout.source import LayoutSource
 from ocimirror.stores.store import Source
 from ocimirror.stores.stream import Watch
 

@@ -48,7 +48,8 @@ from ocimirror.model.manifest import Manifest
 from ocimirror.model.platform import WITHOUT_ATTESTATIONS, Platform
 from ocimirror.model.reference import Location, Reference
 from ocimirror.stores.dockerarchive.read import DockerArchive
-from ocimirror.stores.layout.index import LayoutSource, is_synthesised
+from ocimirror.stores.layout.entry import is_synthesised
+from ocimirror.stores.layout.source import LayoutSource
 from ocimirror.stores.layout.writable import PRIVATE
 from ocimirror.stores.profiles import image_in
 from ocimirror.stores.store import Source, Store

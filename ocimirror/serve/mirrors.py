@@ -11,8 +11,9 @@ from ocimirror.errors import UsageError
 from ocimirror.model.clash import Clash, find_clashes
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Reference, check_registry
-from ocimirror.stores.layout.index import LayoutSource, platforms_of
+from ocimirror.stores.layout.entry import platforms_of
 from ocimirror.stores.layout.partial import held
+from ocimirror.stores.layout.source import LayoutSource
 
 
 @dataclass(frozen=True, slots=True)

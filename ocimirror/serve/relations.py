@@ -18,7 +18,8 @@ from ocimirror.serve.files import open_blob
 from ocimirror.serve.shelf import ServedLayout, warn_of_new
 from ocimirror.stores.attached import Attached
 from ocimirror.stores.disk.files import FileReader
-from ocimirror.stores.layout.index import LayoutIndex, LayoutSource
+from ocimirror.stores.layout.index import LayoutIndex
+from ocimirror.stores.layout.source import LayoutSource
 from ocimirror.stores.stream import Reader
 
 _CACHE_BYTES = 32 * 1024 * 1024

@@ -18,7 +18,6 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from ocimirror.errors import IntegrityError, NotFound, OciMirrorError, Unsupported
 from ocimirror.model import mediatype
@@ -32,10 +31,8 @@ from ocimirror.model.reference import (
     subject_of_tag,
 )
 from ocimirror.stores.edges import Edges
+from ocimirror.stores.layout.entry import Entry
 from ocimirror.stores.store import Referrer
-
-if TYPE_CHECKING:
-    from ocimirror.stores.layout.index import Entry
 
 COSIGN_KIND = "kind"
 _COSIGN = "dev.cosignproject.cosign/"

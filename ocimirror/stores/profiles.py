@@ -37,7 +37,7 @@ from ocimirror.model.graph import attestation_of, refuse_too_deep
 from ocimirror.model.manifest import Manifest
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Reference
-from ocimirror.stores.layout.index import IMAGE_NAME, REF_NAME, annotations_of_ours
+from ocimirror.stores.layout.entry import IMAGE_NAME, REF_NAME, annotations_of_ours
 from ocimirror.stores.store import Source
 
 Profile = Literal["any", "docker", "containerd", "podman"]

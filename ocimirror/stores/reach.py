@@ -17,7 +17,7 @@ from ocimirror.errors import (
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.graph import Descent, Seen, children_for
 from ocimirror.model.manifest import Manifest
-from ocimirror.stores.layout.index import Entry, platforms_of
+from ocimirror.stores.layout.entry import Entry, platforms_of
 from ocimirror.stores.store import Source
 
 

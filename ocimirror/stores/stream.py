@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from ocimirror.errors import DigestMismatch, SizeMismatch, blamed_on
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Hasher
 from ocimirror.stores.hashing import HashThread, beside
-
-if TYPE_CHECKING:
-    from ocimirror.stores.store import Source
 
 CHUNK_BYTES = 512 * 1024  # measured with four transfers at once: faster than 256 KiB and than 1 MiB
 
@@ -42,7 +39,7 @@ class VerifiedStream:
     Args:
         descriptor: what the bytes must be.
         open_reader: opens the raw bytes from a position on; called at most once.
-        origin: the source that handed this stream out.
+        origin: who handed this stream out, for a destination that can do better than read it.
         watch: told the number of bytes of each chunk; raises to stop.
 
     Spec: image-spec descriptor.md#verification (size before digest).
@@ -53,7 +50,7 @@ class VerifiedStream:
         descriptor: Descriptor,
         open_reader: Callable[[int], Reader],
         *,
-        origin: Source | None = None,
+        origin: object = None,
         watch: Watch | None = None,
     ) -> None:
         self.descriptor = descriptor

@@ -27,7 +27,8 @@ from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location, Reference
-from ocimirror.stores.layout.index import LayoutSource, platforms_of
+from ocimirror.stores.layout.entry import platforms_of
+from ocimirror.stores.layout.source import LayoutSource
 from ocimirror.stores.store import Source
 from ocimirror.sync.lock import LockFile
 from ocimirror.sync.record import ImageRecord

@@ -32,10 +32,11 @@ from ocimirror.stores.archive.tarmembers import TarMembers
 from ocimirror.stores.disk.atomic import ABANDONED_S, FileLock, NewFile
 from ocimirror.stores.disk.oslayer import OsLayer
 from ocimirror.stores.layout import index as layout_index
-from ocimirror.stores.layout.index import LayoutIndex, LayoutSource
+from ocimirror.stores.layout.index import LayoutIndex
 from ocimirror.stores.layout.layout import Layout
 from ocimirror.stores.layout.layoutfile import LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES, check_layout_file
 from ocimirror.stores.layout.partial import with_held
+from ocimirror.stores.layout.source import LayoutSource
 from ocimirror.stores.layout.writable import refuse_unwritable_archive
 from ocimirror.stores.profiles import (
     Profile,

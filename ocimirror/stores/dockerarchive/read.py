@@ -45,15 +45,11 @@ from ocimirror.stores.dockerarchive.synthesis import (
     manifest_for,
 )
 from ocimirror.stores.layout import index as layout_index
-from ocimirror.stores.layout.index import (
-    Entry,
-    LayoutIndex,
-    LayoutSource,
-    is_synthesised,
-    synthesised,
-)
+from ocimirror.stores.layout.entry import IMAGE_NAME, REF_NAME, Entry, is_synthesised, synthesised
+from ocimirror.stores.layout.index import LayoutIndex
 from ocimirror.stores.layout.layoutfile import LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES, check_layout_file
 from ocimirror.stores.layout.partial import held
+from ocimirror.stores.layout.source import LayoutSource
 from ocimirror.stores.layout.unreadable import UnreadableEntry
 from ocimirror.stores.profiles import blob_path, is_container_image
 from ocimirror.stores.stream import CHUNK_BYTES, Reader, Watch
@@ -331,7 +327,7 @@ def _unreadable(
     number: int, image: SavedImage | MalformedManifest, error: OciMirrorError
 ) -> UnreadableEntry:
     """Return an image of manifest.json that cannot be read as index.json would have it."""
-    keys = layout_index.IMAGE_NAME, layout_index.REF_NAME
+    keys = IMAGE_NAME, REF_NAME
     names = [str(each) for each in image.references] if isinstance(image, SavedImage) else []
     document = {"annotations": {keys[0]: names[0]}} if names else {}
     return UnreadableEntry(number, error.message, document, keys)

@@ -35,7 +35,7 @@ from ocimirror.stores.dockerarchive.compression import (
     compression_of,
 )
 from ocimirror.stores.dockerarchive.document import MANIFEST_FILE, document_of
-from ocimirror.stores.layout.index import LayoutSource
+from ocimirror.stores.layout.source import LayoutSource
 from ocimirror.stores.store import Source, Stored, verified
 from ocimirror.stores.stream import CHUNK_BYTES, Reader, VerifiedStream, Watch
 

@@ -9,100 +9,35 @@ anew with each name, unlike manifests, which are never serialised.)
 from __future__ import annotations
 
 import json
-import threading
-from abc import abstractmethod
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, cast
 
 from ocimirror.errors import (
     DamagedLayout,
-    InvalidReference,
     MalformedManifest,
     NotFound,
     OciMirrorError,
 )
 from ocimirror.model import mediatype, strictjson
-from ocimirror.model.descriptor import Descriptor, Kind
-from ocimirror.model.digest import Digest, digest_or_none
-from ocimirror.model.platform import Platform, joined
+from ocimirror.model.descriptor import Descriptor
+from ocimirror.model.platform import joined
 from ocimirror.model.reference import Reference, attachment_tag_in, spellings, split_digest
-from ocimirror.stores.attached import Attached
-from ocimirror.stores.bydigest import manifest_by_digest
-from ocimirror.stores.edges import Edges
+from ocimirror.stores.layout.entry import (
+    IMAGE_NAME,
+    REF_NAME,
+    Entry,
+    annotations_of_ours,
+    is_synthesised,
+    platforms_of,
+    sparse,
+)
 from ocimirror.stores.layout.oneimage import damaged_index, not_one
 from ocimirror.stores.layout.unreadable import UnreadableEntry
-from ocimirror.stores.store import Referrer, Source
 
-IMAGE_NAME = "io.containerd.image.name"
-REF_NAME = "org.opencontainers.image.ref.name"
-PLATFORMS = "dev.ocimirror.platforms"
-"""What a sparse image was asked for, comma-separated; what is absent outside it is no fault."""
-MANIFEST = "dev.ocimirror.manifest"
-SYNTHESISED = "synthesised"
-"""What MANIFEST says where no original manifest was at hand: no registry knows its digest."""
-OURS = (PLATFORMS, MANIFEST)
 MAX_SIZE_BYTES = 256 * 1024 * 1024
 EMPTY = b'{"schemaVersion":2,"mediaType":"%s","manifests":[]}' % mediatype.OCI_INDEX.encode()
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One entry of index.json. `name` is a full reference where one is known, else the tag."""
-
-    descriptor: Descriptor
-    name: str
-    tag: str
-
-    @property
-    def platforms(self) -> tuple[Platform, ...]:
-        """The platforms that a sparse image holds; empty for a whole one."""
-        return platforms_of(self.descriptor)
-
-    def reference(self) -> Reference | None:
-        """Return the name as a reference, or None where it is not one (a bare tag, free text)."""
-        if "/" not in self.name:
-            return None
-        try:
-            return Reference.parse(self.name)
-        except InvalidReference:
-            return None
-
-
-def platforms_of(descriptor: Descriptor) -> tuple[Platform, ...]:
-    """Return the platforms that an entry's annotation names; empty where it is absent or odd."""
-    try:
-        return tuple(
-            Platform.parse(text)
-            for text in descriptor.annotations.get(PLATFORMS, "").split(",")
-            if text
-        )
-    except InvalidReference:
-        return ()
-
-
-def sparse(descriptor: Descriptor, platforms: Sequence[Platform]) -> Descriptor:
-    """Return a root as it is named where only these platforms of it are held."""
-    annotations = {PLATFORMS: ",".join(map(str, platforms))} if platforms else {}
-    if MANIFEST in descriptor.annotations:
-        annotations[MANIFEST] = descriptor.annotations[MANIFEST]
-    return replace(descriptor, annotations=annotations)
-
-
-def is_synthesised(descriptor: Descriptor) -> bool:
-    """Whether an entry says that its manifest was made without the original one."""
-    return descriptor.annotations.get(MANIFEST) == SYNTHESISED
-
-
-def synthesised(descriptor: Descriptor) -> Descriptor:
-    """Return a root as it is named where its manifest was made without the original one."""
-    return replace(descriptor, annotations={**descriptor.annotations, MANIFEST: SYNTHESISED})
-
-
-def annotations_of_ours(descriptor: Descriptor) -> dict[str, str]:
-    """Return what entries of ours say of a root, beside its names."""
-    return {key: descriptor.annotations[key] for key in OURS if key in descriptor.annotations}
 
 
 class LayoutIndex:
@@ -174,14 +109,14 @@ class LayoutIndex:
             if digest not in (None, found[0].descriptor.digest):
                 raise NotFound(f"{self.what}: {name} is {found[0].descriptor.digest}, not {digest}")
             return found[0]
-        raise not_one(self, name, found)
+        raise not_one(self.what, self.entries, self.unreadable, name, found)
 
     def only(self, images: Sequence[Entry]) -> Entry:
         """Return the one image that several entries stand for, else as `find`."""
         found = images or self.entries
         if len({entry.descriptor.digest for entry in found}) == 1:
             return found[0]
-        raise not_one(self, "", found)
+        raise not_one(self.what, self.entries, self.unreadable, "", found)
 
     def called(self, name: str) -> Sequence[Entry]:
         """Return the entries that have one name in common, found as `find` finds them.
@@ -193,7 +128,7 @@ class LayoutIndex:
         found = self._lookup(name)
         if len({(entry.name, entry.descriptor.digest) for entry in found}) == 1:
             return found
-        raise not_one(self, name, found)
+        raise not_one(self.what, self.entries, self.unreadable, name, found)
 
     def _lookup(self, name: str) -> Sequence[Entry]:
         for spelling in spellings(name):
@@ -272,88 +207,6 @@ class LayoutIndex:
         """Return the document with other entries; every other key is kept."""
         whole = {**self._document, "manifests": documents}
         return json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-class LayoutSource(Source):
-    """What a layout is to a reader, be it a directory or a tar."""
-
-    _attached: tuple[LayoutIndex, Attached, Edges] | None = None
-    _attaching = threading.Lock()
-
-    @abstractmethod
-    def index(self) -> LayoutIndex:
-        """Return index.json as it is now.
-
-        Raises:
-            DamagedLayout: it is empty, torn or not an index.
-        """
-
-    @abstractmethod
-    def size_of(self, digest: Digest) -> int | None:
-        """Return the size of the stored file of that name, None where there is none."""
-
-    def entries(self) -> tuple[Entry, ...]:
-        """Return the entries of index.json, in its order."""
-        return self.index().entries
-
-    def find(self, name: str) -> Entry:
-        """Return the entry that a name stands for; without a name, the only image.
-
-        Raises:
-            NotFound, DamagedLayout, UsageError: as `LayoutIndex.find`.
-        """
-        index = self.index()
-        return index.find(name) if name else index.only(self.attached().alone(self.size_of))
-
-    def unnamed(self) -> list[Entry]:
-        """Return the entries without a name that are images of their own."""
-        return [entry for entry in self.attached().alone(self.size_of) if not entry.name]
-
-    def _resolve(self, name: str) -> Descriptor:
-        try:
-            return self.find(name).descriptor
-        except NotFound:
-            size = self.size_of(digest) if (digest := digest_or_none(name)) else None
-            found = manifest_by_digest(self, digest, size) if digest and size is not None else None
-            if found is None:
-                raise
-            return found
-
-    def _exists(self, descriptor: Descriptor) -> bool:
-        return self.size_of(descriptor.digest) == descriptor.size
-
-    def _kind_of(self, member: Descriptor) -> Kind | None:
-        size = self.size_of(member.digest)
-        if size is not None and size != member.size:
-            return "blob"  # (it is here, and whoever reads it finds it damaged)
-        return super()._kind_of(member)
-
-    def _referrers(self, descriptor: Descriptor) -> Iterator[Referrer]:
-        return self.attached().of(descriptor.digest)
-
-    def notes_on_referrers(self) -> list[str]:
-        """Return a sentence about each entry that may be an attachment and cannot be read."""
-        unread = self.attached().unread
-        return [f"{self.location}: {d} cannot be read; it may be an attachment" for d in unread]
-
-    def attached(self) -> Attached:
-        """Return what refers to what here; read once for each version of index.json."""
-        index = self.index()
-        with self._attaching:
-            if self._attached is None or self._attached[0] is not index:
-                edges = self._attached[2].kept(index.entries) if self._attached else Edges(self)
-                self._attached = index, Attached(index.entries, edges), edges
-            return self._attached[1]
-
-    def images(self) -> list[Entry]:
-        """Return the entries with a name that are images, or artifacts, of their own.
-
-        Attachments follow what they refer to; one whose subject is not here follows nothing.
-        """
-        return [e for e in self.attached().images(self.size_of) if e.name]
-
-    def _names(self) -> list[str]:
-        return list(dict.fromkeys(entry.name for entry in self.entries() if entry.name))
 
 
 def _moved(entry: Entry, wanted: Descriptor) -> Descriptor | None:

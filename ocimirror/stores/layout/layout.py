@@ -43,7 +43,7 @@ from ocimirror.stores.disk.atomic import PARTIAL, FileLock, NewFile, free_bytes,
 from ocimirror.stores.disk.files import FileReader, is_there, open_regular, read_whole
 from ocimirror.stores.disk.oslayer import OsLayer
 from ocimirror.stores.layout import index as layout_index
-from ocimirror.stores.layout.index import LayoutIndex, LayoutSource
+from ocimirror.stores.layout.index import LayoutIndex
 from ocimirror.stores.layout.layoutfile import (
     LAYOUT_FILE,
     LAYOUT_VERSION,
@@ -52,6 +52,7 @@ from ocimirror.stores.layout.layoutfile import (
 )
 from ocimirror.stores.layout.referrerslist import lists_with
 from ocimirror.stores.layout.skeleton import Skeleton
+from ocimirror.stores.layout.source import LayoutSource
 from ocimirror.stores.layout.writable import PRIVATE, is_layout_to_write
 from ocimirror.stores.store import Store, Stored, verified
 from ocimirror.stores.stream import CHUNK_BYTES, Reader, VerifiedStream

@@ -9,7 +9,8 @@ from typing import Any
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import Manifest
-from ocimirror.stores.layout.index import Entry, LayoutIndex, sparse
+from ocimirror.stores.layout.entry import Entry, sparse
+from ocimirror.stores.layout.index import LayoutIndex
 
 Names = Mapping[Digest, Sequence[tuple[str, Descriptor]]]
 """What manifests are called elsewhere: the name, and the entry that has it there."""

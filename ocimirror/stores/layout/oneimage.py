@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from ocimirror.errors import DamagedLayout, NotFound, OciMirrorError, UsageError
 from ocimirror.model.reference import some_of, spellings
+from ocimirror.stores.layout.entry import Entry
+from ocimirror.stores.layout.unreadable import UnreadableEntry
 
-if TYPE_CHECKING:
-    from ocimirror.stores.layout.index import Entry, LayoutIndex
 
-
-def not_one(index: LayoutIndex, name: str, found: Sequence[Entry]) -> OciMirrorError:
+def not_one(
+    what: str,
+    entries: Sequence[Entry],
+    unreadable: Sequence[UnreadableEntry],
+    name: str,
+    found: Sequence[Entry],
+) -> OciMirrorError:
     """Return the error for a name that stands for several images, or for none.
 
     Args:
-        index: where it was looked for.
+        what: the place.
+        entries, unreadable: what it has.
         name: empty if none was given.
         found: the entries that it may mean.
     """
@@ -24,18 +29,16 @@ def not_one(index: LayoutIndex, name: str, found: Sequence[Entry]) -> OciMirrorE
         several = len({entry.name for entry in found}) < len(found)
         digests = {f"@{e.descriptor.digest}" for e in found if several or not e.name}
         listed = sorted({e.name for e in found if e.name and not several} | digests)
-        what = f"{name} names several images" if name else "no name given, and several images"
-        return UsageError(f"{index.what}: {what}", advice=f"Name one of: {some_of(listed)}")
-    for entry in index.unreadable:
+        said = f"{name} names several images" if name else "no name given, and several images"
+        return UsageError(f"{what}: {said}", advice=f"Name one of: {some_of(listed)}")
+    for entry in unreadable:
         if not name or {entry.name, entry.tag, str(entry.digest)} & {name, *spellings(name)}:
             return DamagedLayout(
                 entry.message, advice="`ocimirror verify` of all of it says what can be done."
             )
-    known = sorted(entry.name for entry in index.entries if entry.name)
+    known = sorted(entry.name for entry in entries if entry.name)
     missing = f"no image {name}" if name else "no image"
-    return NotFound(
-        f"{index.what}: {missing}", advice=f"It holds: {some_of(known)}" if known else ""
-    )
+    return NotFound(f"{what}: {missing}", advice=f"It holds: {some_of(known)}" if known else "")
 
 
 def damaged_index(message: str) -> DamagedLayout:

@@ -14,7 +14,9 @@ from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.graph import attestation_of, children_for
 from ocimirror.model.platform import WITHOUT_ATTESTATIONS, Platform
-from ocimirror.stores.layout.index import PLATFORMS, Entry, LayoutIndex, LayoutSource, platforms_of
+from ocimirror.stores.layout.entry import PLATFORMS, Entry, platforms_of
+from ocimirror.stores.layout.index import LayoutIndex
+from ocimirror.stores.layout.source import LayoutSource
 
 
 def with_held(source: LayoutSource, index: LayoutIndex, what: str) -> LayoutIndex:

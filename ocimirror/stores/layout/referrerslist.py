@@ -23,7 +23,9 @@ from ocimirror.model.reference import attachment_tag
 from ocimirror.stores.edges import Edges
 
 if TYPE_CHECKING:
-    from ocimirror.stores.layout.index import Entry, LayoutIndex, LayoutSource
+    from ocimirror.stores.layout.entry import Entry
+    from ocimirror.stores.layout.index import LayoutIndex
+    from ocimirror.stores.layout.source import LayoutSource
 
 logger = logging.getLogger(__name__)
 
