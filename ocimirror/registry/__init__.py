@@ -1,19 +1,20 @@
 """Registries, over the HTTP API of the distribution specification, as stores.
 
-    with Transport(NetworkOptions()) as transport:
-        repository = RegistryHost("ghcr.io", transport).repository("org/app")
+    with Registry("ghcr.io") as registry:
+        image = registry["org/app:1.0"]
 
 A run has one `Transport` and for each registry one `RegistryHost`, which knows the endpoint, the
-credentials and what was seen there in this run; `RegistryRepository` is the store.
+credentials and what was seen there in this run; `RegistryRepository` is the store. `Registry` is
+both of them, for a program.
 
-Start with `repository`, and `uploads` and `resume` beside it. Below them `registry` finds the
+Start with `repository`, and `uploads`, `referrers`, `listing` and `resume` beside it; `parts` says
+what those need to know of it. Below them `host` finds the
 endpoint and answers challenges, `http` sends and receives `messages`, `limits` says when, `url`
 judges every URL that came from outside, `answers` reads header fields and error documents, `tls`
 says whom we trust, `notices` passes on what registries want people to know.
 `connections` ends each exchange in time, `failures` says what went wrong below HTTP.
 `auth`, which imports oras, and `credentials` are loaded when a registry first asks who we are;
 `credential_store` writes what `credentials` reads.
-`artifact`, which imports oras too, pushes small documents of our own.
 
 Refused here: a secret for another origin than its own, a URL into a private network, content that
 something on the way encoded, and a body sent twice: an upload that failed begins again with a

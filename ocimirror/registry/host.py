@@ -14,9 +14,9 @@ from ocimirror.model.reference import DOCKER_HUB, check_registry, check_reposito
 from ocimirror.registry.addresses import is_loopback
 from ocimirror.registry.http import Transport
 from ocimirror.registry.messages import Access, Request, Response
+from ocimirror.registry.parts import Habits
 from ocimirror.registry.repository import RegistryRepository
 from ocimirror.registry.tls import speaks_tls
-from ocimirror.registry.uploads import Habits
 from ocimirror.registry.url import Origin, UrlPolicy
 from ocimirror.stores.stream import VerifiedStream
 

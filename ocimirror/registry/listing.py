@@ -7,22 +7,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 from ocimirror.errors import NotFound, RegistryRefused, RegistryUnavailable
 from ocimirror.model.reference import is_repository, is_tag
 from ocimirror.registry.messages import Access, Response
 from ocimirror.registry.pages import PagedList, read_document, read_pages
+from ocimirror.registry.parts import Host, Repository
 from ocimirror.shown import printable
-
-if TYPE_CHECKING:
-    from ocimirror.registry.host import RegistryHost
-    from ocimirror.registry.repository import RegistryRepository
 
 logger = logging.getLogger(__name__)
 
 
-def list_tags(repository: RegistryRepository) -> list[str]:
+def list_tags(repository: Repository) -> list[str]:
     """Return every tag once, in the order of the registry.
 
     Raises:
@@ -51,7 +47,7 @@ def list_tags(repository: RegistryRepository) -> list[str]:
     return _named(tags, is_tag, "tags", f"{repository.location}")
 
 
-def list_repositories(host: RegistryHost) -> list[str]:
+def list_repositories(host: Host) -> list[str]:
     """Return every repository that a registry's catalog names, once, in its order.
 
     Raises:

@@ -13,7 +13,7 @@ import json
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from ocimirror.errors import (
     AuthenticationFailed,
@@ -30,12 +30,10 @@ from ocimirror.model.manifest import MAX_SIZE_BYTES, Manifest, sniff_media_type
 from ocimirror.model.reference import COSIGN_SUFFIXES, attachment_tag
 from ocimirror.registry import answers
 from ocimirror.registry.encoding import read_json
+from ocimirror.registry.messages import Response
 from ocimirror.registry.pages import PagedList, read_pages
+from ocimirror.registry.parts import Repository
 from ocimirror.stores.store import Referrer
-
-if TYPE_CHECKING:
-    from ocimirror.registry.messages import Response
-    from ocimirror.registry.repository import RegistryRepository
 
 MAX_REFERRERS = 10_000  # of one subject; an endless list is CVE-2023-33958
 MAX_REFERRERS_BYTES = 64 * 1024 * 1024
@@ -49,7 +47,7 @@ _GENERIC = ("", "application/json", "text/plain", mediatype.OCTET_STREAM)
 class Referrers:
     """Finds and keeps the referrers of one repository. What was probed once is remembered."""
 
-    def __init__(self, repository: RegistryRepository) -> None:
+    def __init__(self, repository: Repository) -> None:
         self._repository = repository
         self._lock = threading.Lock()
         self._probing = threading.Lock()  # (one finds out whether there is an API)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from io import BytesIO
-from typing import TYPE_CHECKING
 
 from ocimirror.errors import (
     DigestMismatch,
@@ -32,6 +31,7 @@ from ocimirror.registry.encoding import UnchangedBody, altered, read_json
 from ocimirror.registry.listing import list_tags
 from ocimirror.registry.messages import Access, Response
 from ocimirror.registry.parallel import CONNECTIONS, WORTH_BYTES, ParallelBody
+from ocimirror.registry.parts import Host
 from ocimirror.registry.paths import ACCEPT, checked_name, may_be_a_blob, path_of, type_of
 from ocimirror.registry.referrers import Referrers
 from ocimirror.registry.resume import ResumedBody
@@ -39,9 +39,6 @@ from ocimirror.registry.uploads import STORED, Uploads, check_stored, rejection
 from ocimirror.stores.bydigest import refuse_config
 from ocimirror.stores.store import Referrer, Store, Stored, verified
 from ocimirror.stores.stream import Reader, VerifiedStream
-
-if TYPE_CHECKING:
-    from ocimirror.registry.host import RegistryHost
 
 
 class RegistryRepository(Store):
@@ -53,7 +50,7 @@ class RegistryRepository(Store):
 
     name_vouches = takes_sparse = True
 
-    def __init__(self, host: RegistryHost, name: str) -> None:
+    def __init__(self, host: Host, name: str) -> None:
         self.host = host
         self.name = name
         self.location = f"docker://{host.registry}/{name}"

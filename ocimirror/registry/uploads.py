@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ocimirror.errors import (
     AuthenticationFailed,
@@ -23,12 +21,10 @@ from ocimirror.registry import answers
 from ocimirror.registry.chunks import CHUNK_BYTES, ChunkedUpload, minimum_of
 from ocimirror.registry.claims import confirm_blob
 from ocimirror.registry.messages import Response, Send
+from ocimirror.registry.parts import Habits, Repository
 from ocimirror.registry.url import UrlPolicy
 from ocimirror.stores.store import Stored
 from ocimirror.stores.stream import VerifiedStream
-
-if TYPE_CHECKING:
-    from ocimirror.registry.repository import RegistryRepository
 
 logger = logging.getLogger(__name__)
 
@@ -47,20 +43,6 @@ _ADVICE = {
 }
 
 
-@dataclass(slots=True)
-class Habits:
-    """What uploading to a registry taught us in this run.
-
-    Attributes:
-        chunked: something before it limits the size of a body.
-        finds_own: a mount from the repository itself finds what is there, and is the beginning
-            of an upload where there is nothing; None while that was not tried.
-    """
-
-    chunked: bool = False
-    finds_own: bool | None = None
-
-
 class Uploads:
     """How blobs come into one repository: they are there, or mounted, or sent.
 
@@ -68,7 +50,7 @@ class Uploads:
     so the upload finds out, where the registry can do that: two requests a blob instead of three.
     """
 
-    def __init__(self, repository: RegistryRepository, send: Send) -> None:
+    def __init__(self, repository: Repository, send: Send) -> None:
         self._repository = repository
         self._send = send
         self._absences = 0

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
+from io import BytesIO
 
+from ocimirror.copy.outcome import Options, Request
+from ocimirror.copy.pipeline import copy
 from ocimirror.copy.places import Places
-from ocimirror.errors import UsageError
+from ocimirror.errors import DigestNotPreserved, IntegrityError, NotFound, UsageError
+from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
+from ocimirror.model.digest import Digest
+from ocimirror.model.manifest import Manifest
 from ocimirror.model.reference import Reference
+from ocimirror.stores.memory import MemoryStore
+from ocimirror.stores.store import Source
+from ocimirror.stores.stream import VerifiedStream
 from ocimirror.sync.config import Config
 from ocimirror.sync.patterns import Target
 from ocimirror.sync.record import time_text
@@ -15,6 +25,9 @@ from ocimirror.sync.record import time_text
 ARTIFACT_TYPE = "application/vnd.ocimirror.lock.v1+json"
 LOCK_TYPE = ARTIFACT_TYPE
 REPORT_TYPE = "application/vnd.ocimirror.sync.v1+json"
+EMPTY_CONFIG = b"{}"
+EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
+TITLE = "org.opencontainers.image.title"
 LOCK_NAME, REPORT_NAME = "ocimirror.lock", "report.json"
 
 
@@ -50,21 +63,67 @@ def publish(
 ) -> Descriptor:
     """Push a lock file and a report as one artifact, and read it back.
 
+    Not atomic, but the tag moves last.
+
     Returns:
         What the tag stands for now.
 
     Raises:
         PushRejected, RemoteError: it could not be pushed.
         DigestNotPreserved: the registry gives back something else.
-    """
-    # (Imported here: it imports oras, and few runs publish.)
-    from ocimirror.registry.artifact import ArtifactFile, push_artifact
 
-    files = (
-        ArtifactFile(LOCK_NAME, LOCK_TYPE, lock),
-        ArtifactFile(REPORT_NAME, REPORT_TYPE, report),
-    )
-    annotations = {"org.opencontainers.image.created": time_text(time)}
-    return push_artifact(
-        places.repository(reference), reference.tag, ARTIFACT_TYPE, files, annotations
-    )
+    Spec: image-spec manifest.md#guidelines-for-artifact-usage.
+    """
+    artifact, tag = MemoryStore(), reference.tag
+    config = _stored(artifact, EMPTY_TYPE, EMPTY_CONFIG)
+    layers = [
+        {**_stored(artifact, media_type, content), "annotations": {TITLE: name}}
+        for name, media_type, content in (
+            (LOCK_NAME, LOCK_TYPE, lock),
+            (REPORT_NAME, REPORT_TYPE, report),
+        )
+    ]
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": mediatype.OCI_MANIFEST,
+        "artifactType": ARTIFACT_TYPE,
+        "config": config,
+        "layers": layers,
+        "annotations": {"org.opencontainers.image.created": time_text(time)},
+    }
+    raw = json.dumps(manifest, separators=(",", ":")).encode()
+    root = Descriptor(mediatype.OCI_MANIFEST, Digest.of(raw), len(raw), kind="manifest")
+    artifact.tag([(tag, Manifest.parse(raw, root))])
+    repository = places.repository(reference)
+    shown = f"docker://{reference}"
+    request = Request(artifact, tag, repository, tag, "the record", shown)
+    (outcome,) = copy([request], Options(referrers=False))
+    if outcome.error is not None:
+        raise outcome.error
+    # (A store of its own: one that saw what was pushed would not ask.)
+    _read_back(repository.host.repository(repository.name), reference, root)
+    return root
+
+
+def _stored(artifact: MemoryStore, media_type: str, content: bytes) -> dict[str, object]:
+    descriptor = Descriptor(media_type, Digest.of(content), len(content), kind="blob")
+    artifact.push(descriptor, VerifiedStream(descriptor, lambda _: BytesIO(content)))
+    return {
+        "mediaType": media_type,
+        "size": descriptor.size,
+        "digest": str(descriptor.digest),
+    }
+
+
+def _read_back(repository: Source, reference: Reference, root: Descriptor) -> None:
+    what = f"docker://{reference}"
+    try:
+        found = repository.resolve(reference.tag)
+        if found.digest != root.digest:
+            raise DigestNotPreserved(f"{what} reads back as {found.digest}, not {root}")
+        manifest = repository.read_manifest(root)
+        for blob in manifest.blobs:
+            with repository.fetch(blob) as stream:
+                stream.read_all(blob.size)
+    except (NotFound, IntegrityError) as error:
+        raise DigestNotPreserved(f"{what} does not read back: {error.message}") from error

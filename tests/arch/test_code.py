@@ -21,9 +21,8 @@ CLI = {name for name in MODULES if name.startswith("cli/")}
 IMPORTED_ONLY_IN = {
     "requests": {"registry/http.py"},
     "urllib3": {f"registry/{name}.py" for name in ("http", "connections", "failures")},
-    # auth: its token exchange; artifact: its client, for small documents of our own only. Both
-    # send through our transport.
-    "oras": {"registry/auth.py", "registry/artifact.py"},
+    # Its token exchange, through our transport.
+    "oras": {"registry/auth.py"},
     "tarfile": {
         "stores/archive/tar.py",
         "stores/archive/tarmembers.py",
@@ -47,7 +46,7 @@ CALLED_ONLY_IN = {
         "stores/dockerarchive/synthesis.py",
         "stores/profiles.py",
         "stores/layout/referrerslist.py",
-        "registry/artifact.py",
+        "sync/publish.py",
         "registry/credential_store.py",
         "registry/referrers.py",
         "serve/answers.py",
