@@ -7,28 +7,31 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from ocimirror.model.digest import Digest
-from ocimirror.sync.lock import LockFile
-from ocimirror.sync.record import ImageRecord
-from ocimirror.sync.state import Complete, State
 from tests.support import images
 from tests.support.command import Result, environment, ocimirror
 from tests.support.faults import Flip, Rule, SetHeader
 from tests.support.images import Graph
+from tests.support.mirrorfiles import (
+    NIGHT_S,
+    Record,
+    Span,
+    digest,
+    lock_text,
+    write_lock,
+    write_state,
+)
 from tests.support.proxy import Proxy
 from tests.support.registry import StrictRegistry
 
-NIGHT = datetime(2026, 1, 31, 2, 0, tzinfo=UTC)
-DAY = timedelta(days=1)
+DAY = 86400
 MULTI, SINGLE = images.multi(), images.single()
 SOURCE = "docker://docker.io/library/alpine:3.19"
 TARGET = "docker://registry.example.com/library/alpine:3.19"
-A, B = Digest.of(b"a"), Digest.of(b"b")
+A, B = digest("a"), digest("b")
 
 
 # --- history -----------------------------------------------------------------------------------
@@ -36,12 +39,11 @@ A, B = Digest.of(b"a"), Digest.of(b"b")
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
-    path = tmp_path / "ocimirror.state"
-    with State(str(path)) as state:
-        for number, digest in enumerate([A, A, B]):
-            state.saw(SOURCE, digest, NIGHT + number * DAY)
-        state.mark_complete(Complete(SOURCE, TARGET, B, (), True, NIGHT))
-    return path
+    spans = [
+        Span(SOURCE, A, NIGHT_S, NIGHT_S + DAY),
+        Span(SOURCE, B, NIGHT_S + 2 * DAY, NIGHT_S + 2 * DAY),
+    ]
+    return write_state(tmp_path / "ocimirror.state", spans, [(SOURCE, TARGET, B)])
 
 
 @pytest.mark.parametrize(
@@ -69,7 +71,7 @@ def test_history_has_a_document(state: Path) -> None:
                 "source": SOURCE,
                 "history": [
                     {
-                        "digest": str(A),
+                        "digest": A,
                         "first_seen": "2026-01-31T02:00:00Z",
                         "last_seen": "2026-02-01T02:00:00Z",
                     },
@@ -92,23 +94,11 @@ def test_history_of_what_was_never_seen_is_4_and_without_a_state_2(state: Path) 
     assert ocimirror("history", "alpine:3.19", "--state", state).code == 8
 
 
-def test_history_can_be_asked_while_a_sync_is_at_work(state: Path) -> None:
-    with State(str(state)) as writer:
-        writer.saw(SOURCE, A, NIGHT + 5 * DAY)
-        assert ocimirror("history", "alpine:3.19", "--state", state).code == 0
-
-
 # --- verify --lock -----------------------------------------------------------------------------
 
 
-def locked(source: str, graph: Graph) -> ImageRecord:
-    digest = Digest.parse(graph.root)
-    return ImageRecord(f"docker://{source}", digest, graph.root_media_type, 1, (), (), NIGHT)
-
-
-def write(path: Path, *records: ImageRecord) -> Path:
-    LockFile.of(records).write(str(path))
-    return path
+def locked(source: str, graph: Graph) -> Record:
+    return Record(f"docker://{source}", graph.root, 1, graph.root_media_type)
 
 
 class Mirror:
@@ -121,7 +111,7 @@ class Mirror:
         self.host = registry.host
         self.one = locked(f"{self.host}/one/app:v1", MULTI)
         self.two = locked(f"{self.host}/two/app:v2", SINGLE)
-        self.lock = write(path / "ocimirror.lock", self.one, self.two)
+        self.lock = write_lock(path / "ocimirror.lock", self.one, self.two)
 
     def verify(self, *arguments: str | Path) -> Result:
         return ocimirror("verify", "--lock", self.lock, *arguments, "--retries", "0")
@@ -163,7 +153,7 @@ def test_sources_that_stand_for_what_is_locked_are_kept(mirror: Mirror) -> None:
 def test_a_source_that_moved_or_is_gone_is_4(mirror: Mirror) -> None:
     images.push(mirror.registry, "one/app", "v1", SINGLE)
     gone = replace(mirror.two, source=mirror.two.source.replace("v2", "v3"))
-    write(mirror.lock, mirror.one, gone)
+    write_lock(mirror.lock, mirror.one, gone)
     verified = mirror.verify("--json")
     assert (verified.code, statuses(verified)) == (4, ["moved", "absent"])
     assert verified.document["images"][0]["found"] == SINGLE.root
@@ -174,7 +164,7 @@ def test_a_source_that_moved_or_is_gone_is_4(mirror: Mirror) -> None:
 
 def test_a_registry_that_does_not_answer_is_3_and_the_others_are_compared(mirror: Mirror) -> None:
     away = replace(mirror.two, source="docker://127.0.0.1:1/two/app:v2")
-    write(mirror.lock, mirror.one, away)
+    write_lock(mirror.lock, mirror.one, away)
     verified = mirror.verify("--json")
     assert (verified.code, sorted(statuses(verified))) == (3, ["failed", "kept"])
 
@@ -205,19 +195,19 @@ def test_a_layout_that_is_not_what_is_locked_is_9(mirror: Mirror, tmp_path: Path
 def test_attachments_and_platforms_that_are_locked_must_be_there(
     mirror: Mirror, tmp_path: Path
 ) -> None:
-    write(mirror.lock, replace(mirror.one, attachments=(A,)), mirror.two)
+    write_lock(mirror.lock, replace(mirror.one, attachments=(A,)), mirror.two)
     layout = mirror.layout(tmp_path / "layout")
     verified = mirror.verify(layout, "--json")
     assert (verified.code, statuses(verified)) == (9, ["incomplete", "kept"])
-    assert str(A) in verified.document["images"][0]["message"]
+    assert A in verified.document["images"][0]["message"]
     sparse = tmp_path / "sparse"
     one = mirror.one.source.removeprefix("docker://")
     assert ocimirror("pull", one, sparse, "--platform", "linux/amd64").code == 0
-    write(mirror.lock, mirror.one)
+    write_lock(mirror.lock, mirror.one)
     verified = mirror.verify(sparse, "--json")
     assert (verified.code, statuses(verified)) == (9, ["incomplete"])
     assert "platforms other than linux/amd64" in verified.document["images"][0]["message"]
-    write(mirror.lock, replace(mirror.one, platforms=("linux/amd64",)))
+    write_lock(mirror.lock, replace(mirror.one, platforms=("linux/amd64",)))
     assert mirror.verify(sparse).code == 0
 
 
@@ -240,7 +230,7 @@ def test_a_manifest_that_is_another_is_a_fault_and_the_others_are_compared(
 ) -> None:
     front = proxy(
         mirror.registry,
-        Rule("HEAD", "one/app/manifests/sha256:", SetHeader("Docker-Content-Digest", str(A))),
+        Rule("HEAD", "one/app/manifests/sha256:", SetHeader("Docker-Content-Digest", A)),
         Rule("GET", "one/app/manifests/sha256:", Flip(5)),
     )
     verified = mirror.verify(f"docker://{front.host}", "--json")
@@ -260,7 +250,7 @@ def test_a_registry_needs_only_the_platforms_that_are_locked(
     assert ocimirror("sync", config, "--lock", mirror.lock).code == 0
     verified = mirror.verify(there, "--json")
     assert (verified.code, statuses(verified)) == (0, ["kept"]), verified.stdout
-    write(mirror.lock, replace(mirror.one, platforms=("linux/amd64", "linux/arm64")))
+    write_lock(mirror.lock, replace(mirror.one, platforms=("linux/amd64", "linux/arm64")))
     verified = mirror.verify(there, "--json")
     assert (verified.code, {f["kind"] for f in verified.document["faults"]}) == (5, {"missing"})
 
@@ -271,7 +261,7 @@ def keep(host: str) -> str:
 
 def test_a_registry_can_be_named_with_the_repository_of_the_only_image(mirror: Mirror) -> None:
     images.push(mirror.registry, "elsewhere", "v1", MULTI)
-    write(mirror.lock, mirror.one)
+    write_lock(mirror.lock, mirror.one)
     assert mirror.verify(f"docker://{mirror.host}/elsewhere").code == 0
 
 
@@ -336,10 +326,10 @@ def test_verify_writes_nothing(mirror: Mirror, tmp_path: Path) -> None:
 @pytest.mark.parametrize("words", [("sync", "merge"), ("sync-merge",)])
 def test_merging_has_two_spellings_and_one_document(tmp_path: Path, words: tuple[str, ...]) -> None:
     lock, joined = tmp_path / "shard-1.lock", tmp_path / "ocimirror.lock"
-    LockFile.of().write(str(lock))
+    write_lock(lock, Record())
     merged = ocimirror(*words, lock, "--output", joined, "--json")
     assert merged.document["schema"] == "ocimirror.sync-merge/v1"
-    assert joined.read_bytes() == lock.read_bytes()
+    assert joined.read_text() == lock_text([Record()])
     refused = ocimirror(*words, lock, "--json")
     assert (refused.code, refused.document["schema"]) == (2, "ocimirror.sync-merge/v1")
 

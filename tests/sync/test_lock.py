@@ -2,308 +2,337 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import resource
 import subprocess
-import sys
-import time
+from collections.abc import Iterable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from ocimirror.errors import DamagedLockFile, LocalStorageError, LockConflict, UsageError
-from ocimirror.model.digest import Digest
-from ocimirror.sync.lock import LockFile, merge
-from ocimirror.sync.record import ImageRecord, parse_time, time_text
+from tests.support import images
+from tests.support.command import PROGRAM, Result, environment, ocimirror
+from tests.support.mirrorfiles import Record, digest, lock_document, lock_text, write_lock
+from tests.support.programs import require_strace
+from tests.support.registry import StrictRegistry
 
-ROOT = Path(__file__).parents[2]
-OCI_INDEX = "application/vnd.oci.image.index.v1+json"
-NIGHT = datetime(2026, 1, 31, 2, 0, tzinfo=UTC)
-A, B = Digest.of(b"a"), Digest.of(b"b")
+A, B = digest("a"), digest("b")
 
 
-def record(
-    source: str = "docker://docker.io/library/alpine:3.19", digest: Digest = A, **more: Any
-) -> ImageRecord:
-    fields: dict[str, Any] = {
-        "media_type": OCI_INDEX,
-        "size": 10_485_760,
-        "platforms": (),
-        "attachments": (),
-        "time": NIGHT,
-    }
-    return ImageRecord(source, digest, **{**fields, **more})
+def merge(output: Path, *locks: Path) -> Result:
+    return ocimirror("sync", "merge", *locks, "--output", output, "--json")
 
 
-def many(count: int) -> LockFile:
-    return LockFile.of(
-        record(
-            f"docker://registry.example.com/app{number % 100}:v{number}", Digest.of(b"%d" % number)
-        )
+def merged(tmp_path: Path, records: Iterable[Record]) -> str:
+    """Return the text of a lock file that was read and written again."""
+    output = tmp_path / "written.lock"
+    done = merge(output, write_lock(tmp_path / "read.lock", *records))
+    assert done.code == 0, done.stderr
+    return output.read_text()
+
+
+def many(count: int) -> list[Record]:
+    return [
+        Record(f"docker://registry.example.com/app{number % 100}:v{number}", digest(f"{number}"))
         for number in range(count)
+    ]
+
+
+# --- what is written ----------------------------------------------------------------------------
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    values = itertools.product(
+        (0, 1, 2**63 - 1),
+        ([], ["linux/amd64"], ["windows/amd64", "linux/arm/v7", "linux/amd64", "linux/amd64"]),
+        ([], [A], [B, A, B]),
+        ("0001-01-01T00:00:00Z", "0005-01-01T00:00:00Z", "9999-12-31T23:59:59Z"),
     )
-
-
-records = st.builds(
-    record,
-    st.from_regex(r"docker://registry\.example\.com/[a-z]{1,5}:[a-z0-9]{1,5}", fullmatch=True),
-    st.sampled_from([A, B]),
-    size=st.integers(0, 2**63 - 1),
-    platforms=st.lists(st.sampled_from(["linux/amd64", "linux/arm/v7", "windows/amd64"])).map(
-        tuple
-    ),
-    attachments=st.lists(st.sampled_from([A, B])).map(tuple),
-    time=st.datetimes(timezones=st.just(UTC)),
-)
-
-
-@given(st.lists(records, unique_by=lambda found: found.source))
-def test_what_is_written_is_read_again(written: list[ImageRecord]) -> None:
-    lock = LockFile.of(written)
-    assert LockFile.parse(lock.to_bytes()) == lock
-    assert list(lock) == sorted(written, key=lambda found: found.source)
+    records = [
+        Record(
+            f"docker://registry.example.com/{chr(97 + number % 7)}/app:v{number}",
+            digest(f"{number}"),
+            size,
+            time=time,
+            platforms=platforms,
+            attachments=attachments,
+        )
+        for number, (size, platforms, attachments, time) in enumerate(values)
+    ]
+    assert len(records) == 81
+    assert merged(tmp_path, reversed(records)) == lock_text(records)
+    again = merge(tmp_path / "again.lock", tmp_path / "written.lock")
+    assert (again.code, again.document["lock"]) == (0, 81)
+    assert (tmp_path / "again.lock").read_text() == lock_text(records)
 
 
 def test_the_file_is_made_for_version_control(tmp_path: Path) -> None:
-    path = tmp_path / "ocimirror.lock"
-    LockFile.of(
+    written = merged(
+        tmp_path,
         [
-            record("docker://quay.io/app:v1", B, platforms=("linux/arm64", "linux/amd64")),
-            record(attachments=(B, A, B)),
-        ]
-    ).write(str(path))
+            Record("docker://quay.io/app:v1", B, platforms=["linux/arm64", "linux/amd64"]),
+            Record(attachments=[B, A, B]),
+        ],
+    )
+    attachments = json.dumps(sorted([A, B]))
     assert (
-        path.read_text()
+        written
         == f"""\
 {{"schema": "ocimirror.lock/v2", "shard": 1, "of": 1, "run": "",
  "own": [],
  "images": [
   {{"source": "docker://docker.io/library/alpine:3.19",
    "digest": "{A}", "size": 10485760,
-   "media_type": "{OCI_INDEX}", "time": "2026-01-31T02:00:00Z",
-   "platforms": [], "attachments": ["{B}", "{A}"]}},
+   "media_type": "application/vnd.oci.image.index.v1+json", "time": "2026-01-31T02:00:00Z",
+   "platforms": [], "attachments": {attachments}}},
   {{"source": "docker://quay.io/app:v1",
    "digest": "{B}", "size": 10485760,
-   "media_type": "{OCI_INDEX}", "time": "2026-01-31T02:00:00Z",
+   "media_type": "application/vnd.oci.image.index.v1+json", "time": "2026-01-31T02:00:00Z",
    "platforms": ["linux/amd64", "linux/arm64"], "attachments": []}}
  ]}}
-""".replace(f'["{B}", "{A}"]', json.dumps(sorted([str(A), str(B)])))
+"""
     )
-    assert json.loads(path.read_text())["images"][0]["digest"] == str(A)
 
 
-def test_an_empty_lock_is_one_too() -> None:
-    assert list(LockFile.parse(LockFile.of().to_bytes())) == []
+def test_an_empty_lock_is_one_too(tmp_path: Path) -> None:
+    assert merged(tmp_path, []) == lock_text([])
 
 
-def test_a_night_on_which_nothing_moved_leaves_the_file_as_it_was() -> None:
-    old = LockFile.of([record()])
-    later = record(time=NIGHT + timedelta(days=1))
-    assert old.renewed([later]).to_bytes() == old.to_bytes()
-    moved = old.renewed([replace(later, digest=B)])
-    assert moved.find(later.source) == replace(later, digest=B)
+def test_a_night_on_which_nothing_moved_leaves_the_file_as_it_was(
+    registry: StrictRegistry, tmp_path: Path
+) -> None:
+    images.push(registry, "app", "v1", images.single())
+    config, lock = tmp_path / "sync.yaml", tmp_path / "sync.lock"
+    config.write_text(f"mirrors: [{{from: {registry.host}/app, to: 'oci:layout'}}]\n")
+    assert ocimirror("sync", config).code == 0
+    (image,) = json.loads(lock.read_text())["images"]
+    lock.write_text(lock.read_text().replace(image["time"], "2026-01-31T02:00:00Z"))
+    before = lock.read_bytes()
+
+    assert ocimirror("sync", config).code == 0
+    assert lock.read_bytes() == before
+
+    images.push(registry, "app", "v1", images.docker_schema2())
+    assert ocimirror("sync", config).code == 0
+    (moved,) = json.loads(lock.read_text())["images"]
+    assert moved["digest"] == images.docker_schema2().root
+    assert moved["time"] >= image["time"]  # (whole seconds of UTC, which are texts in order)
+    assert len(moved["time"]) == len("2026-01-31T02:00:00Z")
 
 
-def test_a_record_does_not_depend_on_order_time_zone_or_fractions() -> None:
-    east = NIGHT.astimezone(timedelta_zone(2)) + timedelta(milliseconds=5)
-    assert record(platforms=("b/c", "a/b", "a/b"), time=east) == record(platforms=("a/b", "b/c"))
-
-
-def timedelta_zone(hours: int) -> Any:
-    from datetime import timezone
-
-    return timezone(timedelta(hours=hours))
-
-
-# --- hostile input -----------------------------------------------------------------------------
+# --- hostile input ------------------------------------------------------------------------------
 
 
 def edited(**changes: object) -> bytes:
-    document = json.loads(LockFile.of([record()]).to_bytes())
+    document = lock_document(Record())
     document["images"][0].update(changes)
     return json.dumps(document).encode()
 
 
-@pytest.mark.parametrize(
-    "raw",
-    [
-        b"",
-        b"\0" * 100,
-        b"null",
-        b"[]",
-        b"<<<<<<< HEAD\n" + LockFile.of([record()]).to_bytes(),
-        LockFile.of([record()]).to_bytes()[:-20],
-        LockFile.of([record()]).to_bytes().replace(b'"size"', b'"size": 1, "size"'),
-        b"\xef\xbb\xbf" + LockFile.of().to_bytes(),
-        b'{"schema": "ocimirror.lock/v3", "images": []}',
-        b'{"schema": "ocimirror.lock/v1"}',
-        b'{"schema": "ocimirror.lock/v1", "images": {}}',
-        b'{"schema": "ocimirror.lock/v1", "images": [], "more": 1}',
-        b'{"schema": "ocimirror.lock/v1", "images": [null]}',
-        b'{"schema": "ocimirror.lock/v1", "images": [{}]}',
-        b"[" * 100_000,
-        edited(digest="sha256:../../etc/passwd"),
-        edited(digest=f"sha256:{'A' * 64}"),
-        edited(digest=None),
-        edited(size=-1),
-        edited(size=2**63),
-        edited(size=True),
-        edited(size=1.5),
-        edited(source="alpine"),
-        edited(source="oci:/etc"),
-        edited(source="docker://alpine:3.19"),
-        edited(source="docker://docker.io/library/alpine"),
-        edited(source="docker://docker.io/library/alpine:3.19\u202e"),
-        edited(media_type="text\nhtml"),
-        edited(media_type=""),
-        edited(time="yesterday"),
-        edited(time="2026-02-30T00:00:00Z"),
-        edited(time="2026-01-31T02:00:00+02:00"),
-        edited(platforms="linux/amd64"),
-        edited(platforms=[1]),
-        edited(platforms=["linux"]),
-        edited(attachments=["x"]),
-        edited(attachments=[[]]),
-        edited(extra=1),
-    ],
-)
-def test_what_we_would_not_write_is_refused_as_a_whole(raw: bytes) -> None:
-    with pytest.raises(DamagedLockFile) as refused:
-        LockFile.parse(raw, "ocimirror.lock")
-    assert refused.value.exit_code == 2
-    assert refused.value.message.isprintable()
-    assert len(refused.value.message) < 2000
+GOOD = lock_text([Record()]).encode()
+HOSTILE = [
+    b"",
+    b"\0" * 100,
+    b"null",
+    b"[]",
+    b"<<<<<<< HEAD\n" + GOOD,
+    GOOD[:-20],
+    GOOD.replace(b'"size"', b'"size": 1, "size"'),
+    b"\xef\xbb\xbf" + lock_text([]).encode(),
+    b'{"schema": "ocimirror.lock/v3", "images": []}',
+    b'{"schema": "ocimirror.lock/v1"}',
+    b'{"schema": "ocimirror.lock/v1", "images": {}}',
+    b'{"schema": "ocimirror.lock/v1", "images": [], "more": 1}',
+    b'{"schema": "ocimirror.lock/v1", "images": [null]}',
+    b'{"schema": "ocimirror.lock/v1", "images": [{}]}',
+    b"[" * 100_000,
+    edited(digest="sha256:../../etc/passwd"),
+    edited(digest=f"sha256:{'A' * 64}"),
+    edited(digest=None),
+    edited(size=-1),
+    edited(size=2**63),
+    edited(size=True),
+    edited(size=1.5),
+    edited(source="alpine"),
+    edited(source="oci:/etc"),
+    edited(source="docker://alpine:3.19"),
+    edited(source="docker://docker.io/library/alpine"),
+    edited(source="docker://docker.io/library/alpine:3.19\u202e"),
+    edited(media_type="text\nhtml"),
+    edited(media_type=""),
+    edited(time="yesterday"),
+    edited(time="2026-02-30T00:00:00Z"),
+    edited(time="2026-01-31T02:00:00+02:00"),
+    edited(platforms="linux/amd64"),
+    edited(platforms=[1]),
+    edited(platforms=["linux"]),
+    edited(attachments=["x"]),
+    edited(attachments=[[]]),
+    edited(extra=1),
+]
 
 
-def test_a_source_that_is_there_twice_is_refused() -> None:
-    document = json.loads(LockFile.of([record()]).to_bytes())
-    document["images"] *= 2
-    with pytest.raises(DamagedLockFile, match="twice"):
-        LockFile.parse(json.dumps(document).encode())
+def refused(lock: Path, kind: str = "damaged_lock_file", code: int = 2) -> str:
+    """Return why a lock file is refused; nothing is written then."""
+    output = lock.with_name("output.lock")
+    done = merge(output, lock)
+    error = done.document["error"]
+    assert (done.code, error["code"], output.exists()) == (code, kind, False)
+    return str(error["message"])
+
+
+@pytest.mark.parametrize("number", range(len(HOSTILE)))
+def test_what_we_would_not_write_is_refused_as_a_whole(tmp_path: Path, number: int) -> None:
+    lock = tmp_path / "ocimirror.lock"
+    lock.write_bytes(HOSTILE[number])
+    message = refused(lock)
+    assert message.isprintable()
+    assert len(message) < 2000
+
+
+def test_a_lock_that_is_hostile_only_where_it_was_changed_is_read(tmp_path: Path) -> None:
+    lock = tmp_path / "ocimirror.lock"
+    lock.write_bytes(edited())
+    assert merge(tmp_path / "output.lock", lock).code == 0
+    lock.write_bytes(b'{"schema": "ocimirror.lock/v1", "images": []}')
+    assert merge(tmp_path / "output.lock", lock).code == 0
+    assert (tmp_path / "output.lock").read_text() == lock_text([])
+
+
+def test_a_source_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    assert "twice" in refused(write_lock(tmp_path / "ocimirror.lock", Record(), Record()))
 
 
 def test_a_file_that_is_none_is_refused_at_once(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="does not exist"):
-        LockFile.read(str(tmp_path / "absent"))
+    assert "does not exist" in refused(tmp_path / "absent", "usage_error")
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(UsageError, match="not a regular file"):
-        LockFile.read(str(tmp_path / "fifo"))
-    with pytest.raises(UsageError, match="not a regular file"):
-        LockFile.read(str(tmp_path))
+    assert "not a regular file" in refused(tmp_path / "fifo", "usage_error")
+    (tmp_path / "directory").mkdir()
+    assert "not a regular file" in refused(tmp_path / "directory", "usage_error")
 
 
 def test_a_file_without_end_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "large"
     with path.open("wb") as file:
         file.truncate(256 * 1024 * 1024 + 1)
-    with pytest.raises(UsageError, match="larger"):
-        LockFile.read(str(path))
+    assert "larger" in refused(path, "usage_error")
 
 
 def test_a_link_is_followed_when_it_is_read_and_when_it_is_written(tmp_path: Path) -> None:
     real, link = tmp_path / "real", tmp_path / "link"
     link.symlink_to(real)
-    LockFile.of([record()]).write(str(link))
+    assert merge(link, write_lock(tmp_path / "ocimirror.lock", Record())).code == 0
     assert link.is_symlink()
-    assert LockFile.read(str(link)) == LockFile.read(str(real)) == LockFile.of([record()])
+    assert real.read_text() == lock_text([Record()])
+    assert merge(tmp_path / "copy", link).code == 0
+    assert (tmp_path / "copy").read_text() == lock_text([Record()])
 
 
 def test_a_directory_that_is_not_there_is_a_storage_error(tmp_path: Path) -> None:
-    with pytest.raises(LocalStorageError):
-        LockFile.of().write(str(tmp_path / "absent" / "ocimirror.lock"))
+    lock = write_lock(tmp_path / "ocimirror.lock")
+    assert merge(tmp_path / "absent" / "ocimirror.lock", lock).code == 8
 
 
-@pytest.mark.parametrize("text", ["2026-01-31T02:00:00Z", "0005-01-01T00:00:00Z"])
-def test_a_time_is_written_as_it_was_read(text: str) -> None:
-    assert time_text(parse_time(text)) == text
+# --- merging ------------------------------------------------------------------------------------
 
 
-# --- merge and diff ----------------------------------------------------------------------------
+def shards(tmp_path: Path, *parts: Iterable[Record]) -> list[Path]:
+    """Write the lock files of the shards of one run."""
+    return [
+        write_lock(tmp_path / f"{number}.lock", *records, shard=number, of=len(parts), run="night")
+        for number, records in enumerate(parts, 1)
+    ]
 
 
-def test_shards_are_merged_into_what_one_process_would_have_written() -> None:
-    whole = many(100)
-    shards = [LockFile.of(list(whole)[number::3]) for number in range(3)]
-    assert merge(shards).to_bytes() == whole.to_bytes()
+def test_shards_are_merged_into_what_one_process_would_have_written(tmp_path: Path) -> None:
+    whole, output = many(100), tmp_path / "ocimirror.lock"
+    assert merge(output, *shards(tmp_path, whole[0::3], whole[1::3], whole[2::3])).code == 0
+    assert output.read_text() == lock_text(whole)
 
 
-def test_a_merge_of_one_source_with_two_digests_names_both() -> None:
-    with pytest.raises(LockConflict) as conflict:
-        merge([LockFile.of([record()]), LockFile.of([record(digest=B)])])
-    for told in (record().source, str(A), str(B)):
-        assert told in conflict.value.message
+def test_a_merge_of_one_source_with_two_digests_names_both(tmp_path: Path) -> None:
+    output = tmp_path / "ocimirror.lock"
+    done = merge(output, *shards(tmp_path, [Record()], [Record(digest=B)]))
+    error = done.document["error"]
+    assert (done.code, error["code"], output.exists()) == (2, "lock_conflict", False)
+    for told in (Record().source, A, B):
+        assert told in error["message"]
 
 
-def test_a_merge_of_one_source_with_one_digest_joins_what_was_asked_for() -> None:
-    one = record(platforms=("linux/amd64",), attachments=(A,), time=NIGHT)
-    other = record(platforms=("linux/arm64",), attachments=(B,), time=NIGHT - timedelta(days=1))
-    (joined,) = merge([LockFile.of([one]), LockFile.of([other])])
-    assert joined == record(
-        platforms=("linux/amd64", "linux/arm64"),
-        attachments=(A, B),
-        time=NIGHT - timedelta(days=1),
+def test_a_merge_of_one_source_with_one_digest_joins_what_was_asked_for(tmp_path: Path) -> None:
+    output, other = tmp_path / "ocimirror.lock", "docker://quay.io/other:v1"
+    earlier = "2026-01-30T02:00:00Z"
+    first = Record(platforms=["linux/amd64"], attachments=[A], size=7)
+    second = replace(first, platforms=["linux/arm64"], attachments=[B], size=8, time=earlier)
+    locks = shards(
+        tmp_path,
+        [first, replace(first, source=other)],
+        [second, Record(other)],
     )
-    (whole,) = merge([LockFile.of([one]), LockFile.of([record()])])
-    assert whole.platforms == ()
+    assert merge(output, *locks).code == 0
+    joined = replace(
+        second, platforms=["linux/amd64", "linux/arm64"], attachments=[A, B], time=earlier
+    )
+    everything = replace(first, source=other, platforms=[], size=Record().size)
+    assert output.read_text() == lock_text([joined, everything])
 
 
-# --- crashes and size --------------------------------------------------------------------------
+# --- crashes and size ---------------------------------------------------------------------------
 
 
 def test_ten_thousand_images_are_read_and_written_in_a_moment(tmp_path: Path) -> None:
-    lock, path = many(10_000), str(tmp_path / "ocimirror.lock")
-    began = time.process_time()
-    lock.write(path)
-    assert LockFile.read(path) == lock
-    assert time.process_time() - began < 30
+    records = many(10_000)
+    began = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    written = merged(tmp_path, records)
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - began < 30
+    assert written == lock_text(records)
 
 
-def test_a_writer_that_is_killed_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
-    path = tmp_path / "ocimirror.lock"
-    script = (
-        "import sys; from tests.sync.test_lock import many; locks = many(300), many(301)\n"
-        "print('ready', flush=True)\n"
-        "while True:\n for lock in locks: lock.write(sys.argv[1])"
+@pytest.mark.parametrize("call", ["fsync", "rename,renameat,renameat2,link,linkat"])
+def test_a_writer_that_is_killed_leaves_the_old_file_or_the_new_one(
+    tmp_path: Path, call: str
+) -> None:
+    output = tmp_path / "mirror.lock"
+    old = write_lock(tmp_path / "old", *many(300))
+    new = write_lock(tmp_path / "new", *many(301))
+    assert merge(output, old).code == 0
+    killed = subprocess.run(
+        [
+            *(require_strace(), "-f", "-o", tmp_path / "trace"),
+            *("-e", f"inject={call}:signal=KILL:when=1"),
+            *(PROGRAM, "sync", "merge", new, "--output", output),
+        ],
+        env=environment(),
+        capture_output=True,
+        check=False,
+        timeout=120,
     )
-    sizes = set()
-    for number in range(6):
-        writer = subprocess.Popen(
-            [sys.executable, "-c", script, path], cwd=ROOT, stdout=subprocess.PIPE, text=True
-        )
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == "ready\n"
-        deadline = time.monotonic() + 60
-        while not path.exists() and time.monotonic() < deadline:
-            time.sleep(0.001)
-        time.sleep(0.003 * number)
-        writer.kill()
-        writer.communicate(timeout=60)
-        sizes.add(len(LockFile.read(str(path))))
-    assert sizes <= {300, 301}
-    for left in tmp_path.iterdir():
-        os.utime(left, (0, 0))
-    swap = tmp_path / ".ocimirror.lock.swp"
+    assert killed.returncode != 0, killed
+    assert output.read_text() in (lock_text(many(300)), lock_text(many(301)))
+
+    left = [path for path in tmp_path.iterdir() if path.name.startswith(".mirror.lock.")]
+    assert left
+    swap = tmp_path / ".mirror.lock.swp"
     swap.touch()
-    os.utime(swap, (0, 0))
-    many(3).write(str(path))
-    assert sorted(os.listdir(tmp_path)) == [".ocimirror.lock.swp", "ocimirror.lock"]
+    for path in (*left, swap):
+        os.utime(path, (0, 0))
+    assert merge(output, old).code == 0
+    names = ["mirror.lock", "new", "old", "trace"]
+    assert sorted(os.listdir(tmp_path)) == [".mirror.lock.swp", *names]
 
 
 def test_two_writers_leave_one_of_their_files_and_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "ocimirror.lock"
-    script = (
-        "import sys; from tests.sync.test_lock import many; lock = many(int(sys.argv[2]))\n"
-        "for _ in range(30): lock.write(sys.argv[1], durable=False)"
-    )
-    writers = [
-        subprocess.Popen([sys.executable, "-c", script, path, str(count)], cwd=ROOT)
-        for count in (100, 200)
-    ]
-    assert [writer.wait(60) for writer in writers] == [0, 0]
-    assert len(LockFile.read(str(path))) in (100, 200)
-    assert os.listdir(tmp_path) == ["ocimirror.lock"]
+    output = tmp_path / "output" / "mirror.lock"
+    output.parent.mkdir()
+    locks = [write_lock(tmp_path / f"{count}", *many(count)) for count in (100, 200)]
+    command = [PROGRAM, "sync", "merge", "--quiet", "--output", output]
+    for _ in range(3):
+        writers = [
+            subprocess.Popen([*command, lock], env=environment()) for lock in (*locks, *locks)
+        ]
+        assert [writer.wait(60) for writer in writers] == [0, 0, 0, 0]
+        assert output.read_text() in (lock_text(many(100)), lock_text(many(200)))
+        assert os.listdir(output.parent) == ["mirror.lock"]
