@@ -5,12 +5,12 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
 
 from ocimirror import NotFound, RateLimited, RegistryUnavailable
-from ocimirror.registry.pulse import Pulse
 from tests.support.faults import Cut, Respond, Rule, Stall
 
 pytestmark = pytest.mark.timeout(60)
@@ -105,20 +105,41 @@ def test_an_answer_in_between_is_a_sign_of_life(filled, connect, proxy, reposito
     assert front.count("GET", "/v2/") == front.count("GET", "/manifests/")
 
 
-def test_after_a_while_one_request_is_sent_and_an_answer_ends_it() -> None:
-    pulse = Pulse(pause_s=0.2)
-    pulse.dies("GET /v2/: silent")
-    with pytest.raises(RegistryUnavailable, match="one: not sent"), pulse.felt("one", last=True):
-        pass
-    time.sleep(0.25)
-    with pytest.raises(RegistryUnavailable, match="in vain"), pulse.felt("two", last=False):
-        with pytest.raises(RegistryUnavailable, match="not sent"), pulse.felt("three", last=True):
-            pass
-        raise RegistryUnavailable("two: in vain")
-    with pytest.raises(RegistryUnavailable, match="not sent"), pulse.felt("two", last=True):
-        pass
-    time.sleep(0.25)
-    with pulse.felt("four", last=True):
-        pass
-    with pulse.felt("five", last=True):
-        pass
+def test_after_a_minute_one_request_is_sent_and_an_answer_ends_it(
+    canary, connect, repository, monkeypatch
+) -> None:
+    """With a clock that jumps over the minute."""
+    server = canary(Respond(503))
+    host = connect(server, retries=0)
+    assert len(failures(host, repository, 3)) == 3
+    assert len(server.visits) == 4  # (with the one that looked for life)
+
+    def later() -> None:
+        now = time.monotonic
+        monkeypatch.setattr(time, "monotonic", lambda: now() + 61)
+        del server.visits[:]
+
+    later()
+    arrived, answering = threading.Event(), threading.Event()
+
+    def slow(_: object) -> Respond:
+        arrived.set()
+        answering.wait(30)
+        return Respond(503)
+
+    server.script = slow
+    with ThreadPoolExecutor(1) as pool:
+        tried = pool.submit(failures, host, repository, 1)
+        assert arrived.wait(30)
+        assert "not sent" in failures(host, repository, 1)[0]  # (while one is under way)
+        answering.set()
+        assert "not sent" not in tried.result()[0]
+    assert "not sent" in failures(host, repository, 1)[0]  # (it was in vain)
+    assert len(server.visits) == 1
+
+    later()
+    server.script = Respond(404)
+    for number in range(3):
+        with pytest.raises(NotFound):
+            host.repository(repository).resolve(f"v{number}")
+    assert len(server.visits) == 6

@@ -5,17 +5,24 @@ from __future__ import annotations
 import datetime
 import socket
 import ssl
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ocimirror import RegistryUnavailable, UntrustedCertificate, UsageError
-from ocimirror.registry import NetworkOptions, RegistryHost, Transport
-from ocimirror.registry.tls import speaks_tls
-from ocimirror.registry.url import Origin
+from ocimirror import (
+    NetworkOptions,
+    NotFound,
+    Registry,
+    RegistryRefused,
+    RegistryUnavailable,
+    UntrustedCertificate,
+    UsageError,
+)
 from tests.support.certificates import Certificates, write_certificates
 from tests.support.command import environment, ocimirror
 from tests.support.faults import Respond
+from tests.support.internet import run_internet
+from tests.support.rawpeer import answer, raw_peer
 from tests.support.registry import run_registry
 from tests.support.stores import fill
 
@@ -24,7 +31,8 @@ def test_a_registry_with_our_ca_is_trusted(tls_registry, connect, repository, im
     fill(connect(tls_registry).repository(repository), {"v1": image})
     store = connect(tls_registry).repository(repository)
     assert store.read_manifest(store.resolve("v1")).raw == image.raw
-    assert store.host.endpoint.scheme == "https"
+    with pytest.raises(NotFound, match="https://127"):
+        store.resolve("absent")
 
 
 @pytest.mark.bar("R23")
@@ -33,7 +41,7 @@ def test_an_untrusted_certificate_is_an_error_and_no_fallback(tls_registry, conn
     with pytest.raises(UntrustedCertificate, match=r"self-signed|issuer") as caught:
         host.repository("a/b").resolve("v1")
     assert caught.value.exit_code == 4
-    assert host.endpoint.scheme == "https"
+    assert f"https://{tls_registry.host}" in caught.value.message
 
 
 @pytest.mark.parametrize("fault", ["expired", "other name"])
@@ -52,46 +60,65 @@ def test_a_wrong_certificate_is_an_error(fault, tmp_path, connect) -> None:
 
 def test_a_registry_configured_as_plain_is_not_asked_for_tls(tls_registry, connect) -> None:
     host = connect(tls_registry, plain_http=frozenset({tls_registry.host}), retries=0)
-    assert host.endpoint.scheme == "http"
-
-
-def test_only_loopback_falls_back_to_plain_http() -> None:
-    with Transport(NetworkOptions()) as transport:
-        for registry in ("registry.example.com", "10.0.0.1:5000", "docker.io"):
-            assert RegistryHost(registry, transport).endpoint.scheme == "https"
+    with pytest.raises(RegistryRefused, match=f"http://{tls_registry.host}.* 400 "):
+        host.repository("a/b").resolve("v1")
 
 
 @pytest.mark.bar("hub-names")
-def test_docker_hub_is_reached_at_its_endpoint() -> None:
-    with Transport(NetworkOptions()) as transport:
-        for registry in ("docker.io", "index.docker.io", "registry-1.docker.io"):
-            host = RegistryHost(registry, transport)
-            assert host.registry == "docker.io"
-            assert str(host.endpoint) == "https://registry-1.docker.io"
+def test_only_loopback_falls_back_and_docker_hub_is_reached_at_its_endpoint(
+    connect, tmp_path
+) -> None:
+    hub = "registry-1.docker.io"
+    endpoints = {
+        "registry.example.com": "registry.example.com",
+        "10.0.0.1:5000": "10.0.0.1:5000",
+        **dict.fromkeys(("docker.io", "index.docker.io", hub), hub),
+    }
+    names = ("registry.example.com", "10.0.0.1", hub)
+    with run_internet(write_certificates(tmp_path / "tls", names=names)) as internet:
+        for registry, endpoint in endpoints.items():
+            options = {"proxy": internet.url, "ca_file": internet.ca_file}
+            host = connect(registry, plain_http=frozenset(), **options)
+            del internet.seen[:]
+            with pytest.raises(NotFound):
+                host.repository("a/b").resolve("v1")
+            asked = f"https://{endpoint}/v2/a/b/manifests/v1"
+            assert internet.seen == [("HEAD", asked), ("GET", asked)]
+            assert host.registry["a/b:v1"].reference.registry in (registry, "docker.io")
+
+
+def scheme_of(connect, server, **options) -> str:
+    """Return the scheme that a server on loopback is found to speak."""
+    host = server if isinstance(server, str) else server.host
+    options = {"plain_http": frozenset(), "retries": 0, **options}
+    with pytest.raises((NotFound, RegistryUnavailable)) as caught:
+        connect(host, **options).repository("a/b").resolve("absent")
+    return caught.value.message.partition("://")[0].rpartition(" ")[2]
 
 
 def test_plain_servers_of_every_kind_are_found_out_at_once(
-    docker_registry, registry, canary
+    docker_registry, registry, canary, connect
 ) -> None:
-    for server in (docker_registry, registry, canary(Respond(200))):
-        assert not speaks_tls(Origin.of(f"https://{server.host}"))
+    for server in (docker_registry, registry, canary(Respond(404))):
+        assert scheme_of(connect, server) == "http"
 
 
-def test_a_server_that_hangs_up_at_the_hello_does_not_speak_tls() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=lambda: listener.accept()[0].close(), daemon=True).start()
-        assert not speaks_tls(Origin("https", "127.0.0.1", listener.getsockname()[1]))
+def test_a_server_that_hangs_up_at_the_hello_does_not_speak_tls(connect) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        found = pool.submit(scheme_of, connect, f"127.0.0.1:{listener.getsockname()[1]}")
+        listener.accept()[0].close()
+        with raw_peer(lambda *_: answer(status="404 Not Found"), listener=listener):
+            assert found.result() == "http"
 
 
 def test_a_silent_or_absent_server_is_no_reason_for_plain_http(connect) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        assert speaks_tls(Origin("https", "127.0.0.1", port))
-    assert speaks_tls(Origin("https", "127.0.0.1", port))
-
-
-def test_a_tls_server_speaks_tls_whatever_its_certificate(tls_registry, tmp_path) -> None:
-    assert speaks_tls(Origin.of(tls_registry.url))
+        host = f"127.0.0.1:{listener.getsockname()[1]}"
+        assert scheme_of(connect, host, timeout_s=0.5) == "https"
+    assert scheme_of(connect, host) == "https"
 
 
 @pytest.mark.parametrize("option", ["ca_file", "client_cert"])
@@ -101,7 +128,7 @@ def test_a_certificate_file_that_cannot_be_used_is_a_usage_error(option, tmp_pat
         if content is not None:
             path.write_bytes(content)
         with pytest.raises(UsageError, match=r"file\.pem") as caught:
-            Transport(NetworkOptions(**{option: path}))
+            Registry("r.example.com", NetworkOptions(**{option: path}))
         assert caught.value.exit_code == 2
 
 
