@@ -104,3 +104,21 @@ def login(tmp_path: Path) -> Callable[..., tuple[AuthFile, ...]]:
         return (AuthFile(path, "docker"),)
 
     return write
+
+
+def reprs(whole: object) -> list[str]:
+    """Return the repr of an object of ours, and of all of ours that it is made of."""
+    found, left, seen = [], [whole], set()
+    while left:
+        each = left.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if isinstance(each, dict):
+            left += each.values()
+        elif isinstance(each, list | tuple):
+            left += each
+        if type(each).__module__.startswith("ocimirror."):
+            found.append(repr(each))
+            left += getattr(each, "__dict__", {}).values()
+    return found

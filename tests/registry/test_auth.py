@@ -21,6 +21,7 @@ from ocimirror import (
     UntrustedCertificate,
     UrlRefused,
 )
+from tests.registry.conftest import reprs
 from tests.support import images
 from tests.support.certificates import write_certificates
 from tests.support.faults import Redirect, Respond, Rule, SetHeader, Stall
@@ -595,24 +596,6 @@ def test_secrets_are_in_no_message_no_log_and_no_repr(
     for secret in secrets:
         assert not [text for text in texts if secret in text]
     assert service.saw(PASSWORD)
-
-
-def reprs(whole: object) -> list[str]:
-    """Return the repr of an object of ours, and of all of ours that it is made of."""
-    found, left, seen = [], [whole], set()
-    while left:
-        each = left.pop()
-        if id(each) in seen:
-            continue
-        seen.add(id(each))
-        if isinstance(each, dict):
-            left += each.values()
-        elif isinstance(each, list | tuple):
-            left += each
-        if type(each).__module__.startswith("ocimirror."):
-            found.append(repr(each))
-            left += getattr(each, "__dict__", {}).values()
-    return found
 
 
 def test_a_registry_without_auth_needs_no_oras(docker_registry) -> None:

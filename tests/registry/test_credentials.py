@@ -1,4 +1,4 @@
-"""Credential files of docker and podman, and the helpers they name."""
+"""Credential files of docker and podman, and the helpers they name: as whom a registry is asked."""
 
 from __future__ import annotations
 
@@ -6,28 +6,72 @@ import base64
 import json
 import os
 import time
+from typing import NamedTuple
+from urllib.parse import parse_qs
 
 import pytest
 
-from ocimirror import UsageError
-from ocimirror.registry import AuthFile
-from ocimirror.registry.credentials import Credential, CredentialFiles
+from ocimirror import AuthFile, UsageError
+from tests.registry.conftest import reprs
+from tests.support.faults import Respond
+from tests.support.proxy import Visit
+from tests.support.stores import blob_of
 
 HUB = "https://index.docker.io/v1/"
+BLOB = blob_of(b"credentials")
+CHALLENGE = 'Bearer realm="/token",service="s"'
+
+
+class Shown(NamedTuple):
+    """Who a registry and its token service were told that we are."""
+
+    username: str
+    password: str = ""
+    identity_token: str = ""
+    registry_token: str = ""
 
 
 def entry(user: str, password: str = "secret") -> dict[str, str]:
     return {"auth": base64.b64encode(f"{user}:{password}".encode()).decode()}
 
 
+def challenging(visit: Visit) -> Respond:
+    """Ask for a token, which anybody gets, but not by POST."""
+    if "/token" in visit.path:
+        return Respond(404) if visit.method == "POST" else Respond(200, {}, b'{"token": "good"}')
+    if "authorization" in visit.headers:
+        return Respond(404)
+    return Respond(401, {"WWW-Authenticate": CHALLENGE})
+
+
+def shown(visits) -> Shown | None:
+    """Return who we were; None for nobody."""
+    username = password = identity = registry = ""
+    for visit in visits:
+        scheme, _, value = visit.headers.get("authorization", "").partition(" ")
+        if scheme == "Basic":
+            username, _, password = base64.b64decode(value).decode().partition(":")
+        elif scheme == "Bearer" and not value.startswith("good"):
+            registry = value
+        identity += parse_qs(visit.body.decode()).get("refresh_token", [""])[0]
+    # (Who does not take an identity token by POST gets it in the place of a password.)
+    password = "" if password == identity else password
+    found = Shown(username, password, identity, registry)
+    return found if any(found) else None
+
+
 @pytest.fixture
-def find(tmp_path):
-    """Look a repository up in one file with this document."""
+def find(tmp_path, canary, connect):
+    """Say who we are to a repository whose registry asks, by one file with this document."""
 
     def look(document, kind="docker", registry="r.example.com", repository="a/b"):
         path = tmp_path / "file.json"
         path.write_text(document if isinstance(document, str) else json.dumps(document))
-        return CredentialFiles((AuthFile(path, kind),), registry).find(repository)
+        server = canary(challenging)
+        # (The server is the proxy to everywhere.)
+        host = connect(registry, proxy=server.url, auth_files=(AuthFile(path, kind),))
+        assert not host.repository(repository).exists(BLOB)
+        return shown(server.visits)
 
     return look
 
@@ -61,7 +105,7 @@ def helper(tmp_path, monkeypatch):
         ("R.Example.com", "r.example.com"),
         ("r.example.com:5000", "r.example.com:5000"),
         ("https://r.example.com:5000/v2/", "r.example.com:5000"),
-        ("localhost:5000", "localhost:5000"),
+        ("registry:5000", "registry:5000"),
         (HUB, "docker.io"),
         ("docker.io", "docker.io"),
         ("index.docker.io", "docker.io"),
@@ -71,7 +115,7 @@ def helper(tmp_path, monkeypatch):
 @pytest.mark.parametrize("kind", ["docker", "containers"])
 def test_a_registry_is_found_under_every_form_of_its_key(key, registry, kind, find) -> None:
     found = find({"auths": {"other.example.com": entry("x"), key: entry("ada")}}, kind, registry)
-    assert found == Credential("ada", "secret")
+    assert found == Shown("ada", "secret")
 
 
 @pytest.mark.parametrize(
@@ -97,39 +141,39 @@ def test_the_most_specific_path_wins_in_a_containers_file(find) -> None:
     document = {"auths": {key: entry(f"user{number}") for number, key in enumerate(keys)}}
     for repository, number in [("x", 0), ("ns/x", 1), ("ns/user/x", 2), ("ns/user/img", 3)]:
         found = find(document, "containers", repository=repository)
-        assert found == Credential(f"user{number}", "secret")
-    assert find(document, "docker", repository="ns/user/img") == Credential("user0", "secret")
+        assert found == Shown(f"user{number}", "secret")
+    assert find(document, "docker", repository="ns/user/img") == Shown("user0", "secret")
 
 
 @pytest.mark.parametrize("kind", ["docker", "containers"])
 def test_a_path_is_for_the_repositories_below_it(kind, find) -> None:
     document = {"auths": {"r.example.com/ns/": entry("ada")}}
-    assert find(document, kind, repository="ns/img") == Credential("ada", "secret")
+    assert find(document, kind, repository="ns/img") == Shown("ada", "secret")
     assert find(document, kind, repository="ns2/img") is None
 
 
 def test_docker_keeps_more_than_the_login_to_its_hub(find) -> None:
     keys = [f"{HUB}access-token", HUB, f"{HUB}refresh-token"]
     document = {"auths": {key: entry(f"user{number}") for number, key in enumerate(keys)}}
-    assert find(document, registry="docker.io") == Credential("user1", "secret")
+    assert find(document, registry="docker.io") == Shown("user1", "secret")
 
 
 @pytest.mark.parametrize(
     ("document", "expected"),
     [
-        ({"auth": base64.b64encode(b"ada:pa:ss").decode()}, Credential("ada", "pa:ss")),
-        ({"auth": base64.b64encode(b"ada:x\0\0").decode()}, Credential("ada", "x")),
-        ({"username": "ada", "password": "x"}, Credential("ada", "x")),
-        ({"identitytoken": "t"}, Credential("", "", "t")),
-        ({**entry("ada"), "identitytoken": "t"}, Credential("ada", "secret", "t")),
-        ({"auth": base64.b64encode(b"<token>:t").decode()}, Credential("", "", "t")),
-        ({"auth": base64.b64encode("ådå:ßecret".encode()).decode()}, Credential("ådå", "ßecret")),
+        ({"auth": base64.b64encode(b"ada:pa:ss").decode()}, Shown("ada", "pa:ss")),
+        ({"auth": base64.b64encode(b"ada:x\0\0").decode()}, Shown("ada", "x")),
+        ({"username": "ada", "password": "x"}, Shown("ada", "x")),
+        ({"identitytoken": "t"}, Shown("", "", "t")),
+        ({**entry("ada"), "identitytoken": "t"}, Shown("ada", "", "t")),
+        ({"auth": base64.b64encode(b"<token>:t").decode()}, Shown("", "", "t")),
+        ({"auth": base64.b64encode("ådå:ßecret".encode()).decode()}, Shown("ådå", "ßecret")),
         (
             {"auth": base64.b64encode(b"ada:long").decode().rstrip("=")},
-            Credential("ada", "long"),
+            Shown("ada", "long"),
         ),
-        ({"auth": base64.b64encode(b"token:").decode()}, Credential("token", "")),
-        ({"registrytoken": "t"}, Credential("", "", "", "t")),
+        ({"auth": base64.b64encode(b"token:").decode()}, Shown("token", "")),
+        ({"registrytoken": "t"}, Shown("", "", "", "t")),
         (None, None),
         ({}, None),
         ({"auth": ""}, None),
@@ -175,23 +219,29 @@ def test_a_broken_file_is_named_and_not_quoted(document, find) -> None:
     assert caught.value.__cause__ is None
 
 
-def test_an_absent_file_is_fine_and_an_unreadable_one_is_not(tmp_path) -> None:
+def test_an_absent_file_is_fine_and_an_unreadable_one_is_not(tmp_path, canary, connect) -> None:
+    server = canary(challenging)
     for path in (tmp_path / "absent", tmp_path / "absent" / "deeper"):
-        assert CredentialFiles((AuthFile(path, "docker"),), "r.example.com").find("a") is None
+        host = connect(server.host, auth_files=(AuthFile(path, "docker"),))
+        assert not host.repository("a").exists(BLOB)
+    assert shown(server.visits) is None
+    host = connect(server.host, auth_files=(AuthFile(tmp_path, "docker"),))
     with pytest.raises(UsageError, match=str(tmp_path)):
-        CredentialFiles((AuthFile(tmp_path, "docker"),), "r.example.com").find("a")
+        host.repository("a").exists(BLOB)
 
 
-def test_the_first_file_that_knows_a_registry_wins(tmp_path) -> None:
+def test_the_first_file_that_knows_a_registry_wins(tmp_path, canary, connect) -> None:
+    server = canary(challenging)
     files = []
     for name, auths in [
         ("1", {}),
-        ("2", {"r.example.com": entry("two")}),
-        ("3", {"r.example.com": entry("three")}),
+        ("2", {server.host: entry("two")}),
+        ("3", {server.host: entry("three")}),
     ]:
         (tmp_path / name).write_text(json.dumps({"auths": auths}))
         files.append(AuthFile(tmp_path / name, "docker"))
-    assert CredentialFiles(files, "r.example.com").find("a") == Credential("two", "secret")
+    connect(server.host, auth_files=tuple(files)).repository("a").exists(BLOB)
+    assert shown(server.visits) == Shown("two", "secret")
 
 
 # --- helpers -------------------------------------------------------------------------------------
@@ -207,27 +257,25 @@ def test_helpers_come_before_the_store_and_the_store_before_entries(find, helper
         "credsStore": "all",
         "auths": {"r.example.com": entry("ada"), "other.example.com": entry("ada")},
     }
-    assert find(document) == Credential("one-get", "r.example.com")
-    assert find(document, registry="other.example.com") == Credential(
-        "all-get", "other.example.com"
-    )
+    assert find(document) == Shown("one-get", "r.example.com")
+    assert find(document, registry="other.example.com") == Shown("all-get", "other.example.com")
 
 
 def test_docker_hub_has_its_own_name_for_helpers(find, helper) -> None:
     helper("one", f'{ANSWER} "$server" ada "$server"')
-    assert find({"credHelpers": {HUB: "one"}}, registry="docker.io") == Credential("ada", HUB)
-    assert find({"credsStore": "one"}, registry="docker.io") == Credential("ada", HUB)
+    assert find({"credHelpers": {HUB: "one"}}, registry="docker.io") == Shown("ada", HUB)
+    assert find({"credsStore": "one"}, registry="docker.io") == Shown("ada", HUB)
 
 
 def test_a_helper_gives_identity_tokens_too(find, helper) -> None:
     helper("one", f"{ANSWER} x '<token>' identity")
-    assert find({"credsStore": "one"}) == Credential("", "", "identity")
+    assert find({"credsStore": "one"}) == Shown("", "", "identity")
 
 
 def test_a_helper_that_knows_nobody_leaves_the_entry(find, helper) -> None:
     helper("one", "echo 'credentials not found in native keychain'; exit 1")
     document = {"credsStore": "one", "auths": {"r.example.com": entry("ada")}}
-    assert find(document) == Credential("ada", "secret")
+    assert find(document) == Shown("ada", "secret")
     assert find({"credsStore": "one"}) is None
 
 
@@ -264,16 +312,32 @@ def test_a_helper_with_another_name_is_not_run(name, find) -> None:
 
 
 @pytest.mark.bar("ecr-helper")
-def test_a_helper_is_run_once_a_server(tmp_path, helper) -> None:
+def test_a_helper_is_run_once_a_server_until_what_it_gave_is_refused(
+    tmp_path, helper, canary, connect
+) -> None:
+    refused: list[str] = []
+
+    def script(visit) -> Respond:
+        if visit.path.startswith("/token"):
+            number = len(refused)
+            return Respond(200, {}, json.dumps({"token": f"good{number}"}).encode())
+        if visit.headers.get("authorization", "") in ("", *refused):
+            return Respond(401, {"WWW-Authenticate": CHALLENGE})
+        return Respond(404)
+
     helper("one", f"echo >> {tmp_path}/runs; {ANSWER} x ada secret")
     (tmp_path / "f").write_text('{"credsStore": "one"}')
-    files = CredentialFiles((AuthFile(tmp_path / "f", "docker"),), "r.example.com")
-    for repository in ("a", "b", "a"):
-        assert files.find(repository) == Credential("ada", "secret")
+    server = canary(script)
+    host = connect(server.host, auth_files=(AuthFile(tmp_path / "f", "docker"),))
+    for number, repository in enumerate(("a", "b", "a")):
+        host.repository(repository).exists(blob_of(b"%d" % number))
     assert (tmp_path / "runs").read_text() == "\n"
-    files.forget_helpers()
-    files.find("a")
+    assert shown(server.visits) == Shown("ada", "secret")
+    refused.append("Bearer good0")
+    host.repository("a").exists(blob_of(b"another"))
     assert (tmp_path / "runs").read_text() == "\n\n"
+    assert "Credential(" in "".join(reprs(host.registry))
+    assert "secret" not in "".join(reprs(host.registry))
 
 
 def test_a_child_that_keeps_the_helpers_pipe_is_ended(tmp_path, helper, find) -> None:
@@ -282,7 +346,3 @@ def test_a_child_that_keeps_the_helpers_pipe_is_ended(tmp_path, helper, find) ->
     with pytest.raises(UsageError):
         find({"credsStore": "one"})
     assert time.monotonic() - began < 100
-
-
-def test_no_secret_is_in_a_repr() -> None:
-    assert "secret" not in repr(Credential("ada", "secret", "secret"))
