@@ -10,19 +10,18 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ocimirror.registry import AuthFile
-from ocimirror.registry.credential_store import erase, knows, store
-from ocimirror.registry.credentials import Credential, CredentialFiles
 from tests.support import images
 from tests.support.command import PROGRAM, Result, environment, ocimirror
+from tests.support.faults import Respond
 from tests.support.programs import require_program
-from tests.support.proxy import run_canary
+from tests.support.proxy import Canary, Visit, run_canary
 from tests.support.tokenserver import TokenServer
 from tests.support.witness import Registry
 
@@ -44,11 +43,17 @@ esac
 """
 
 
-def login(host: str, *options: str | Path, env: dict[str, str], password: str = PASSWORD) -> Result:
+def login(
+    host: str,
+    *options: str | Path,
+    env: dict[str, str],
+    password: str = PASSWORD,
+    user: str = USER,
+) -> Result:
     """Log ada in with a password on standard input, as scripts do, with all there is to log."""
-    options = ("-u", USER, "--password-stdin", "-vv", *options)
+    options = ("-u", user, "--password-stdin", "-vv", *options)
     result = ocimirror("login", host, *options, stdin=f"{password}\n", env=env)
-    for secret in (password, base64.b64encode(f"{USER}:{password}".encode()).decode()):
+    for secret in (password, base64.b64encode(f"{user}:{password}".encode()).decode()):
         assert secret not in result.stdout + result.stderr
     return result
 
@@ -56,6 +61,25 @@ def login(host: str, *options: str | Path, env: dict[str, str], password: str = 
 def can_pull(name: str, directory: Path, env: dict[str, str], *options: str | Path) -> bool:
     """Whether a pull gets in, as whoever the credential files say."""
     return ocimirror("pull", name, directory, *options, env=env).code == 0
+
+
+@pytest.fixture
+def anywhere() -> Iterator[Canary]:
+    """Be every registry, as a proxy: each lets in who has the password."""
+
+    def script(visit: Visit) -> Respond:
+        encoded = visit.headers.get("authorization", "").removeprefix("Basic ")
+        if not base64.b64decode(encoded).decode().endswith(f":{PASSWORD}"):
+            return Respond(401, {"WWW-Authenticate": 'Basic realm="x"'})
+        return Respond(200, {}, b'{"name": "library/alpine", "tags": ["1.0"]}')
+
+    with run_canary(script) as canary:
+        yield canary
+
+
+def by(proxy: Canary, registry: str) -> tuple[str, ...]:
+    """Return the options that reach a registry through a proxy."""
+    return ("--proxy", proxy.url, "--plain-http", registry)
 
 
 def mode(path: Path) -> int:
@@ -239,40 +263,52 @@ def test_everything_else_in_the_file_survives_and_its_link_too(
 
 
 def test_logins_at_the_same_time_keep_each_other(
-    htpasswd_registry: Registry, token_registry: Registry, tmp_path: Path
+    htpasswd_registry: Registry, token_registry: Registry, anywhere: Canary, tmp_path: Path
 ) -> None:
     file = tmp_path / "auth.json"
-    names = [f"r{number}.example.com" for number in range(8)]
+    names = [f"r{number}.example.com" for number in range(6)]
     hosts = [htpasswd_registry.host, token_registry.host]
+    together = threading.Barrier(len(names), timeout=60)
+    answer = anywhere.script
+    assert callable(answer)
 
-    def store_one(name: str) -> None:
-        store(AuthFile(file, "containers"), name, Credential(USER, PASSWORD))
+    def admitting(visit: Visit) -> Respond:
+        """Admit all of them at the same time: each stores its login right after that."""
+        admitted: Respond = answer(visit)
+        if admitted.status == 200:
+            together.wait()
+        return admitted
 
-    def log_in(host: str) -> None:
-        assert login(host, "--auth-file", file, env=environment(tmp_path)).code == 0
+    anywhere.script = admitting
 
-    threads = [threading.Thread(target=store_one, args=(name,)) for name in names]
-    threads += [threading.Thread(target=log_in, args=(host,)) for host in hosts]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    def log_in(host: str) -> int:
+        way = () if host in hosts else by(anywhere, host)
+        return login(host, "--auth-file", file, *way, env=environment(tmp_path)).code
+
+    with ThreadPoolExecutor(len(names + hosts)) as pool:
+        assert set(pool.map(log_in, names + hosts)) == {0}
 
     assert set(json.loads(file.read_text())["auths"]) == {*names, *hosts}
 
 
-def test_docker_hub_is_kept_under_dockers_own_name_only(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["docker", "containers"])
+def test_docker_hub_is_kept_under_dockers_own_name_only(
+    kind: str, anywhere: Canary, tmp_path: Path
+) -> None:
     path = tmp_path / "config.json"
     old = {"auth": "b2xkOm9sZA=="}
     path.write_text(json.dumps({"auths": {"docker.io": old, "index.docker.io": old}}))
-    for kind in ("docker", "containers"):
-        file = AuthFile(path, kind)  # type: ignore[arg-type]
-        store(file, "docker.io", Credential(USER, PASSWORD))
-        assert json.loads(path.read_text()) == {"auths": {HUB: {"auth": AUTH}}}
-        found = CredentialFiles((file,), "docker.io").find("library/alpine")
-        assert found == Credential(USER, PASSWORD)
-        erase(file, "docker.io")
-        assert not knows(file, "docker.io")
+    which = {"docker": {"DOCKER_CONFIG": tmp_path}, "containers": {"REGISTRY_AUTH_FILE": path}}
+    env = environment(tmp_path, **{name: str(value) for name, value in which[kind].items()})
+    proxied = by(anywhere, "docker.io")
+    image = ("list", "docker://docker.io/library/alpine", *proxied)
+
+    assert login("docker.io", *proxied, env=env).code == 0
+    assert json.loads(path.read_text()) == {"auths": {HUB: {"auth": AUTH}}}
+    assert ocimirror(*image, env=env).stdout.split() == ["1.0"]
+    assert ocimirror("logout", "docker.io", env=env).code == 0
+    assert json.loads(path.read_text()) == {"auths": {}}
+    assert ocimirror(*image, env=env).code == 4
 
 
 def test_a_directory_that_cannot_be_written_is_exit_8(image: str, tmp_path: Path) -> None:
@@ -384,7 +420,8 @@ def test_a_terminal_is_asked_without_echo(htpasswd_registry: Registry, tmp_path:
     assert code == 0, shown
     assert USER in shown
     assert PASSWORD not in shown
-    assert knows(AuthFile(tmp_path / ".docker" / "config.json", "docker"), htpasswd_registry.host)
+    kept = json.loads((tmp_path / ".docker" / "config.json").read_text())
+    assert kept == {"auths": {htpasswd_registry.host: {"auth": AUTH}}}
 
 
 def at_a_terminal(home: Path, answers: list[tuple[str, str]], *arguments: str) -> tuple[int, str]:
@@ -422,11 +459,14 @@ def run(*command: str | Path, home: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("tool", ["podman", "skopeo"])
-def test_podman_and_skopeo_see_the_login(tool: str, image: str, tmp_path: Path) -> None:
+def test_podman_and_skopeo_see_the_login(
+    tool: str, image: str, anywhere: Canary, tmp_path: Path
+) -> None:
     require_program(tool, tool)
     host, file = image.split("/")[0], tmp_path / "auth.json"
     assert login(host, "--auth-file", file, env=environment(tmp_path)).code == 0
-    store(AuthFile(file, "containers"), "docker.io", Credential("hub-ada", PASSWORD))
+    hub = ("docker.io", "--auth-file", file, *by(anywhere, "docker.io"))
+    assert login(*hub, env=environment(tmp_path), user="hub-ada").code == 0
 
     for registry, user in ((host, USER), ("docker.io", "hub-ada")):
         command = (tool, "login", "--get-login", "--authfile", file, registry)
