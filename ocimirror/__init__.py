@@ -12,7 +12,9 @@ What is exported here is public. It is loaded when it is first used, so that wha
 machine needs no network library.
 """
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from ocimirror.errors import (
@@ -201,3 +203,14 @@ def __getattr__(name: str) -> object:
     found: object = getattr(import_module(_HOMES[name]), name)
     globals()[name] = found
     return found
+
+
+class _Package(ModuleType):
+    """Keeps a verb from becoming the package of that name, which Python sets when it is loaded."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -174,3 +174,11 @@ def test_importing_the_package_loads_no_network_library() -> None:
 def test_what_is_not_exported_is_an_error_that_names_it() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Lauoyt'"):
         ocimirror.Lauoyt  # noqa: B018 - that is what is tried
+
+
+@pytest.mark.parametrize("before", ["copy_many", "push", "Plan"])
+def test_a_verb_is_a_function_whatever_was_loaded_before_it(before: str) -> None:
+    """Python would give the package of that name, once something in it was loaded."""
+    script = f"from ocimirror import {before}\nfrom ocimirror import copy\ncopy.__code__"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
