@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import socket
 import subprocess
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -265,6 +266,23 @@ def test_two_names_of_one_place_are_refused(machine: Machine, layouts) -> None:
     hosts = ("reg.example.com", "reg.example.com:5000", "docker.io")
     planned = machine.run(*words(layouts(*(f"{host}/x:1" for host in hosts)), "--dry-run"))
     assert planned.code == 0, planned.stderr
+
+
+@pytest.mark.parametrize("registry", ["[::1]", "[::1]:5000"])
+def test_a_registry_at_an_ipv6_address_of_this_machine_is_served_there(
+    machine: Machine, layouts, registry: str
+) -> None:
+    port = 80 if registry == "[::1]" else 5000
+    try:
+        socket.create_server(("::1", port), family=socket.AF_INET6).close()
+    except OSError as error:
+        pytest.skip(f"nothing can listen on ::1, port {port}: {error}")
+    path, answer = layouts(f"{registry}/x:1"), machine.directory / "answer"
+    planned = machine.run(*words(path, "--dry-run"))
+    assert planned.code == 0, planned.stderr
+    pull = f"curl -sg -o /dev/null -w '%{{http_code}}' 'http://[::1]:{port}/v2/' > {answer}"
+    machine.run(*words(path), env=machine.env(pull=pull))
+    assert answer.read_text() == "200"
 
 
 # --- other files ------------------------------------------------------------------------------
