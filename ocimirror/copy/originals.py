@@ -22,7 +22,7 @@ from ocimirror.model.platform import Platform
 from ocimirror.stores.layout.entry import MANIFEST, is_synthesised, platforms_of, sparse
 from ocimirror.stores.layout.source import LayoutSource
 from ocimirror.stores.profiles import image_in, is_container_image
-from ocimirror.stores.store import Referrer, Source
+from ocimirror.stores.store import Referrer, Source, opened
 from ocimirror.stores.stream import Reader
 
 
@@ -160,11 +160,8 @@ class _Joined(Source):
     def _resolve(self, name: str) -> Descriptor:
         return self._root if name == str(self._root.digest) else self._originals.resolve(name)
 
-    def _open(self, descriptor: Descriptor) -> Reader:
-        return self._open_at(descriptor, 0)
-
-    def _open_at(self, descriptor: Descriptor, position: int) -> Reader:
-        return self._place_of(descriptor)._open_at(descriptor, position)
+    def _open(self, descriptor: Descriptor, position: int) -> Reader:
+        return opened(self._place_of(descriptor), descriptor, position)
 
     def _exists(self, descriptor: Descriptor) -> bool:
         return self._held.exists(descriptor) or self._originals.exists(descriptor)

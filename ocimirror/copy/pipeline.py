@@ -274,7 +274,7 @@ class _Run:
         request, levels = image.request, image.the_plan.levels
         # A registry takes the root together with its name, in one request.
         # A list of referrers is not pushed: what it lists joins the destination's own.
-        if image.is_list or (request.new_name and request.destination.name_vouches):
+        if image.is_list or (request.new_name and request.destination.names_with_root):
             levels = levels[:-1]
         if image.level < len(levels):
             image.waiting = len(levels[image.level])
@@ -350,8 +350,8 @@ class _Run:
 
     def _named(self, images: Sequence[Image]) -> None:
         for image in images:
-            vouches = image.request.destination.name_vouches
-            if image.request.new_name and vouches and not image.is_list:
+            together = image.request.destination.names_with_root
+            if image.request.new_name and together and not image.is_list:
                 self._count_manifest(image, image.the_plan.root, Stored.COPIED)
             self._end(image, "copied")
 

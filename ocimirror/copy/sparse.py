@@ -22,7 +22,7 @@ def refuse_or_warn_of_sparse(request: Request, plan: Plan, instead: Sparse) -> N
         SparseRefused: it is known to.
     """
     destination = request.destination
-    if not plan.absent or not destination.name_vouches:
+    if not plan.absent or not destination.may_refuse_sparse:
         return
     if destination.refuses_sparse:
         raise SparseRefused(f"{destination.location} refuses an index with absent children")

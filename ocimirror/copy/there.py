@@ -119,7 +119,7 @@ def is_there(request: Request, root: Descriptor, options: Options, whole: Whole)
         return False
     if not request.new_name or not destination.named(request.new_name, wanted):
         return False
-    if not destination.name_vouches:
+    if not destination.names_prove_closure:
         try:
             plan = walk(destination, root, request.platforms)
         except (NotFound, IntegrityError):
@@ -128,7 +128,7 @@ def is_there(request: Request, root: Descriptor, options: Options, whole: Whole)
             return False
         if not all(destination.exists(blob) for blob in plan.blobs):
             return False
-    elif destination.takes_sparse and not whole.holds(request, root):
+    elif not whole.holds(request, root):
         return False
     return not options.referrers or not has_new_attachments(request, root)
 

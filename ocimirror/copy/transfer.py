@@ -47,7 +47,7 @@ def holds(destination: Store, descriptor: Descriptor, *, hashed: bool) -> bool:
     """Whether the destination has this content; `hashed`, a local one is read to find out."""
     if not destination.exists(descriptor):
         return False
-    if not hashed or destination.name_vouches:
+    if not hashed or not destination.local:
         return True
     try:
         with destination.fetch(descriptor) as stream:
@@ -191,7 +191,7 @@ class _Moved:
 def push_manifest(request: Request, manifest: Manifest, plan: Plan, carrier: Carrier) -> Stored:
     """Store one manifest, whose children are in."""
     destination = request.destination
-    local = not destination.name_vouches
+    local = destination.local
     with blamed_on("destination"):
         if local and holds(destination, manifest.descriptor, hashed=True):
             return Stored.PRESENT

@@ -17,7 +17,7 @@ from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import MAX_SIZE_BYTES, sniff_media_type
 from ocimirror.model.reference import Reference
-from ocimirror.stores.store import Referrer, Source
+from ocimirror.stores.store import Referrer, Source, skipped
 from ocimirror.stores.stream import Reader
 
 
@@ -59,10 +59,11 @@ class ContentStore(Source):
         targets = [d for name, d in self._records.items() if name.startswith(beginnings)]
         return stated if stated in reachable(targets, self._content) else None
 
-    def _open(self, descriptor: Descriptor) -> Reader:
+    def _open(self, descriptor: Descriptor, position: int) -> Reader:
         if not self._exists(descriptor):
             raise NotFound(f"{self.location}: no {descriptor}")
-        return Output(self._client, "content", "get", str(descriptor.digest))
+        content = Output(self._client, "content", "get", str(descriptor.digest))
+        return skipped(content, position)
 
     def _exists(self, descriptor: Descriptor) -> bool:
         return str(descriptor.digest) in self._content

@@ -37,7 +37,7 @@ from ocimirror.registry.referrers import Referrers
 from ocimirror.registry.resume import ResumedBody
 from ocimirror.registry.uploads import STORED, Uploads, check_stored, rejection
 from ocimirror.stores.bydigest import refuse_config
-from ocimirror.stores.store import Referrer, Store, Stored, verified
+from ocimirror.stores.store import Referrer, Store, Stored, skipped, verified
 from ocimirror.stores.stream import Reader, VerifiedStream
 
 
@@ -48,7 +48,8 @@ class RegistryRepository(Store):
     rights only; from the first push on, requests ask for both.
     """
 
-    name_vouches = takes_sparse = True
+    names_prove_closure = may_refuse_sparse = names_with_root = True
+    local = False
 
     def __init__(self, host: Host, name: str) -> None:
         self.host = host
@@ -119,7 +120,11 @@ class RegistryRepository(Store):
         self._refuse_schema1(media_type, digest)
         return Descriptor(media_type, digest, size, kind="manifest")
 
-    def _open(self, descriptor: Descriptor) -> Reader:
+    def _open(self, descriptor: Descriptor, position: int) -> Reader:
+        if position:
+            if descriptor.kind == "manifest":
+                return skipped(self._opened(descriptor), position)
+            return self._resumed(descriptor, None, position)
         if may_be_a_blob(descriptor):
             # Asked first: docker-registry answers 500 to a blob's digest among manifests.
             with suppress(RegistryRefused):
@@ -136,11 +141,6 @@ class RegistryRepository(Store):
         if answers.encoded(response.headers, descriptor.size):
             return UnchangedBody(response, descriptor)
         return response if descriptor.kind == "manifest" else self._resumed(descriptor, response)
-
-    def _open_at(self, descriptor: Descriptor, position: int) -> Reader:
-        if descriptor.kind == "manifest":
-            return super()._open_at(descriptor, position)
-        return self._resumed(descriptor, None, position)
 
     def _resumed(
         self, descriptor: Descriptor, response: Response | None, position: int = 0

@@ -50,10 +50,7 @@ class _Served(LayoutSource):
         with file:
             return file.size
 
-    def _open(self, descriptor: Descriptor) -> Reader:
-        return self._open_at(descriptor, 0)
-
-    def _open_at(self, descriptor: Descriptor, position: int) -> Reader:
+    def _open(self, descriptor: Descriptor, position: int) -> Reader:
         file = open_blob(self.path, descriptor.digest)
         if file is None:
             raise MissingContent(f"{self.path}: {descriptor} is missing")

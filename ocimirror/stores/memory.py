@@ -35,11 +35,11 @@ class MemoryStore(Store):
             raise NotFound(f"{self.location}: no image {name}")
         return found
 
-    def _open(self, descriptor: Descriptor) -> Reader:
+    def _open(self, descriptor: Descriptor, position: int) -> Reader:
         content = self._content.get(descriptor.digest)
         if content is None:
             raise NotFound(f"{self.location}: no {descriptor.digest}")
-        return io.BytesIO(content)
+        return io.BytesIO(content[position:])
 
     def _exists(self, descriptor: Descriptor) -> bool:
         content = self._content.get(descriptor.digest)

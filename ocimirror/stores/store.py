@@ -93,7 +93,7 @@ class Source(ABC):
         """Return the verified bytes of a descriptor, not opened yet; a context manager."""
         return VerifiedStream(
             descriptor,
-            lambda at: self._open_at(descriptor, at) if at else self._open(descriptor),
+            lambda position: self._open(descriptor, position),
             origin=self,
             watch=watch,
         )
@@ -192,14 +192,8 @@ class Source(ABC):
     def _resolve(self, name: str) -> Descriptor: ...
 
     @abstractmethod
-    def _open(self, descriptor: Descriptor) -> Reader: ...
-
-    def _open_at(self, descriptor: Descriptor, position: int) -> Reader:
-        """Open the bytes from a position on; a place that can go there at once overrides this."""
-        reader = self._open(descriptor)
-        while position and (chunk := reader.read(min(CHUNK_BYTES, position))):
-            position -= len(chunk)
-        return reader
+    def _open(self, descriptor: Descriptor, position: int) -> Reader:
+        """Open the raw bytes from a position on; called by VerifiedStream alone."""
 
     @abstractmethod
     def _exists(self, descriptor: Descriptor) -> bool: ...
@@ -215,17 +209,22 @@ class Store(Source):
     """A place to read from and write to.
 
     Attributes:
-        name_vouches: a name that stands for a manifest proves its closure present. So it is in a
-            registry; from a directory files may have gone since.
         names_at_once: how many names one `tag` moves well.
-        refuses_sparse: it was seen to refuse an index with absent children.
-        takes_sparse: it may have such an index, and its name does not tell.
+        names_with_root: a root is stored together with its name, in one request.
+        names_prove_closure: a name that stands for a manifest proves that all of it is here, but
+            for platforms that were left out. So it is in a registry; from a directory files may
+            have gone since.
+        local: content is on this machine: to read it again costs no network.
+        may_refuse_sparse: it may not take an index with absent children.
+        refuses_sparse: it was seen to refuse one.
     """
 
-    name_vouches: bool = False
     names_at_once: int = 1
+    names_with_root: bool = False
+    names_prove_closure: bool = False
+    local: bool = True
+    may_refuse_sparse: bool = False
     refuses_sparse: bool = False
-    takes_sparse: bool = False
 
     @final
     def push(
@@ -272,7 +271,7 @@ class Store(Source):
 
     @final
     def named(self, name: str, descriptor: Descriptor) -> bool:
-        """Whether the name stands for this manifest already; see `name_vouches`."""
+        """Whether the name stands for this manifest already; see `names_prove_closure`."""
         return self._named(name, descriptor)
 
     def _named(self, name: str, descriptor: Descriptor) -> bool:
@@ -291,3 +290,15 @@ class Store(Source):
 def verified(manifest: Manifest) -> VerifiedStream:
     """Return the raw bytes of a manifest as a stream; they are hashed again on the way."""
     return VerifiedStream(manifest.descriptor, lambda _: io.BytesIO(manifest.raw))
+
+
+def opened(place: Source, descriptor: Descriptor, position: int) -> Reader:
+    """Open the raw bytes at a place, for one that is made of others: its own stream checks them."""
+    return place._open(descriptor, position)
+
+
+def skipped(reader: Reader, position: int) -> Reader:
+    """Return a reader that has been read up to a position, for what can only begin at the start."""
+    while position and (chunk := reader.read(min(CHUNK_BYTES, position))):
+        position -= len(chunk)
+    return reader

@@ -14,7 +14,7 @@ from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.reference import Reference, check_registry
 from ocimirror.registry.credentials import Credential
 from ocimirror.registry.options import AuthFile, NetworkOptions
-from ocimirror.stores.store import Referrer, Source
+from ocimirror.stores.store import Referrer, Source, opened
 from ocimirror.stores.stream import Reader
 from ocimirror.sync.config import RegistrySettings
 
@@ -90,11 +90,8 @@ class Mirrored(Source):
     def _resolve(self, name: str) -> Descriptor:
         return self._first(lambda place: place.resolve(name))
 
-    def _open(self, descriptor: Descriptor) -> Reader:
-        return self._first(lambda place: place._open(descriptor))
-
-    def _open_at(self, descriptor: Descriptor, position: int) -> Reader:
-        return self._first(lambda place: place._open_at(descriptor, position))
+    def _open(self, descriptor: Descriptor, position: int) -> Reader:
+        return self._first(lambda place: opened(place, descriptor, position))
 
     def _exists(self, descriptor: Descriptor) -> bool:
         return any(place.exists(descriptor) for place in (*self._mirrors, self._registry))

@@ -203,9 +203,9 @@ class Counting(Layout):
 
     reads = 0
 
-    def _open(self, descriptor: Descriptor) -> Reader:
+    def _open(self, descriptor: Descriptor, position: int) -> Reader:
         self.reads += 1
-        return super()._open(descriptor)
+        return super()._open(descriptor, position)
 
 
 def test_one_manifest_named_as_two_types_is_refused() -> None:

@@ -32,8 +32,8 @@ class SlowLayout(Layout):
 
     pause_s = 0.0
 
-    def _open(self, descriptor: Descriptor) -> Reader:
-        return _Slow(super()._open(descriptor), self.pause_s)
+    def _open(self, descriptor: Descriptor, position: int) -> Reader:
+        return _Slow(super()._open(descriptor, position), self.pause_s)
 
 
 class _Announcing:

@@ -148,14 +148,14 @@ class Failing(MemoryStore):
         self.named_in_order: list[str] = []
         self._counting = threading.Lock()
 
-    def _open(self, descriptor: Descriptor) -> Reader:
+    def _open(self, descriptor: Descriptor, position: int) -> Reader:
         digest = str(descriptor.digest)
         with self._counting:
             self.reads.append(digest)
             fault = self.faults[digest].popleft() if self.faults[digest] else None
         if isinstance(fault, Exception):
             raise fault
-        reader = super()._open(descriptor)
+        reader = super()._open(descriptor, position)
         return fault(reader) if fault is not None else reader
 
     def _ingest(self, descriptor: Descriptor, stream: VerifiedStream, replace: bool) -> Stored:
@@ -181,7 +181,8 @@ class Failing(MemoryStore):
 class LikeARegistry(Failing):
     """Names one image a request, and a name vouches for its closure, as in a registry."""
 
-    name_vouches = True
+    names_prove_closure = names_with_root = may_refuse_sparse = True
+    local = False
     names_at_once = 1
 
 

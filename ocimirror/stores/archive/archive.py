@@ -94,10 +94,7 @@ class Archive(LayoutSource):
         names = sorted(name for name in self._members if name.startswith("blobs/"))
         return [(name, ":".join(name.split("/")[1:])) for name in names]
 
-    def _open(self, descriptor: Descriptor) -> Reader:
-        return self._open_at(descriptor, 0)
-
-    def _open_at(self, descriptor: Descriptor, position: int) -> Reader:
+    def _open(self, descriptor: Descriptor, position: int) -> Reader:
         name = _member_name(descriptor.digest)
         size = self._members.size_of(name)
         if size is None:

@@ -303,10 +303,7 @@ class DockerArchive(LayoutSource):
         path = blob_path(digest)
         return self._named.get(digest) or self._members.find(path) or path
 
-    def _open(self, descriptor: Descriptor) -> Reader:
-        return self._open_at(descriptor, 0)
-
-    def _open_at(self, descriptor: Descriptor, position: int) -> Reader:
+    def _open(self, descriptor: Descriptor, position: int) -> Reader:
         size = self.size_of(descriptor.digest)
         if size is None:
             raise MissingContent(f"{self.path}: {descriptor} is missing")

@@ -36,7 +36,7 @@ from ocimirror.stores.dockerarchive.compression import (
 )
 from ocimirror.stores.dockerarchive.document import MANIFEST_FILE, document_of
 from ocimirror.stores.layout.source import LayoutSource
-from ocimirror.stores.store import Source, Stored, verified
+from ocimirror.stores.store import Source, Stored, opened, verified
 from ocimirror.stores.stream import CHUNK_BYTES, Reader, VerifiedStream, Watch
 
 
@@ -70,11 +70,11 @@ class DockerArchiveWriter(ArchiveWriter):
         for self._name, manifest in names:
             self._ingest(manifest.descriptor, verified(manifest), replace=False)
 
-    def _open_at(self, descriptor: Descriptor, position: int) -> Reader:
+    def _open(self, descriptor: Descriptor, position: int) -> Reader:
         place = self._elsewhere.get(descriptor.digest)
         if place is not None:
-            return place._open_at(descriptor, position)
-        return super()._open_at(descriptor, position)
+            return opened(place, descriptor, position)
+        return super()._open(descriptor, position)
 
     def _exists(self, descriptor: Descriptor) -> bool:
         return descriptor.digest in self._elsewhere or super()._exists(descriptor)

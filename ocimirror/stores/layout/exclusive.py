@@ -74,9 +74,9 @@ class ExclusiveLayout(Layout):
                 self._os.hold(above)
         return Quarantine(self._path("blobs"), directory, self._os, durable=self._durable)
 
-    def _open_at(self, descriptor: Descriptor, position: int) -> Reader:
+    def _open(self, descriptor: Descriptor, position: int) -> Reader:
         try:
-            return super()._open_at(descriptor, position)
+            return super()._open(descriptor, position)
         except MissingContent as missing:
             digest = descriptor.digest
             try:

@@ -223,10 +223,7 @@ class Layout(LayoutSource, Store):
         except OSError as error:
             raise self._read_error(error, "/".join(parts)) from error
 
-    def _open(self, descriptor: Descriptor) -> Reader:
-        return self._open_at(descriptor, 0)
-
-    def _open_at(self, descriptor: Descriptor, position: int) -> Reader:
+    def _open(self, descriptor: Descriptor, position: int) -> Reader:
         digest = descriptor.digest
         try:
             fd = open_regular(digest.encoded, self._directory(digest.algorithm))
