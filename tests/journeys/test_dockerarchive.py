@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import hashlib
 import json
+import platform
 import signal
 import subprocess
 import tarfile
@@ -17,7 +18,6 @@ from typing import Any
 import pytest
 import zstandard
 
-from ocimirror.stores.profiles import this_linux
 from tests.support import images
 from tests.support.command import PROGRAM, Result, environment, ocimirror
 from tests.support.dockerarchives import (
@@ -347,7 +347,7 @@ def test_a_sparse_layout_of_several_platforms_gives_this_machines(tmp_path: Path
     assert ocimirror("copy", source, f"oci:{tmp_path}/sparse", *options).code == 0
     result = ocimirror("copy", f"oci:{tmp_path}/sparse", f"docker-archive:{tmp_path}/a.tar")
     known = {name: platform_parts(MULTI, name)[0] for name in ("amd64", "arm64")}
-    machine = this_linux().architecture
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), "")
     assert result.code == (0 if machine in known else 2), result.stderr
     if machine in known:
         assert image_id_by_skopeo(tmp_path / "a.tar") == known[machine]
