@@ -45,11 +45,13 @@ class Network:
             finally:
                 assert libc.setns(ours.fileno(), _NEWNET) == 0
 
-    def ocimirror(self, *arguments: str | Path, timeout_s: float = 60) -> Result:
+    def ocimirror(
+        self, *arguments: str | Path, env: dict[str, str] | None = None, timeout_s: float = 60
+    ) -> Result:
         """Run the command in there to its end."""
         done = subprocess.run(
             ["nsenter", f"--target={self._pid}", "--net", "--mount", PROGRAM, *arguments],
-            env=environment(),
+            env=env or environment(),
             capture_output=True,
             timeout=timeout_s,
             check=False,
