@@ -62,20 +62,6 @@ class Created:
     gone_since: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One run; `ended` and `exit_code` are None where it was killed, or is at work."""
-
-    number: int
-    started: datetime
-    ended: datetime | None
-    exit_code: int | None
-    copied: int
-    unchanged: int
-    failed: int
-    bytes_copied: int
-
-
 def well_made(made: Iterable[Created]) -> list[Created]:
     """Return what names an image at a source, and a place, as we write them.
 

@@ -125,7 +125,7 @@ class _Run:
 
     def run(self) -> Night:
         # (A new state, or one that was lost, knows of no moves; the lock file may.)
-        self._forgot = not self._state.runs(1)
+        self._forgot = not self._state.has_run()
         number = 0 if self._dry_run else self._state.begin_run(self._now)
         self._telling.begin(self._state.last_successes())
         with self._until_the_deadline():

@@ -22,9 +22,9 @@ from ocimirror.errors import InvalidReference, UsageError
 from ocimirror.model.digest import Digest
 from ocimirror.stores.disk.atomic import FileLock
 from ocimirror.sync.database import in_use, open_to_read, open_to_write
-from ocimirror.sync.remembered import Complete, Created, Run, Span
+from ocimirror.sync.remembered import Complete, Created, Span
 
-__all__ = ["Complete", "Created", "Run", "Span", "State"]
+__all__ = ["Complete", "Created", "Span", "State"]
 
 logger = logging.getLogger(__name__)
 
@@ -331,18 +331,9 @@ class State:
         )
         self.commit()
 
-    def runs(self, limit: int = 100) -> list[Run]:
-        """Return the last runs, the newest first."""
-        rows = self._rows(
-            "SELECT number, started, ended, exit_code, coalesce(copied, 0),"
-            " coalesce(unchanged, 0), coalesce(failed, 0), coalesce(bytes, 0)"
-            " FROM run ORDER BY number DESC LIMIT ?",
-            (limit,),
-        )
-        return [
-            Run(row[0], _time(row[1]), None if row[2] is None else _time(row[2]), *row[3:])
-            for row in rows
-        ]
+    def has_run(self) -> bool:
+        """Whether a run has begun with this state, before this one."""
+        return bool(self._rows("SELECT 1 FROM run LIMIT 1", ()))
 
     def succeeded(self, entry: str, time: datetime) -> None:
         """Remember that all of an entry was done."""
