@@ -53,6 +53,7 @@ class Referrers:
         self._probing = threading.Lock()  # (one finds out whether there is an API)
         self._tags: frozenset[str] | None = None
         self._tags_known = False
+        self._written: set[str] = set()
         self._has_api: bool | None = None
         self._indexed: bool | None = None
         self._kept: dict[str, dict[str, dict[str, object]]] = {}  # (by tag, then by digest)
@@ -196,7 +197,11 @@ class Referrers:
                     self._tags_known = True
                 except RegistryRefused:
                     self._tags_known = True
-            return self._tags is None or tag in self._tags
+            return self._tags is None or tag in self._tags or tag in self._written
+
+    def wrote(self, tag: str) -> None:
+        """Take in a tag that was put since the tags were listed."""
+        self._written.add(tag)
 
     def listed(self, names: Iterable[str]) -> None:
         """Take in all tags of the repository, whoever asked for them."""

@@ -342,6 +342,8 @@ class RegistryRepository(Store):
             raise refusal
         response.drain()
         self._put.add(descriptor.digest)
+        if ":" not in name:
+            self._referring.wrote(name)
         if keeps_referrers and b'"subject"' in raw:
             manifest = Manifest.parse(raw, descriptor)
             told = "OCI-Subject" in response.headers and self._referring.indexes(manifest)

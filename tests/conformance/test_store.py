@@ -75,6 +75,16 @@ def test_pushing_twice_stores_once_and_says_so(place: Place) -> None:
     assert read(place.store, descriptor) == CONTENT
 
 
+def test_pushing_a_manifest_twice_stores_it_once_and_says_so(place: Place) -> None:
+    graph = images.artifact_without_layers()
+    for content in graph.blobs.values():
+        push_blob(place.store, content)
+    (manifest,) = manifests_of(graph)
+    assert place.store.push_manifest(manifest) is Stored.COPIED
+    assert place.store.push_manifest(manifest) is Stored.PRESENT
+    assert place.store.push_manifest(manifest, replace=True) is Stored.COPIED
+
+
 def test_content_that_is_present_is_not_read_again(place: Place) -> None:
     descriptor = push_blob(place.store, CONTENT)
     stream = stream_of(descriptor, CONTENT)
@@ -316,6 +326,21 @@ def test_named_knows_whether_a_name_stands_for_this_manifest(place: Place) -> No
     assert place.store.named(place.name("v1"), root_of(graph))
     assert not place.store.named(place.name("v1"), root_of(other))
     assert not place.store.named(place.name("v2"), root_of(graph))
+
+
+def test_what_refers_to_an_image_is_found_by_its_subject(place: Place) -> None:
+    subject, about = images.multi(), images.with_subject(images.multi())
+    fill(place.store, {place.name("v1"): subject})
+    assert place.store.referrers(root_of(subject)) == []
+    for content in about.blobs.values():
+        push_blob(place.store, content)
+    (manifest,) = manifests_of(about)
+    place.store.push_manifest(manifest)
+    place.store.tag([("", manifest)])
+    for source in (place.store, place.reopened()):
+        found = source.referrers(root_of(subject))
+        assert [(r.tag, str(r.descriptor.digest)) for r in found] == [("", about.root)]
+        assert source.referrers(root_of(about)) == []
 
 
 def test_replacing_reads_the_new_bytes_though_content_is_present(place: Place) -> None:
