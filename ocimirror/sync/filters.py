@@ -2,14 +2,15 @@
 
 The order is fixed, and each rule sees only what the ones before it left:
 
-1. A list of tags is everything; no other rule goes with it.
-2. `include`, then `exclude`: globs.
-3. Attachment tags (`sha256-…`, cosign's `.sig`, `.att`, `.sbom`) are no images: they come along
+1. `include`, then `exclude`: globs.
+2. Attachment tags (`sha256-…`, cosign's `.sig`, `.att`, `.sbom`) are no images: they come along
    with theirs.
-4. `regex`, matched against the whole tag.
-5. `semver`: what is no version is left out.
-6. `min_age`, then `max_age`: the creation time is read only of tags that got here, and only here.
-7. `newest`: of what is left.
+3. `regex`, matched against the whole tag.
+4. `semver`: what is no version is left out.
+5. `min_age`, then `max_age`: the creation time is read only of tags that got here, and only here.
+6. `newest`: of what is left.
+
+Tags that are named one by one (`TagRules.explicit`) are not listed, and do not come here.
 
 A regular expression has at most 256 characters, a tag at most 128, and matching them an end: see
 `matching`.
@@ -28,7 +29,7 @@ from typing import NamedTuple
 
 from ocimirror.errors import UsageError
 from ocimirror.model.readable import span
-from ocimirror.model.reference import is_attachment_tag, is_tag
+from ocimirror.model.reference import is_attachment_tag
 from ocimirror.sync.entries import Age, Newest, TagRules
 from ocimirror.sync.matching import NEVER, end_if, matching
 from ocimirror.sync.versions import Range, Version, version_of
@@ -80,19 +81,17 @@ def select(
 ) -> Selection:
     """Sort tags into those that are mirrored and those that are not.
 
-    The order of the tags does not matter, nor does a tag that is there twice. A tag of
-    `rules.explicit` that is not among the tags is in neither result: whoever has a list need not
-    ask for the tags of the repository at all.
+    The order of the tags does not matter, nor does a tag that is there twice.
 
     Args:
-        tags: as the registry lists them; what does not fit the grammar of tags is dropped.
-        rules: as they were parsed, so that regular expression and range are valid.
+        tags: as a store lists them, so that each is a tag.
+        rules: as they were parsed, so that regular expression and range are valid, without a list.
         now: aware; ages are counted to it.
         created: when the image was created, aware; asked at most once a tag, for what the rules
             before left, and only where a rule needs it. None: its config does not say. What it
             raises ends the selection.
-        first_seen: when we first saw what the tag stands for; None: never, so its age is 0, and
-            whoever calls remembers it from now on, though the tag is dropped.
+        first_seen: when we first saw what the tag stands for, which may be now; None: what it
+            stands for cannot be read.
         stop: once set, the selection ends, between two tags.
 
     Raises:
@@ -100,11 +99,6 @@ def select(
         Interrupted: `stop` was set.
     """
     chosen = _Chosen(tags, created, first_seen, stop)
-    chosen.keep("tags", lambda tag: "" if is_tag(tag) else "not a tag")
-    if rules.explicit:
-        wanted = {named.tag for named in rules.explicit}
-        chosen.keep("tags", lambda tag: "" if tag in wanted else "not in the list")
-        return chosen.selection()
     if rules.include:
         included = _globs(rules.include)
         chosen.keep("include", lambda tag: "" if included(tag) else "matches none of the globs")
@@ -165,7 +159,7 @@ class _Chosen:
         """Return why a tag is too young; a quarantine lets nothing pass whose age is unknown."""
         time = self.time(tag, least.by)
         if time is None:
-            return "never seen before" if least.by == "first_seen" else _NO_TIME
+            return _NO_TIME
         if now - time >= least.span:
             return ""
         return f"{_since(least.by)} {_shown(time)}, less than {_length(least)} ago"

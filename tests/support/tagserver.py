@@ -146,7 +146,7 @@ Case = tuple[Sequence[str], Mapping[str, object]]
 
 
 def select_all(
-    server: TagServer, directory: Path, cases: Sequence[Case], *options: str
+    server: TagServer, directory: Path, cases: Sequence[Case], *, code: int | None = None
 ) -> list[Selected]:
     """Return which tags a dry run chooses in each case: tags as they are listed, and rules.
 
@@ -162,10 +162,9 @@ def select_all(
     # (Written entry by entry: what two of them share would become an alias.)
     written = [yaml.safe_dump([mirror]) for mirror in mirrors]
     config.write_text("".join(["referrers: false\nmirrors:\n", *written]))
-    night = ocimirror(
-        *("sync", config, "--dry-run", "--json", "--retries", "0", "--jobs", "8", *options)
-    )
+    night = ocimirror(*("sync", config, "--dry-run", "--json", "--retries", "0", "--jobs", "8"))
     assert "images" in night.stdout, night.stderr + night.stdout
+    assert code is None or night.code == code
     found = {name: Selected([], {}) for name in names}
     for image in night.document["images"]:
         assert image["status"] == "planned", image

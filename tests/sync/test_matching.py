@@ -3,77 +3,107 @@
 from __future__ import annotations
 
 import re
-import time
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
-import tests.property.conftest  # noqa: F401 - how hard properties are tried
-from ocimirror.errors import Unsupported
-from ocimirror.sync.matching import matching
-from tests.support import images
-from tests.support.command import ocimirror
-from tests.support.registry import StrictRegistry
+from tests.support.batches import batches
+from tests.support.tagserver import Case, Selected, TagServer, run_tag_server, select_all
 
-HOSTILE = "1" * 60 + "z"
 BUILDS = r"(\d+\.?)+"
+HOSTILE = ["1" * 60 + "z", "a" * 79 + "b", "1" * 127 + "y"]
+ENDLESS = [
+    BUILDS,
+    r"(?:\d|\d\d)*",
+    "(a|a)" * 40,
+    "a?" * 40 + "a" * 40,
+    ".*.*.*.*.*.*.*z.*",
+    r"(\d*)*",
+    r"(?:(?:\d+))+",
+    r"(?P<x>\d+)(?P<y>\d+)*z{2}",
+]
+QUICK = [r"\d*\d*\d*y", r"\d{1,99}\d*\d*", "(.|.)(.|.)(.|.)x"]
+CASES: dict[str, Case] = {
+    **{regex: (HOSTILE, {"regex": regex}) for regex in ENDLESS},
+    **{regex: ([f"{'1' * 125}{n:02}z" for n in range(20)], {"regex": regex}) for regex in QUICK},
+    "harmless": (["1.0"], {"regex": BUILDS}),
+}
 
 
-@pytest.mark.parametrize(
-    "regex",
-    [
-        BUILDS,
-        r"(?:\d|\d\d)*",
-        "(a|a)" * 40,
-        "a?" * 40 + "a" * 40,
-        ".*.*.*.*.*.*.*z.*",
-        r"(\d*)*",
-        r"(?:(?:\d+))+",
-        r"(?P<x>\d+)(?P<y>\d+)*z{2}",
-    ],
+@pytest.fixture
+def server() -> Iterator[TagServer]:
+    """A registry that lists what it is told."""
+    with run_tag_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def selected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Selected]:
+    """Return what every case chooses, all in one run: expressions end at the same time."""
+    with run_tag_server() as server:
+        told = select_all(server, tmp_path_factory.mktemp("matching"), list(CASES.values()), code=4)
+    return dict(zip(CASES, told, strict=True))
+
+
+@pytest.mark.parametrize("regex", ENDLESS)
+def test_an_expression_that_does_not_end_fails_its_entry(
+    selected: dict[str, Selected], regex: str
+) -> None:
+    assert selected[regex] == (
+        [],
+        {},
+        f"the regular expression {regex!r} takes more than 5 s for 3 tags",
+    )
+
+
+@pytest.mark.parametrize("regex", QUICK)
+def test_what_is_matched_here_ends_on_every_tag(selected: dict[str, Selected], regex: str) -> None:
+    assert (selected[regex].kept, selected[regex].error) == ([], None)
+
+
+def test_an_expression_that_does_not_end_fails_no_other_entry(
+    selected: dict[str, Selected],
+) -> None:
+    """The same expression ends on tags that are not made for it."""
+    assert selected["harmless"] == (["1.0"], {}, None)
+
+
+TAGS = st.lists(
+    st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,9}", fullmatch=True).filter(str.isascii),
+    min_size=1,
+    max_size=5,
+    unique=True,
 )
-def test_an_expression_that_does_not_end_is_refused_in_time(regex: str) -> None:
-    tags = [HOSTILE, "a" * 79 + "b", "1" * 127 + "y"]
-    with pytest.raises(Unsupported, match=r"takes more than 0\.5 s for 3 tags"):
-        matching(regex, tags, limit_s=0.5)
-
-
-@pytest.mark.parametrize("regex", [r"\d*\d*\d*y", r"\d{1,99}\d*\d*", "(.|.)(.|.)(.|.)x"])
-def test_what_is_matched_here_ends_on_every_tag(regex: str) -> None:
-    began = time.process_time()
-    matching(regex, ["1" * 127 + "z"] * 20)
-    assert time.process_time() - began < 30
-
-
-TAG = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,9}", fullmatch=True).filter(str.isascii)
 WORDS = st.sampled_from(
     ["a", "1", r"\d", r"\.", "[a-c]", "(", ")", "|", "*", "+", "?", "(?i)", ".", "é"]
 )
 
 
-@given(st.lists(WORDS, max_size=8).map("".join), st.lists(TAG, max_size=5))
-def test_both_ways_match_the_same(regex: str, tags: list[str]) -> None:
+def is_regex(text: str) -> bool:
+    """Say whether a text is an expression that means to Python what it seems to."""
     try:
-        pattern = re.compile(regex, re.ASCII)
-    except re.error:
-        return
-    assert matching(regex, tags) == {tag for tag in tags if pattern.fullmatch(tag)}
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            re.compile(text, re.ASCII)
+    except (re.error, Warning):
+        return False
+    return True
 
 
-def test_a_hostile_tag_fails_its_entry_and_no_other(
-    registry: StrictRegistry, tmp_path: Path
+REGEXES = st.lists(WORDS, min_size=1, max_size=8).map("".join)
+
+
+@batches(st.tuples(REGEXES, TAGS), size=50)
+def test_an_expression_matches_as_python_matches_it(
+    server: TagServer, tmp_path: Path, drawn: list[tuple[str, list[str]]]
 ) -> None:
-    for repository, tag in (("bad/app", HOSTILE), ("bad/app", "1.0"), ("good/app", "1.0")):
-        images.push(registry, repository, tag, images.single())
-    config = tmp_path / "sync.yaml"
-    config.write_text(
-        f"to: 'oci:{tmp_path}/layout'\ntags: {{regex: '{BUILDS}'}}\n"
-        f"mirrors: [{{from: {registry.host}/bad/app}}, {{from: {registry.host}/good/app}}]\n"
-    )
-    result = ocimirror("sync", config, "--json", cwd=tmp_path)
-    assert (result.code, len(result.document["images"])) == (4, 1)
-    bad, good = result.document["entries"]
-    assert bad["error"]["code"] == "unsupported"
-    assert (good["status"], good["copied"]) == ("changed", 1)
+    """Be it matched in a process of its own, or not."""
+    drawn = [(regex, tags) for regex, tags in drawn if is_regex(regex)]
+    cases: list[Case] = [(tags, {"regex": regex}) for regex, tags in drawn]
+    told = select_all(server, tmp_path, cases) if cases else []
+    for (regex, tags), found in zip(drawn, told, strict=True):
+        matching = [tag for tag in tags if re.fullmatch(regex, tag, re.ASCII)]
+        assert (found.error, found.kept) == (None, sorted(matching)), regex
