@@ -134,28 +134,29 @@ def test_a_client_that_reads_nothing_can_be_stopped(tmp_path: Path, layout: Path
 
 
 @pytest.mark.parametrize("prints", [True, False])
-def test_a_client_that_never_ends_can_be_stopped(tmp_path: Path, prints: bool) -> None:
-    config = images.compact({"os": "linux", "architecture": "amd64"})
-    layer = "sha256:" + "1" * 64
-    document = {
-        "schemaVersion": 2,
-        "mediaType": images.OCI_MANIFEST,
-        "config": images.describe(config, images.OCI_CONFIG),
-        "layers": [{"mediaType": images.OCI_LAYER, "digest": layer, "size": 10**9}],
-    }
-    raw = images.compact(document)
-    root, config_digest = images.digest_of(raw), images.digest_of(config)
-    begins = f"touch {tmp_path}/began; "
+@pytest.mark.parametrize(
+    ("command", "of_a_layer"), [("save", False), ("save", True), ("verify", True)]
+)
+def test_a_client_that_never_ends_can_be_stopped(
+    tmp_path: Path, layout: Path, command: str, of_a_layer: bool, prints: bool
+) -> None:
+    graph = large()
+    begin = f"touch {tmp_path}/began; "
     endless = "while :; do echo x; sleep 0.01; done" if prints else "exec sleep 600"
-    listed = [f"{digest}\t1 kB\t1 minute\t-\n" for digest in (root, config_digest, layer)]
+    listed = [f"{digest}\t1 kB\t1 minute\t-\n" for digest in graph.contents]
     answers: dict[str, Answer] = {
         f"{CTR} version": b"Server:\n  Version: 2.0\n",
-        f"{CTR} images ls": f"REF TYPE DIGEST\n{NAME} x {root}\n".encode(),
+        f"{CTR} images ls": f"REF TYPE DIGEST\n{NAME} x {graph.root}\n".encode(),
         f"{CTR} content ls": f"DIGEST\tSIZE\n{''.join(listed)}".encode(),
-        f"{CTR} content get {root}": raw,
-        f"{CTR} content get {config_digest}": config,
-        f"{CTR} content get {layer}": Runs(begins + endless),
     }
+    for digest, content in graph.contents.items():
+        is_large = len(content) > 1_000_000
+        hangs = is_large if of_a_layer else digest == graph.root
+        answers[f"{CTR} content get {digest}"] = Runs(begin + endless) if hangs else content
     env = recorded(tmp_path / "bin", "ctr", answers)
-    code, said = stopped(tmp_path, env, "save", NAME, tmp_path / "to", "--from", "containerd")
+    words = {
+        "save": ["save", NAME, tmp_path / "to", "--from", "containerd"],
+        "verify": ["verify", layout, "--in", "containerd", "--deep"],
+    }
+    code, said = stopped(tmp_path, env, *words[command])
     assert code == 143, said

@@ -186,6 +186,12 @@ def shortened(image: Named) -> dict[str, Answer]:
     return image.answers(image.inspected(image.platforms[0], RepoDigests=digests))
 
 
+def one_of_a_platform(image: Named) -> dict[str, Answer]:
+    """Of two manifests for one platform, docker tells of one."""
+    found = image.inspected(image.platforms[0])
+    return image.answers(found) | image.of_platform(image.platforms[0], found)
+
+
 def nothing(_: Named) -> dict[str, Answer]:
     return {}
 
@@ -205,6 +211,10 @@ CASES: dict[str, tuple[Callable[[], Graph], Callable[[Named], dict[str, Answer]]
     "docker.io/library/alpine:3.19": (images.single, shortened),
     f"{HOST}/absent:1.0": (images.multi, nothing),
     f"{HOST}/twins:1.0": (lambda: index_of(WINDOWS, WINDOWS), first_platform),
+    f"{HOST}/same:1.0": (
+        lambda: index_of(images.PLATFORMS[0], images.PLATFORMS[0]),
+        one_of_a_platform,
+    ),
     f"{HOST}/nowhere:1.0": (without_platform, first_platform),
     f"{HOST}/nested:1.0": (images.nested_index, nothing),
     f"{HOST}/artifact:1.0": (images.artifact, nothing),
@@ -323,6 +333,14 @@ def test_two_images_of_one_platform_are_counted_twice(containerd_store: Audit) -
         "kept": ["windows(1)/amd64"],
         "asked": ["windows(1)/amd64", "windows(1)/amd64"],
     }
+
+
+def test_of_two_images_of_one_platform_docker_does_not_tell_of_the_other(
+    containerd_store: Audit,
+) -> None:
+    receipt = containerd_store.receipt(f"{HOST}/same:1.0")
+    assert receipt["platforms"] == {"kept": ["linux/amd64"], "asked": ["linux/amd64"]}
+    assert "does not tell" in receipt["notes"][0]
 
 
 def test_a_config_without_a_platform_is_called_unknown(containerd_store: Audit) -> None:
@@ -493,7 +511,7 @@ def test_containerd_with_records_and_labels_keeps_everything(
     in_containerd: Audit, name: str
 ) -> None:
     receipt = in_containerd.receipt(CONTAINERD[name].name)
-    assert parts(receipt) == ALL_KEPT
+    assert (parts(receipt), receipt["engine_version"]) == (ALL_KEPT, "v2.3.4")
     assert receipt["platforms"] == dict.fromkeys(("kept", "asked"), labels(CONTAINERD[name]))
 
 
@@ -544,14 +562,18 @@ def test_a_layer_under_two_media_types_goes_into_either_image(
     assert wanted | {image.platforms[number].digest} <= carried
 
 
-@pytest.mark.parametrize("warning", ["", "WARNING: version mismatch\n"])
-@pytest.mark.parametrize(("printed", "version"), [(CTR_2, "v2.3.4"), (CTR_16, "1.6.20~ds1")])
-def test_the_version_is_the_servers(
-    tmp_path: Path, printed: str, version: str, warning: str
-) -> None:
+@pytest.mark.parametrize(
+    ("printed", "version"),
+    [
+        (CTR_16, "1.6.20~ds1"),
+        (f"{CTR_16}WARNING: version mismatch\n", "1.6.20~ds1"),
+        (f"{CTR_2}WARNING: version mismatch\n", "v2.3.4"),
+    ],
+)
+def test_the_version_is_the_servers(tmp_path: Path, printed: str, version: str) -> None:
     image = CONTAINERD["whole"]
     layout = images.write_layout(tmp_path / "L", {image.name: image.graph})
-    env = recorded(tmp_path / "bin", "ctr", Namespace().answers(printed + warning))
+    env = recorded(tmp_path / "bin", "ctr", Namespace().answers(printed))
     result = ocimirror("verify", layout, "--in", "containerd", "--json", env=env)
     assert [receipt["engine_version"] for receipt in result.document["receipts"]] == [version]
 
