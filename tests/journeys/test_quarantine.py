@@ -318,6 +318,5 @@ def test_whenever_a_run_that_puts_back_dies_nothing_is_lost(layout: Path) -> Non
 
 def test_a_disk_that_refuses_is_a_local_storage_error(layout: Path, tmp_path: Path) -> None:
     done = refused("renameat", ("gc", layout, "--grace", "0"), tmp_path / "trace")
-    assert "(INJECTED)" in (tmp_path / "trace").read_text()
     assert done.code == 8
     assert faults_of(layout) == []

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
 import shutil
-import stat
 import threading
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,7 +17,6 @@ from ocimirror import (
     Descriptor,
     IntegrityError,
     Layout,
-    LocalStorageError,
     Locked,
     MemoryStore,
     MissingContent,
@@ -32,12 +27,10 @@ from ocimirror import (
     Stored,
     UsageError,
 )
-from ocimirror.stores.disk.atomic import FileLock
-from ocimirror.stores.disk.oslayer import OsLayer
 from tests.support import images
 from tests.support.evil import _SPOILERS, MAY_PASS, REFERENCE, SHOWN_ESCAPED
 from tests.support.judge import faults_of, leftovers_of, names_of
-from tests.support.oslayers import Died, Dies, Refuses
+from tests.support.locks import locked
 from tests.support.stores import OCTETS, blob_of, copy_all, fill, push_blob, stream_of
 
 NAME = "registry.example.com/app:v1"
@@ -54,26 +47,6 @@ def written(directory: Path) -> Path:
 
 def path_of(directory: Path, descriptor: Descriptor) -> Path:
     return images.blob_path(directory, str(descriptor.digest))
-
-
-@contextlib.contextmanager
-def as_an_ordinary_user(directory: Path) -> Iterator[None]:
-    """Stop being root, who may write anywhere; a directory is handed over first."""
-    if os.getuid() != 0:
-        yield
-        return
-    for path in [directory, *directory.rglob("*")]:
-        os.chown(path, NOBODY, NOBODY)
-    for path in directory.parents:  # (pytest keeps its directories to its own user)
-        if path.name.startswith(("test_", "pytest-", "popen-")):
-            path.chmod(path.stat().st_mode | stat.S_IXOTH | stat.S_IROTH)
-    os.setresgid(NOBODY, NOBODY, 0)
-    os.setresuid(NOBODY, NOBODY, 0)
-    try:
-        yield
-    finally:
-        os.setresuid(0, 0, 0)
-        os.setresgid(0, 0, 0)
 
 
 # --- what is made -------------------------------------------------------------------------------
@@ -167,67 +140,6 @@ def test_stray_files_under_blobs_do_not_keep_an_image_from_being_named(tmp_path:
 
 
 # --- content ------------------------------------------------------------------------------------
-
-
-def test_a_file_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
-    descriptor = blob_of(CONTENT)
-    with Layout(str(tmp_path), write=True, os_layer=Refuses(_is("rename", "blobs"))) as layout:
-        with pytest.raises(LocalStorageError):
-            layout.push(descriptor, stream_of(descriptor, CONTENT))
-        assert not layout.exists(descriptor)
-    assert list(tmp_path.glob("blobs/*/*")) == []
-    assert leftovers_of(tmp_path) == []
-
-
-@pytest.mark.parametrize("operation", ["create", "write", "sync", "rename"])
-@pytest.mark.bar("R05")
-def test_a_disk_error_is_a_local_storage_error_and_leaves_nothing(
-    tmp_path: Path, operation: str
-) -> None:
-    Layout(str(tmp_path), write=True).close()
-    descriptor = blob_of(CONTENT)
-    broken = Refuses(lambda done, path: done == operation)
-    with Layout(str(tmp_path), write=True, os_layer=broken) as layout:
-        with pytest.raises(LocalStorageError) as caught:
-            layout.push(descriptor, stream_of(descriptor, CONTENT))
-        assert not layout.exists(descriptor)
-    assert caught.value.exit_code == 8
-    assert leftovers_of(tmp_path) == []
-
-
-@pytest.mark.bar("R05")
-def test_a_file_that_could_not_be_synced_is_not_synced_again(tmp_path: Path) -> None:
-    Layout(str(tmp_path), write=True).close()
-    descriptor = blob_of(CONTENT)
-    broken = Refuses(lambda done, path: done == "sync")
-    with Layout(str(tmp_path), write=True, os_layer=broken) as layout:
-        with pytest.raises(LocalStorageError):
-            layout.push(descriptor, stream_of(descriptor, CONTENT))
-    assert broken.refused == ["sync"]
-
-
-@pytest.mark.parametrize("operation", ["sync", "rename", "sync_directory"])
-@pytest.mark.bar("R05")
-def test_names_that_could_not_be_written_leave_a_valid_index(
-    tmp_path: Path, operation: str
-) -> None:
-    written(tmp_path)
-    broken = Refuses(lambda done, path: done == operation)
-    with Layout(str(tmp_path), write=True, os_layer=broken) as layout:
-        with pytest.raises(LocalStorageError) as caught:
-            fill(layout, {"registry.example.com/app:v2": SINGLE})
-    assert caught.value.exit_code == 8
-    assert names_of(tmp_path)[NAME] == SINGLE.root
-    assert faults_of(tmp_path) == []
-
-
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_says_what_was_written_and_what_is_free(tmp_path: Path, number: int) -> None:
-    descriptor = blob_of(CONTENT)
-    full = Refuses(_is("write", descriptor.digest.encoded[:64]), number)
-    with Layout(str(tmp_path), write=True, os_layer=full) as layout:
-        with pytest.raises(NoSpace, match=r"after \d+ bytes, \d+ bytes free"):
-            layout.push(descriptor, stream_of(descriptor, CONTENT))
 
 
 def test_what_cannot_fit_is_refused_before_it_is_fetched(tmp_path: Path) -> None:
@@ -366,12 +278,9 @@ def test_a_fifo_in_the_place_of_the_lock_does_not_block(tmp_path: Path, write: b
 @pytest.mark.bar("R09")
 def test_an_exclusive_lock_refuses_readers_and_writers(tmp_path: Path, write: bool) -> None:
     written(tmp_path)
-    lock = FileLock(str(tmp_path / ".ocimirror" / "lock"))
-    lock.acquire("exclusive", wait=False)
-    with pytest.raises(Locked) as caught:
+    with locked(tmp_path), pytest.raises(Locked) as caught:
         Layout(str(tmp_path), write=write)
     assert caught.value.exit_code == 7
-    lock.release()
     Layout(str(tmp_path), write=write).close()
 
 
@@ -382,22 +291,18 @@ def test_readers_and_writers_share_a_layout(tmp_path: Path) -> None:
         Layout(str(tmp_path), write=True),
         Layout(str(tmp_path)),
     ):
-        lock = FileLock(str(tmp_path / ".ocimirror" / "lock"))
-        with pytest.raises(Locked):
-            lock.acquire("exclusive", wait=False)
-        lock.release()
+        with pytest.raises(BlockingIOError), locked(tmp_path):
+            pass
 
 
 def test_waiting_for_the_lock_waits(tmp_path: Path) -> None:
     written(tmp_path)
-    lock = FileLock(str(tmp_path / ".ocimirror" / "lock"))
-    lock.acquire("exclusive", wait=False)
     with ThreadPoolExecutor(1) as pool:
-        opening = pool.submit(Layout, str(tmp_path), write=True, wait=True)
-        time.sleep(0.05)
-        assert not opening.done()
-        lock.release()
-        opening.result(timeout=5).close()
+        with locked(tmp_path):
+            opening = pool.submit(Layout, str(tmp_path), write=True, wait=True)
+            time.sleep(0.05)
+            assert not opening.done()
+        opening.result(timeout=30).close()
 
 
 def test_a_layout_that_could_not_be_opened_holds_no_lock(tmp_path: Path) -> None:
@@ -405,16 +310,14 @@ def test_a_layout_that_could_not_be_opened_holds_no_lock(tmp_path: Path) -> None
     (tmp_path / "index.json").write_bytes(b"")
     with pytest.raises(DamagedLayout):
         Layout(str(tmp_path), write=True)
-    lock = FileLock(str(tmp_path / ".ocimirror" / "lock"))
-    lock.acquire("exclusive", wait=False)
-    lock.release()
+    with locked(tmp_path):
+        pass
 
 
 def test_closing_gives_the_lock_back(tmp_path: Path) -> None:
     written(tmp_path)
-    lock = FileLock(str(tmp_path / ".ocimirror" / "lock"))
-    lock.acquire("exclusive", wait=False)
-    lock.release()
+    with locked(tmp_path):
+        pass
 
 
 # --- leftovers ----------------------------------------------------------------------------------
@@ -472,20 +375,6 @@ def test_a_reader_removes_nothing(tmp_path: Path) -> None:
     assert path.exists()
 
 
-def test_a_writer_with_the_process_id_of_a_dead_one_is_not_in_its_way(tmp_path: Path) -> None:
-    """In containers every run may be process 1, and the leftovers of the last one are young."""
-    descriptor = blob_of(CONTENT)
-    Layout(str(tmp_path), write=True, durable=False).close()
-    for steps in (1, 2):
-        with pytest.raises(Died), Layout(str(tmp_path), write=True, os_layer=Dies(steps)) as layout:
-            layout.push(descriptor, stream_of(descriptor, CONTENT))
-    assert len(leftovers_of(tmp_path)) == 2
-    with Layout(str(tmp_path), write=True) as layout:
-        layout.push(descriptor, stream_of(descriptor, CONTENT))
-        fill(layout, {NAME: SINGLE})
-    assert faults_of(tmp_path) == []
-
-
 def test_two_objects_of_one_process_write_the_same_content_at_once(tmp_path: Path) -> None:
     descriptor = blob_of(CONTENT)
     start = threading.Barrier(2)
@@ -502,53 +391,6 @@ def test_two_objects_of_one_process_write_the_same_content_at_once(tmp_path: Pat
     assert leftovers_of(tmp_path) == []
 
 
-# --- directories that cannot be written -----------------------------------------------------------
-
-
-@pytest.mark.parametrize("closed", ["", "blobs", "blobs/sha256", ".ocimirror", ".ocimirror/tmp"])
-@pytest.mark.bar("R06")
-def test_a_directory_that_cannot_be_written_is_found_out_before_anything(
-    tmp_path: Path, closed: str
-) -> None:
-    directory = written(tmp_path / "layout")
-    (directory / closed).chmod(0o555)
-    with as_an_ordinary_user(directory), pytest.raises(LocalStorageError) as caught:
-        Layout(str(directory), write=True)
-    (directory / closed).chmod(0o755)
-    assert caught.value.exit_code == 8
-    assert str(directory / closed) in caught.value.message
-    assert names_of(directory) == {NAME: SINGLE.root}
-
-
-@pytest.mark.bar("R06")
-def test_a_layout_that_cannot_be_made_is_found_out_before_anything(tmp_path: Path) -> None:
-    (tmp_path / "closed").mkdir(mode=0o555)
-    with as_an_ordinary_user(tmp_path / "closed"), pytest.raises(LocalStorageError) as caught:
-        Layout(str(tmp_path / "closed" / "new" / "layout"), write=True)
-    assert caught.value.exit_code == 8
-    assert list((tmp_path / "closed").iterdir()) == []
-
-
-def test_a_layout_is_made_below_a_directory_that_cannot_be_listed(tmp_path: Path) -> None:
-    (tmp_path / "closed" / "layout").mkdir(parents=True)
-    (tmp_path / "closed").chmod(0o311)
-    with as_an_ordinary_user(tmp_path / "closed" / "layout"):
-        written(tmp_path / "closed" / "layout")
-    (tmp_path / "closed").chmod(0o755)
-    assert faults_of(tmp_path / "closed" / "layout") == []
-
-
-def test_a_layout_whose_lock_cannot_be_opened_can_still_be_read(tmp_path: Path) -> None:
-    directory = written(tmp_path / "layout")
-    (directory / ".ocimirror" / "lock").chmod(0)
-    with as_an_ordinary_user(directory), Layout(str(directory)) as layout:
-        assert layout.names() == [NAME]
-
-
-def _is(operation: str, part: str) -> Callable[[str, str], bool]:
-    return lambda done, path: done == operation and part in path
-
-
 def _memory() -> MemoryStore:
     store = MemoryStore()
     fill(store, {NAME: SINGLE})
@@ -560,24 +402,3 @@ def _all_below(directory: Path) -> dict[str, bytes | None]:
         str(path.relative_to(directory)): path.read_bytes() if path.is_file() else None
         for path in sorted(directory.rglob("*"))
     }
-
-
-def test_a_partial_file_is_not_taken_over_while_it_gets_its_name(tmp_path: Path) -> None:
-    content = CONTENT * (2_000_000 // len(CONTENT) + 1)
-
-    class Intruder(OsLayer):
-        """Between the rename and what follows, another writer looks for the partial file."""
-
-        def rename(self, old: str, new: str) -> None:
-            with contextlib.suppress(OSError):
-                fd = os.open(old, os.O_RDWR)
-                with pytest.raises(BlockingIOError):
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.close(fd)
-                self.looked = True
-            super().rename(old, new)
-
-    intruder = Intruder()
-    with Layout(str(tmp_path), write=True, durable=False, os_layer=intruder) as layout:
-        push_blob(layout, content)
-    assert intruder.looked

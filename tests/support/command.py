@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support.programs import require_program
+
 PROGRAM = str(Path(sys.executable).with_name("ocimirror"))
 
 
@@ -56,6 +58,16 @@ def ocimirror(
         timeout=timeout_s,
         check=False,
     )
+    return Result(done.returncode, done.stdout, done.stderr.decode())
+
+
+def obeying_modes(*arguments: str | Path) -> Result:
+    """Run the command as somebody who may not write where modes say no: root loses its power."""
+    command = [PROGRAM, *map(str, arguments)]
+    if os.getuid() == 0:
+        setpriv = require_program("setpriv", "util-linux")
+        command = [setpriv, "--bounding-set=-dac_override,-dac_read_search", *command]
+    done = subprocess.run(command, env=environment(), capture_output=True, timeout=120, check=False)
     return Result(done.returncode, done.stdout, done.stderr.decode())
 
 

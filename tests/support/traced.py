@@ -22,7 +22,7 @@ import pytest
 
 from tests.support.command import PROGRAM, Result, environment
 from tests.support.powerloss import DIRECTORY, Disk
-from tests.support.programs import require_strace
+from tests.support.programs import require_program, require_strace
 
 _CALLS = (
     "openat,open,creat,write,fsync,fdatasync,rename,renameat,renameat2,link,linkat,"
@@ -88,6 +88,7 @@ def refused(
     arguments: Sequence[str | Path],
     trace: Path,
     *,
+    below: Path | None = None,
     error: str = "EIO",
     when: str = "1+",
 ) -> Result:
@@ -95,11 +96,33 @@ def refused(
 
     Args:
         calls: names of system calls, as `strace -e inject` has them.
+        arguments: of the command.
         trace: where strace writes which calls were refused, as `(INJECTED)`.
+        below: only calls with this file, or in this directory, count.
+        error: what the kernel says.
         when: which of each thread's calls: `N`, `N+` or `N+STEP`.
     """
     inject = f"inject={calls}:error={error}:when={when}"
-    return _strace(["-y", "-e", f"trace={calls}", "-e", inject], trace, arguments)
+    options = ["-P", str(below)] if below is not None else []
+    done = _strace([*options, "-y", "-e", f"trace={calls}", "-e", inject], trace, arguments)
+    assert "(INJECTED)" in trace.read_text("latin-1")
+    return done
+
+
+def killed(call: str, arguments: Sequence[str | Path], trace: Path, below: Path) -> None:
+    """Run the command as process 1 of its world, and kill it at a call with this file."""
+    inject = f"inject={call}:signal=SIGKILL:when=1"
+    command = _command(["-P", str(below), "-e", f"trace={call}", "-e", inject], trace, arguments)
+    command.remove("--seccomp-bpf")  # (with which it does not signal)
+    process_1 = [require_program("unshare", "util-linux"), "--user", "--map-root-user"]
+    done = subprocess.run(
+        [*process_1, "--pid", "--fork", *command],
+        env=_ENVIRONMENT,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert "SIGKILL" in trace.read_text(), done.stderr.decode()
 
 
 @contextlib.contextmanager
