@@ -21,6 +21,7 @@ from ocimirror.cli.options import (
     waiting,
 )
 from ocimirror.errors import Interrupted
+from ocimirror.model.codec import to_document, to_json
 
 if TYPE_CHECKING:
     from ocimirror.care.gc import Collected
@@ -206,7 +207,7 @@ def _interrupted(error: Interrupted, settings: Settings) -> int:
     code = 128 + settings.signal
     output.complain(error)
     if settings.json:
-        output.document("repair", code, {"error": output.error_document(error)})
+        output.document("repair", code, {"error": to_document(error)})
     return code
 
 
@@ -233,7 +234,7 @@ def _repair_document(repaired: Repaired, code: int, seconds: float) -> None:
             "dropped": list(repaired.dropped),
             "images": [output.outcome_document(outcome) for outcome in repaired.outcomes],
             "totals": output.totals(repaired.outcomes, seconds),
-            "faults": [output.fault_document(fault) for fault in repaired.faults],
+            "faults": to_json(repaired.faults),
         },
     )
 

@@ -10,6 +10,7 @@ import click
 from ocimirror.cli import output
 from ocimirror.cli.options import Seconds, Settings, dry_run, option, settings_from, shared, waiting
 from ocimirror.errors import Interrupted
+from ocimirror.model.codec import to_document, to_json
 
 if TYPE_CHECKING:
     from ocimirror.engines.docker_refs import Found, Shown, ShownImage, Where
@@ -229,7 +230,7 @@ def _interrupted(error: Interrupted, settings: Settings) -> int:
     code = 128 + settings.signal
     output.complain(error)
     if settings.json:
-        output.document("docker-refs", code, {"error": output.error_document(error)})
+        output.document("docker-refs", code, {"error": to_document(error)})
     return code
 
 
@@ -248,7 +249,7 @@ def _restored_document(done: Restoration, planned: bool) -> dict[str, object]:
                     {"name": str(name), "image_id": str(name.image_id)} for name in image.added
                 ],
                 "notes": image.notes,
-                "error": None if image.error is None else output.error_document(image.error),
+                "error": to_json(image.error),
             }
             for image in done.images
         ],

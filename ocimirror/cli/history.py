@@ -35,8 +35,8 @@ def history_command(reference: str, path: str, **options: Any) -> int:
       ocimirror history registry.example.com/library/alpine:3.19 --json
     """
     from ocimirror.errors import NotFound
+    from ocimirror.model.codec import time_text
     from ocimirror.model.reference import Location, Reference
-    from ocimirror.sync.record import time_text
     from ocimirror.sync.state import State
 
     asked = Reference.parse(reference.removeprefix("docker://")).readable()
@@ -64,7 +64,7 @@ def history_command(reference: str, path: str, **options: Any) -> int:
 
 
 def _document(span: Span) -> dict[str, object]:
-    from ocimirror.sync.record import time_text
+    from ocimirror.model.codec import time_text
 
     return {
         "digest": str(span.digest),

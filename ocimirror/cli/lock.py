@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ocimirror.cli import output
 from ocimirror.cli.options import extra
 from ocimirror.errors import OciMirrorError
+from ocimirror.model.codec import to_json
 
 if TYPE_CHECKING:
     from ocimirror.cli.options import Settings
@@ -82,7 +83,7 @@ def _document(report: LockReport, path: str) -> dict[str, object]:
             "blobs": content.blobs,
             "bytes": content.bytes,
         },
-        "faults": [output.fault_document(fault) for fault in content.faults],
+        "faults": to_json(content.faults),
     }
 
 
@@ -94,7 +95,7 @@ def _image_document(image: Compared) -> dict[str, object]:
         "digest": str(image.record.digest),
         "found": str(image.found) if image.found else None,
         "message": image.message,
-        "error": None if image.error is None else output.error_document(image.error),
+        "error": to_json(image.error),
     }
 
 

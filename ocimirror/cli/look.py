@@ -11,6 +11,7 @@ import click
 from ocimirror.cli import output, receipts
 from ocimirror.cli.options import Settings, option, settings_from, shared
 from ocimirror.errors import OciMirrorError
+from ocimirror.model.codec import to_json
 
 if TYPE_CHECKING:
     from ocimirror.care.inspect import Inspection, Listed
@@ -145,7 +146,7 @@ def _verify_in(
 def _verify_document(report: Report, code: int) -> None:
     checked = {"manifests": report.manifests, "blobs": report.blobs, "bytes": report.bytes}
     checked["attachments"] = report.attachments
-    faults = [output.fault_document(fault) for fault in report.faults]
+    faults = to_json(report.faults)
     content: dict[str, object] = {"images": report.images, "checked": checked, "faults": faults}
     if report.notes:
         content["notes"] = report.notes

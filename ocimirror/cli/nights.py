@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ocimirror.cli import output
 from ocimirror.cli.options import Settings
 from ocimirror.errors import Interrupted, OciMirrorError
+from ocimirror.model.codec import to_document
 
 if TYPE_CHECKING:
     from ocimirror.sync.config import Config
@@ -74,7 +75,7 @@ class Nights:
         except OciMirrorError as error:
             output.complain(error, "this run")
             if self._settings.json:
-                failed = {"error": output.error_document(error)}
+                failed = {"error": to_document(error)}
                 output.document("sync", error.exit_code, failed)
         else:
             logger.info("this run ended with exit code %d", code)

@@ -15,11 +15,12 @@ import click
 
 from ocimirror.errors import OciMirrorError, unexpected
 from ocimirror.errors import exit_code_of as exit_code_of  # (for the commands)
+from ocimirror.model.codec import to_document
+from ocimirror.model.failure import Failure
 from ocimirror.model.readable import size as size
 from ocimirror.shown import printable, without_secrets
 
 if TYPE_CHECKING:
-    from ocimirror.care.verify import Fault
     from ocimirror.copy.outcome import Outcome
 
 _STATES = ("copied", "unchanged", "planned", "failed")
@@ -53,49 +54,9 @@ def foreign_document(content: dict[str, object]) -> None:
     click.echo(json.dumps(content, ensure_ascii=True, indent=2))
 
 
-def error_document(error: OciMirrorError) -> dict[str, object]:
-    """Return an error as the documents carry it."""
-    return {
-        "code": error.code,
-        "message": error.message,
-        "retryable": error.retryable,
-        "side": error.side,
-        "exit_code": error.exit_code,
-        "diagnostics": error.diagnostics(),
-    }
-
-
 def outcome_document(outcome: Outcome) -> dict[str, object]:
     """Return one image of a copying command as its document carries it."""
-    from ocimirror.stores.layout.entry import is_synthesised
-
-    root = outcome.root
-    return {
-        "source": outcome.request.shown_source,
-        "destination": outcome.request.shown_destination,
-        "status": outcome.status,
-        "digest": None if root is None else str(root.digest),
-        "media_type": None if root is None else root.media_type,
-        "manifests": outcome.manifests,
-        "blobs": outcome.blobs,
-        "bytes": {"total": outcome.bytes_total, "copied": outcome.bytes_copied},
-        "referrers": outcome.referrers,
-        "left_out": [
-            {"digest": str(digest), "subject": str(subject), "reason": reason}
-            for digest, subject, reason in outcome.left_out
-        ],
-        "carried": outcome.carried,
-        "sparse": outcome.sparse,
-        "synthesised": root is not None and is_synthesised(root),
-        "notes": outcome.notes,
-        "seconds": round(outcome.seconds, 3),
-        "error": None if outcome.error is None else error_document(outcome.error),
-    }
-
-
-def fault_document(fault: Fault) -> dict[str, object]:
-    """Return one fault as the documents carry it."""
-    return {name: getattr(fault, name) for name in fault.__dataclass_fields__}
+    return to_document(outcome.result(), without=("entry", "previous"))
 
 
 def totals(outcomes: Sequence[Outcome], seconds: float) -> dict[str, object]:
@@ -162,20 +123,11 @@ def report_failure(error: Exception, argv: Sequence[str]) -> int:
         command = next((word for word in argv if not word.startswith("-")), "ocimirror")
         if list(argv[:2]) == ["sync", "merge"]:
             command = "sync-merge"
-        shown = error_document(known) if known else _plain_error(message, code)
-        document(printable(command), code, {"error": shown})
+        told = printable(message)
+        word = "usage_error" if code == 2 else "bug"
+        failure = known or Failure(word, told, False, None, code, told)
+        document(printable(command), code, {"error": to_document(failure)})
     return code
-
-
-def _plain_error(message: str, code: int) -> dict[str, object]:
-    return {
-        "code": "usage_error" if code == 2 else "bug",
-        "message": printable(message),
-        "retryable": False,
-        "side": None,
-        "exit_code": code,
-        "diagnostics": printable(message),
-    }
 
 
 class TextLog(logging.Formatter):

@@ -10,6 +10,7 @@ import click
 from ocimirror.cli import output
 from ocimirror.cli.options import F, Settings, option
 from ocimirror.errors import Interrupted, OciMirrorError
+from ocimirror.model.codec import to_document
 
 if TYPE_CHECKING:
     from ocimirror.engines.load import Loaded
@@ -94,7 +95,7 @@ def finish(
     if failed is not None:
         output.complain(failed)
     if settings.json:
-        ended = {"error": output.error_document(failed)} if failed is not None else {}
+        ended = {"error": to_document(failed)} if failed is not None else {}
         output.document(command, code, {**documents(done), **ended})
     return code
 
@@ -129,9 +130,7 @@ def documents(loaded: Sequence[Loaded]) -> dict[str, object]:
         "receipts": [receipt_document(item.receipt) for item in loaded if item.receipt],
         "planned": [{"image": item.name, "route": item.planned} for item in loaded if item.planned],
         "failures": [
-            {"image": item.name, "error": output.error_document(item.error)}
-            for item in loaded
-            if item.error
+            {"image": item.name, "error": to_document(item.error)} for item in loaded if item.error
         ],
     }
 

@@ -11,6 +11,7 @@ import click
 from ocimirror.cli import output
 from ocimirror.cli.options import Settings
 from ocimirror.errors import OciMirrorError
+from ocimirror.model.codec import to_json
 
 if TYPE_CHECKING:
     from ocimirror.copy.places import Places
@@ -38,7 +39,7 @@ class Published:
         return {
             "reference": f"docker://{self.reference}",
             "digest": None if self.digest is None else str(self.digest),
-            "error": None if self.error is None else output.error_document(self.error),
+            "error": to_json(self.error),
         }
 
 

@@ -27,6 +27,7 @@ from ocimirror.cli.options import (
     shared,
 )
 from ocimirror.errors import Interrupted, Locked, OciMirrorError, UsageError
+from ocimirror.model.codec import to_document
 
 if TYPE_CHECKING:
     from ocimirror.cli.progress import Progress
@@ -353,7 +354,7 @@ def _tell(
     if settings.json:
         more: dict[str, object] = {"published": published.document()} if published else {}
         if error is not None:
-            more["error"] = output.error_document(error)
+            more["error"] = to_document(error)
         output.document("sync", code, {**document(report), "exit_code": code, **more})
     elif code or not settings.quiet:
         before = [*attrition_lines(report), *pruned_lines(report)] if report.dry_run else []

@@ -12,6 +12,7 @@ import click
 from ocimirror.cli import output
 from ocimirror.cli.options import extra, option, settings_from, shared
 from ocimirror.errors import InvalidConfiguration
+from ocimirror.model.codec import to_document
 from ocimirror.model.readable import span
 from ocimirror.model.reference import DOCKER_HUB
 
@@ -58,7 +59,7 @@ def check_command(file: str, **options: Any) -> int:
             raise
         output.complain(error)
         faults = [finding._asdict() for finding in error.findings]
-        told = {"action": "check", "error": output.error_document(error), "faults": faults}
+        told = {"action": "check", "error": to_document(error), "faults": faults}
         output.document("config", error.exit_code, told)
         return error.exit_code
     if settings.json:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
 
 from ocimirror.copy.plan import Plan
 from ocimirror.errors import OciMirrorError, SourceMoved
+from ocimirror.model.codec import LATER
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
+from ocimirror.model.failure import Failure
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Reference
+from ocimirror.stores.layout.entry import is_synthesised
 from ocimirror.stores.store import Source, Store
 
 Sparse = Literal["fail", "full", "child"]
 Extent = Literal["closure", "alone"]
-Status = Literal["copied", "unchanged", "failed", "planned"]
+Status = Literal["copied", "unchanged", "failed", "planned", "deferred", "pruned"]
+"""What came of an image; a run of a sync that ends early has deferred what is left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +66,74 @@ class Request:
         return root
 
 
-class LeftOut(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class LeftOut:
     """An attachment that did not come along, and why."""
 
     digest: Digest
     subject: Digest
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ByteCounts:
+    """Bytes of an image: what it consists of, and what moved in this run, or in a dry one would."""
+
+    total: int = 0
+    copied: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ImageResult:
+    """What came of one image, as every document, table and page tells it.
+
+    Without stores and exceptions, so that it can be kept, written and read back.
+
+    Attributes:
+        entry: the name of the entry of a sync's configuration; empty elsewhere.
+        source, destination: full locations.
+        digest: what the source stands for, None where that was not found out.
+        previous: what the destination stood for before, None where it was absent or is not known.
+        referrers: how many attachments came along.
+        synthesised: the manifest is one that was made, and no registry knows its digest.
+
+    The others are those of `Outcome`.
+    """
+
+    entry: str
+    source: str
+    destination: str
+    status: Status
+    digest: Digest | None = None
+    previous: Digest | None = None
+    media_type: str | None = None
+    manifests: Mapping[str, int] = field(default_factory=dict)
+    blobs: Mapping[str, int] = field(default_factory=dict)
+    bytes: ByteCounts = ByteCounts()
+    referrers: int = 0
+    left_out: tuple[LeftOut, ...] = field(default=(), metadata=LATER)
+    carried: Extent = field(default="closure", metadata=LATER)
+    sparse: bool = False
+    synthesised: bool = field(default=False, metadata=LATER)
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+    error: Failure | None = None
+
+    @property
+    def moved(self) -> bool:
+        """Whether the destination stands, or in a dry run would stand, for something else now."""
+        return (
+            self.status in ("copied", "planned")
+            and self.previous is not None
+            and self.digest is not None
+            and self.previous != self.digest
+        )
+
+    @property
+    def goes(self) -> bool:
+        """Whether the destination is pruned, or would be: nothing takes its place."""
+        planned = self.status == "planned" and self.digest is None and self.previous is not None
+        return planned or self.status == "pruned"
 
 
 @dataclass(slots=True)
@@ -107,6 +174,30 @@ class Outcome:
     def digest(self) -> Digest | None:
         """What the source's name stands for; None if that was never found out."""
         return None if self.root is None else self.root.digest
+
+    def result(self, entry: str = "") -> ImageResult:
+        """Return it as a value; `entry` is whose it is in a sync."""
+        root = self.root
+        return ImageResult(
+            entry,
+            self.request.shown_source,
+            self.request.shown_destination,
+            self.status,
+            digest=self.digest,
+            previous=self.previous,
+            media_type=None if root is None else root.media_type,
+            manifests=dict(self.manifests),
+            blobs=dict(self.blobs),
+            bytes=ByteCounts(self.bytes_total, self.bytes_copied),
+            referrers=self.referrers,
+            left_out=tuple(self.left_out),
+            carried=self.carried,
+            sparse=self.sparse,
+            synthesised=root is not None and is_synthesised(root),
+            notes=tuple(self.notes),
+            seconds=self.seconds,
+            error=None if self.error is None else Failure.of(self.error),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
-from typing import Any, cast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from ocimirror.errors import (
     DamagedLockFile,
@@ -20,31 +19,21 @@ from ocimirror.errors import (
     MalformedManifest,
 )
 from ocimirror.model import strictjson
+from ocimirror.model.codec import LATER, from_document, time_text, to_document
 from ocimirror.model.descriptor import Descriptor
-from ocimirror.model.digest import Digest
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location, Reference
 from ocimirror.stores.disk.atomic import replace_file
 from ocimirror.stores.disk.files import read_input
 from ocimirror.stores.layout.entry import sparse
-from ocimirror.sync.record import ImageRecord, parse_time, time_text
+from ocimirror.sync.record import ImageRecord
 from ocimirror.sync.shards import Owned, Shard
 
 DEFAULT_NAME = "the lock file"
 SCHEMA, _OLD_SCHEMA = "ocimirror.lock/v2", "ocimirror.lock/v1"
 MAX_SIZE_BYTES = 256 * 1024 * 1024
-_MAX_NUMBER = 2**63 - 1
 _WHOLE = Shard()
 _MEDIA_TYPE = re.compile(r"[!-~]{1,255}", re.ASCII)
-_KEYS = {
-    "source": str,
-    "digest": str,
-    "size": int,
-    "media_type": str,
-    "time": str,
-    "platforms": list,
-    "attachments": list,
-}
 
 
 class LockFile:
@@ -131,14 +120,20 @@ class LockFile:
 
     def to_bytes(self) -> bytes:
         """Return the file's content: the same records are the same bytes."""
-        images = ",".join(f"\n  {_lines(record)}" for record in self)
-        own = ",".join(f"\n  {_own_line(made)}" for made in self.own) + ("\n " * bool(self.own))
-        shard = f'"shard": {self.shard.number}, "of": {self.shard.count}'
-        if self.shard.configuration:
-            shard = f'"configuration": {_text(self.shard.configuration)}, {shard}'
+        images = ",".join(f"\n  {_record_object(record)}" for record in self)
+        own = ",".join(f"\n  {_object(to_document(made))}" for made in self.own)
+        end = "\n " if own else ""
+        shard = self.shard
+        named = {"configuration": shard.configuration} if shard.configuration else {}
+        head = {
+            "schema": SCHEMA,
+            **named,
+            "shard": shard.number,
+            "of": shard.count,
+            "run": shard.run,
+        }
         return (
-            f'{{"schema": {_text(SCHEMA)}, {shard}, "run": {_text(self.shard.run)},\n'
-            f' "own": [{own}],\n "images": [{images}\n ]}}\n'
+            f'{{{_members(head, head)},\n "own": [{own}{end}],\n "images": [{images}\n ]}}\n'
         ).encode()
 
     def renewed(
@@ -225,128 +220,93 @@ def _joined(one: ImageRecord, other: ImageRecord) -> ImageRecord:
 
 # --- writing ------------------------------------------------------------------------------------
 
+# What stands on one line of a record, so that what changes shows in a diff, and nothing else.
+_LINES = (("source",), ("digest", "size"), ("media_type", "time"), ("platforms", "attachments"))
 
-def _lines(record: ImageRecord) -> str:
-    """Return a record on four lines, so that what changes shows in a diff, and nothing else."""
-    platforms = _text(list(record.platforms))
-    attachments = _text([str(digest) for digest in record.attachments])
-    return (
-        f'{{"source": {_text(record.source)},\n'
-        f'   "digest": {_text(str(record.digest))}, "size": {record.size},\n'
-        f'   "media_type": {_text(record.media_type)}, "time": {_text(time_text(record.time))},\n'
-        f'   "platforms": {platforms}, "attachments": {attachments}}}'
-    )
+
+def _object(document: Mapping[str, object]) -> str:
+    return "{" + _members(document, document) + "}"
+
+
+def _record_object(record: ImageRecord) -> str:
+    document = to_document(record)
+    return "{" + ",\n   ".join(_members(document, keys) for keys in _LINES) + "}"
+
+
+def _members(document: Mapping[str, object], keys: Iterable[str]) -> str:
+    return ", ".join(f'"{key}": {json.dumps(document[key], ensure_ascii=True)}' for key in keys)
 
 
 def _target(made: Owned) -> str:
     return made.target
 
 
-def _own_line(made: Owned) -> str:
-    gone = None if made.gone_since is None else time_text(made.gone_since)
-    return (
-        f'{{"target": {_text(made.target)}, "source": {_text(made.source)},'
-        f' "digest": {_text(str(made.digest))}, "gone_since": {_text(gone)}}}'
-    )
-
-
-def _text(value: object) -> str:
-    return json.dumps(value, ensure_ascii=True)
-
-
 # --- reading ------------------------------------------------------------------------------------
 
 
-def _parsed(raw: bytes, what: str) -> tuple[dict[str, ImageRecord], Shard, list[Owned]]:
+@dataclass(frozen=True, slots=True)
+class _OldFile:
+    schema: str
+    images: tuple[ImageRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    schema: str
+    shard: int
+    of: int
+    run: str
+    own: tuple[Owned, ...]
+    images: tuple[ImageRecord, ...]
+    configuration: str = field(default="", metadata=LATER)
+
+
+def _parsed(raw: bytes, what: str) -> tuple[dict[str, ImageRecord], Shard, Sequence[Owned]]:
     document = strictjson.loads(raw, "it")
-    schema, images = document.get("schema"), document.get("images")
+    schema = document.get("schema")
     if schema not in (SCHEMA, _OLD_SCHEMA):
         raise DamagedLockFile(
             f"{what}: schema is {str(schema)[:100]!r}, wanted {SCHEMA!r}",
             advice="A newer ocimirror may have written it.",
         )
-    keys = {"schema", "images"} | ({"shard", "of", "run", "own"} if schema == SCHEMA else set())
-    optional = {"configuration"} if schema == SCHEMA else set()
-    if set(document) - optional != keys or not isinstance(images, list):
-        raise InvalidReference(
-            f"it has other keys than {', '.join(sorted(keys))}, or no list of images"
-        )
+    if schema == _OLD_SCHEMA:
+        return _by_source(from_document(_OldFile, document, exact=True).images), Shard(), ()
+    file = from_document(_File, document, exact=True)
+    for number, made in enumerate(file.own):
+        _check_owned(made, f"own[{number}]")
+    shard = Shard(file.shard, file.of, file.run, file.configuration)
+    return _by_source(file.images), shard, file.own
+
+
+def _by_source(images: Sequence[ImageRecord]) -> dict[str, ImageRecord]:
     records: dict[str, ImageRecord] = {}
-    for number, value in enumerate(cast("list[object]", images)):
-        record = _record(value, f"images[{number}]")
+    for number, record in enumerate(images):
+        _check_record(record, f"images[{number}]")
         if record.source in records:
             raise InvalidReference(f"{record.source} is there twice")
         records[record.source] = record
-    if schema == _OLD_SCHEMA:
-        return records, Shard(), []
-    shard, own = _shard(document), document["own"]
-    if not isinstance(own, list):
-        raise InvalidReference("own is no list")
-    return records, shard, [_owned(value, f"own[{i}]") for i, value in enumerate(own)]
+    return records
 
 
-def _shard(document: Mapping[str, object]) -> Shard:
-    number, count, run = (document[key] for key in ("shard", "of", "run"))
-    name = document.get("configuration", "")
-    if type(number) is not int or type(count) is not int or not isinstance(run, str):
-        raise InvalidReference("shard, of or run is of the wrong type")
-    if not isinstance(name, str):
-        raise InvalidReference("configuration is of the wrong type")
-    return Shard(number, count, run, name)
+def _check_owned(made: Owned, what: str) -> None:
+    if str(Location.parse(made.target)) != made.target:
+        raise InvalidReference(f"{what}: not a destination as it is written: {made.target[:300]!r}")
+    _check_source(made.source, what)
 
 
-def _owned(value: object, what: str) -> Owned:
-    keys = {"target", "source", "digest", "gone_since"}
-    if not isinstance(value, dict) or set(value) != keys:
-        raise InvalidReference(f"{what} has other keys than {', '.join(sorted(keys))}")
-    gone = value["gone_since"]
-    texts = [value["target"], value["source"], value["digest"], *([] if gone is None else [gone])]
-    target, source, digest = _texts(texts, what)[:3]
-    if str(Location.parse(target)) != target:
-        raise InvalidReference(f"{what}: not a destination as it is written: {target[:300]!r}")
-    since = None if gone is None else parse_time(gone)
-    return Owned(target, _source(source, what), Digest.parse(digest), since)
+def _check_record(record: ImageRecord, what: str) -> None:
+    _check_source(record.source, what)
+    if not _MEDIA_TYPE.fullmatch(record.media_type):
+        raise InvalidReference(f"{what}: not a media type: {record.media_type[:300]!r}")
+    for text in record.platforms:
+        if str(Platform.parse(text)) != text:
+            raise InvalidReference(f"not a platform as it is written here: {text[:300]!r}")
 
 
-def _record(value: object, what: str) -> ImageRecord:
-    if not isinstance(value, dict) or set(value) != set(_KEYS):
-        raise InvalidReference(f"{what} has other keys than {', '.join(_KEYS)}")
-    for key, kind in _KEYS.items():
-        if type(value[key]) is not kind:
-            raise InvalidReference(f"{what}: {key} is of the wrong type")
-    image = cast("dict[str, Any]", value)
-    if not 0 <= image["size"] <= _MAX_NUMBER:
-        raise InvalidReference(f"{what}: size is out of range")
-    if not _MEDIA_TYPE.fullmatch(image["media_type"]):
-        raise InvalidReference(f"{what}: not a media type: {image['media_type'][:300]!r}")
-    return ImageRecord(
-        _source(image["source"], what),
-        Digest.parse(image["digest"]),
-        image["media_type"],
-        image["size"],
-        tuple(_platform(text) for text in _texts(image["platforms"], what)),
-        tuple(Digest.parse(text) for text in _texts(image["attachments"], what)),
-        parse_time(image["time"]),
-    )
-
-
-def _source(text: str, what: str) -> str:
-    """Return a source that is written the one way in which we write it."""
+def _check_source(text: str, what: str) -> None:
+    """Refuse a source that is not written the one way in which we write it."""
     reference = Location.parse(text).reference
     if reference is None or str(Location("docker", reference=reference.readable())) != text:
         raise InvalidReference(
             f"{what}: not a source as docker://HOST/REPOSITORY:TAG: {text[:300]!r}"
         )
-    return text
-
-
-def _platform(text: str) -> str:
-    if str(Platform.parse(text)) != text:
-        raise InvalidReference(f"not a platform as it is written here: {text[:300]!r}")
-    return text
-
-
-def _texts(values: list[object], what: str) -> list[str]:
-    if not all(isinstance(value, str) for value in values):
-        raise InvalidReference(f"{what}: a list holds something else than text")
-    return cast("list[str]", values)

@@ -10,11 +10,13 @@ import base64
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 
+from ocimirror.copy.outcome import ImageResult
+from ocimirror.model.codec import time_text
 from ocimirror.model.digest import Digest
+from ocimirror.model.failure import Failure
 from ocimirror.model.readable import duration, size
 from ocimirror.serve.markup import STYLE, Content, Html, element, join, table
-from ocimirror.sync.record import time_text
-from ocimirror.sync.report import STATUSES, Entry, Failure, ImageResult, Report, Totals, status_of
+from ocimirror.sync.report import STATUSES, Entry, Report, Totals, status_of
 
 ROWS = 1000
 SAME = 3
@@ -150,7 +152,7 @@ def _failed(report: Report) -> Iterator[tuple[str, str, str, Failure]]:
             yield entry.name, entry.source, "", entry.error
     for image in report.images:
         if image.error is not None:
-            yield image.entry, image.source, image.target, image.error
+            yield image.entry, image.source, image.destination, image.error
 
 
 def _reason(failure: Failure) -> Html:
@@ -164,7 +166,8 @@ def _reason(failure: Failure) -> Html:
 def _moves(report: Report) -> Html:
     found = list(report.moves)
     rows = [
-        (_way(i.source, i.target), _digest(i.previous), _digest(i.digest)) for i in found[:ROWS]
+        (_way(i.source, i.destination), _digest(i.previous), _digest(i.digest))
+        for i in found[:ROWS]
     ]
     return _section("Tags that moved", ("image", "from", "to"), rows, len(found))
 
@@ -185,9 +188,9 @@ def _changes(report: Report) -> Html:
     found = [i for i in report.images if i.status in ("copied", "planned") and not i.goes]
     rows: list[tuple[Content, ...]] = [
         (
-            _way(image.source, image.target),
+            _way(image.source, image.destination),
             _digest(image.digest),
-            size(image.bytes_total or image.bytes_copied),
+            size(image.bytes.total or image.bytes.copied),
             *(() if report.dry_run else _taken(image)),
         )
         for image in found[:ROWS]
@@ -201,7 +204,7 @@ def _changes(report: Report) -> Html:
 
 def _taken(image: ImageResult) -> tuple[str, str, str]:
     """Return what it took: bytes, attachments, time."""
-    return size(image.bytes_copied), str(image.referrers or ""), duration(image.seconds)
+    return size(image.bytes.copied), str(image.referrers or ""), duration(image.seconds)
 
 
 def _entries(report: Report) -> Html:
@@ -234,7 +237,7 @@ def _waiting(report: Report) -> Html:
 
 
 def _listed(title: str, found: Sequence[ImageResult]) -> Html:
-    rows = [(_way(i.source, i.target), _digest(i.digest or i.previous)) for i in found[:ROWS]]
+    rows = [(_way(i.source, i.destination), _digest(i.digest or i.previous)) for i in found[:ROWS]]
     return _section(title, ("image", "digest"), rows, len(found))
 
 

@@ -15,6 +15,7 @@ from datetime import datetime
 from functools import partial
 
 from ocimirror.care.names import remove
+from ocimirror.copy.outcome import ImageResult, Status
 from ocimirror.copy.places import Places
 from ocimirror.copy.tasks import patiently
 from ocimirror.errors import (
@@ -25,6 +26,7 @@ from ocimirror.errors import (
     UsageError,
 )
 from ocimirror.model.digest import Digest
+from ocimirror.model.failure import Failure
 from ocimirror.model.reference import Location, Reference
 from ocimirror.registry.deletion import Needed, delete_tag, needed, other_tags, own_tag
 from ocimirror.registry.repository import RegistryRepository
@@ -32,7 +34,7 @@ from ocimirror.sync.carry import shown_source
 from ocimirror.sync.config import Mirror, Target
 from ocimirror.sync.plan import Chosen, SyncPlan
 from ocimirror.sync.remembered import well_made
-from ocimirror.sync.report import Failure, ImageResult, PruneAction, Pruning, Status
+from ocimirror.sync.report import PruneAction, Pruning
 from ocimirror.sync.state import Created, State
 
 
@@ -199,14 +201,14 @@ def prune(
                 yield _with(going, "keep", reason)
             elif now < going.due:
                 yield going
-            elif going.target not in due_targets:
-                due_targets.add(going.target)
+            elif going.destination not in due_targets:
+                due_targets.add(going.destination)
                 found.append(going)
     known = _Known({*wanted.filled, *state.own_targets()})
     leaving: dict[str, dict[str, Digest]] = {}
     for entry, found in due.items():
         for going in found if len(found) <= limits[entry] else ():
-            place = Location.parse(going.target).reference
+            place = Location.parse(going.destination).reference
             if place is not None:
                 leaving.setdefault(place.name, {})[place.tag] = going.digest
     for entry, found in due.items():
@@ -268,19 +270,19 @@ def _pruned(
                 status, action = "unchanged", "keep"
                 reason = f"kept: the registry deletes by digest only, and {shown} {need} it"
         elif not dry_run:
-            state.forget(going.target)
+            state.forget(going.destination)
     except Interrupted:
         raise
     except OciMirrorError as error:
         if isinstance(error, PruneRefused) and not dry_run:
-            state.forget(going.target)  # (it is somebody else's now, and stays so)
+            state.forget(going.destination)  # (it is somebody else's now, and stays so)
         error.at("destination")
         action = "refused" if isinstance(error, PruneRefused) else "failed"
         status, failure, reason = "failed", Failure.of(error), error.message
     yield ImageResult(
         going.entry,
         going.source,
-        going.target,
+        going.destination,
         status,
         previous=going.digest,
         error=failure,
@@ -321,7 +323,7 @@ def _delete(
 
     `leaving` are the tags of each repository that this run deletes.
     """
-    target = Location.parse(going.target)
+    target = Location.parse(going.destination)
     if target.reference is not None:
         repository = places.repository(target.reference)
         tags, tag = known.tags(repository, target.reference), target.reference.tag

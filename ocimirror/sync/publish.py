@@ -11,6 +11,7 @@ from ocimirror.copy.pipeline import copy
 from ocimirror.copy.places import Places
 from ocimirror.errors import DigestNotPreserved, IntegrityError, NotFound, UsageError
 from ocimirror.model import mediatype
+from ocimirror.model.codec import time_text
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import Manifest
@@ -20,7 +21,6 @@ from ocimirror.stores.store import Source
 from ocimirror.stores.stream import VerifiedStream
 from ocimirror.sync.config import Config
 from ocimirror.sync.patterns import Target
-from ocimirror.sync.record import time_text
 
 ARTIFACT_TYPE = "application/vnd.ocimirror.lock.v1+json"
 LOCK_TYPE = ARTIFACT_TYPE

@@ -6,92 +6,21 @@ The run calls `begin_entry`, `add`, `drop`, `fail_entry` and `finish`, from one 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, get_args
 
+from ocimirror.copy.outcome import ImageResult, Status
 from ocimirror.errors import OciMirrorError, exit_code_of
+from ocimirror.model.codec import LATER
 from ocimirror.model.digest import Digest
+from ocimirror.model.failure import Failure
 from ocimirror.sync.clashes import TargetClash, target_clashes
 
-Status = Literal["copied", "unchanged", "failed", "planned", "deferred", "pruned"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 EntryStatus = Literal["failed", "deferred", "planned", "changed", "unchanged"]
 _DEFERRED_EXIT_CODE = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """An error as reports carry it; make one with `of`."""
-
-    code: str
-    message: str
-    exit_code: int
-    retryable: bool
-    side: str | None = None
-    diagnostics: str = ""
-
-    @classmethod
-    def of(cls, error: OciMirrorError) -> Failure:
-        """Return an error as a value."""
-        return cls(
-            error.code,
-            error.message,
-            error.exit_code,
-            error.retryable,
-            error.side,
-            error.diagnostics(),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class ImageResult:
-    """What came of one source at one target.
-
-    Attributes:
-        entry: the name of the configuration's entry.
-        source, target: full locations.
-        digest: what the source stands for, None where that was not found out.
-        previous: what the target stood for before, None where it was absent or is not known.
-        bytes_copied: what moved in this run, in a dry run what would; `bytes_total` is what the
-            image consists of.
-        referrers: how many attachments came along.
-    """
-
-    entry: str
-    source: str
-    target: str
-    status: Status
-    digest: Digest | None = None
-    previous: Digest | None = None
-    bytes_copied: int = 0
-    seconds: float = 0.0
-    error: Failure | None = None
-    referrers: int = 0
-    bytes_total: int = 0
-    media_type: str | None = None
-    manifests: Mapping[str, int] = field(default_factory=dict)
-    blobs: Mapping[str, int] = field(default_factory=dict)
-    sparse: bool = False
-    notes: tuple[str, ...] = ()
-    left_out: tuple[tuple[Digest, Digest, str], ...] = ()
-
-    @property
-    def moved(self) -> bool:
-        """Whether the target stands, or in a dry run would stand, for something else now."""
-        return (
-            self.status in ("copied", "planned")
-            and self.previous is not None
-            and self.digest is not None
-            and self.previous != self.digest
-        )
-
-    @property
-    def goes(self) -> bool:
-        """Whether the target is pruned, or in a dry run would be: nothing takes its place."""
-        planned = self.status == "planned" and self.digest is None and self.previous is not None
-        return planned or self.status == "pruned"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,17 +43,16 @@ class Gone:
 
 
 PruneAction = Literal["waits", "delete", "keep", "refused", "deleted", "failed"]
-PRUNE_ACTIONS: tuple[PruneAction, ...] = get_args(PruneAction)
 
 
 @dataclass(frozen=True, slots=True)
 class Pruning:
-    """A target of this mirror that is no longer wanted, and what prune does about it.
+    """A destination of this mirror that is no longer wanted, and what prune does about it.
 
     Attributes:
         entry: the name of the configuration's entry.
-        source, target: full locations.
-        digest: what this mirror named the target for.
+        source, destination: full locations.
+        digest: what this mirror named the destination for.
         gone_since: when a complete run first found its source gone or filtered out.
         due: from when it may be deleted.
         action: `waits` for `due`; `delete`, in a dry run: the real run would; `deleted`; `keep`,
@@ -133,7 +61,7 @@ class Pruning:
 
     entry: str
     source: str
-    target: str
+    destination: str
     digest: Digest
     gone_since: datetime
     due: datetime
@@ -148,14 +76,14 @@ class Entry:
     Attributes:
         name: unique in the run.
         source: what it mirrors.
-        targets: where to.
+        destinations: where to.
         error: why none of its images could be looked at: its tags could not be listed, say.
         last_success: when all of it was last done; `finish` sets it where that is this run.
     """
 
     name: str
     source: str
-    targets: tuple[str, ...]
+    destinations: tuple[str, ...]
     error: Failure | None = None
     last_success: datetime | None = None
 
@@ -179,7 +107,7 @@ class Totals:
     def add(self, image: ImageResult) -> None:
         """Count an image."""
         self.statuses[image.status] += 1
-        self.bytes_copied += image.bytes_copied
+        self.bytes_copied += image.bytes.copied
         self.seconds += image.seconds
         self.moves += image.moved
         if image.error is not None:
@@ -204,17 +132,17 @@ class Report:
     images: list[ImageResult] = field(default_factory=list)
     attrition: list[Dropped] = field(default_factory=list)
     gone: list[Gone] = field(default_factory=list)
-    pruning: list[Pruning] = field(default_factory=list)
+    pruning: list[Pruning] = field(default_factory=list, metadata=LATER)
 
     def begin_entry(
         self,
         name: str,
         source: str,
-        targets: Sequence[str],
+        destinations: Sequence[str],
         last_success: datetime | None = None,
     ) -> Entry:
         """Add an entry of the configuration; `last_success` is what the state knows."""
-        entry = Entry(name, source, tuple(targets), last_success=last_success)
+        entry = Entry(name, source, tuple(destinations), last_success=last_success)
         self.entries.append(entry)
         return entry
 
@@ -251,15 +179,15 @@ class Report:
 
     @property
     def moves(self) -> Iterator[ImageResult]:
-        """The images whose target stood for something else before."""
+        """The images whose destination stood for something else before."""
         return (image for image in self.images if image.moved)
 
     @property
     def clashes(self) -> list[TargetClash]:
         """Repositories of one path in several registries, which go to one target."""
         return target_clashes(
-            ((i.entry, i.source, i.target) for i in self.images if not i.goes),
-            {entry.name: entry.targets for entry in self.entries},
+            ((i.entry, i.source, i.destination) for i in self.images if not i.goes),
+            {entry.name: entry.destinations for entry in self.entries},
         )
 
     @property

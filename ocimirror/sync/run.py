@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from ocimirror.copy.outcome import Options, Outcome, Reporter
+from ocimirror.copy.outcome import ImageResult, Options, Outcome, Reporter
 from ocimirror.copy.places import Places
 from ocimirror.errors import (
     Interrupted,
@@ -29,7 +29,7 @@ from ocimirror.sync.plan import Chosen, Planned, SyncPlan, plan, source_in
 from ocimirror.sync.prune import Wanted, after, prune
 from ocimirror.sync.record import ImageRecord
 from ocimirror.sync.records import Records
-from ocimirror.sync.report import ImageResult, Pruning, Report
+from ocimirror.sync.report import Pruning, Report
 from ocimirror.sync.shards import Owned
 from ocimirror.sync.state import Complete, State
 from ocimirror.sync.telling import Telling

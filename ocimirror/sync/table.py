@@ -5,11 +5,12 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
+from ocimirror.model.codec import time_text
 from ocimirror.model.digest import Digest
+from ocimirror.model.failure import Failure
 from ocimirror.model.readable import duration, size
 from ocimirror.shown import printable
-from ocimirror.sync.record import time_text
-from ocimirror.sync.report import STATUSES, Failure, Pruning, Report, status_of
+from ocimirror.sync.report import STATUSES, Pruning, Report, status_of
 
 MAX_LINES = 40
 _FAILURE_LINES, _REASON_LINES, _MOVES = 20, 2, 4
@@ -58,7 +59,7 @@ def pruned_lines(report: Report) -> list[str]:
     if report.dry_run:
         return [_planned_pruning(item) for item in report.pruning]
     return [
-        printable(f"PRUNED  {image.target}  {_short(image.digest or image.previous)}")
+        printable(f"PRUNED  {image.destination}  {_short(image.digest or image.previous)}")
         for image in report.images
         if image.goes
     ]
@@ -70,7 +71,7 @@ def _planned_pruning(item: Pruning) -> str:
     told = f"gone since {time_text(item.gone_since)}"
     reason = f"; {item.reason}" if item.reason else ""
     word = words.get(item.action, "NOT PRUNED")
-    return printable(f"{word}  {item.target}  {_short(item.digest)}  {told}{reason}")
+    return printable(f"{word}  {item.destination}  {_short(item.digest)}  {told}{reason}")
 
 
 def _place(name: str) -> int:
@@ -87,7 +88,9 @@ def _failures(report: Report, width: int) -> list[list[str]]:
     for image in report.images:
         if image.error is not None:
             known = groups.setdefault((image.entry, image.error.code), [])
-            known.append((f"{printable(image.source)}\n-> {printable(image.target)}", image.error))
+            known.append(
+                (f"{printable(image.source)}\n-> {printable(image.destination)}", image.error)
+            )
     found, room = [], width - len(_INDENT)
     for (name, code), failures in groups.items():
         where, first = failures[0]
@@ -142,7 +145,7 @@ def _entries(report: Report, limit: int) -> list[str]:
 
 def _moves(report: Report) -> list[str]:
     return [
-        f"MOVED  {image.target}  {_short(image.previous)} -> {_short(image.digest)}"
+        f"MOVED  {image.destination}  {_short(image.previous)} -> {_short(image.digest)}"
         for image in report.moves
     ]
 

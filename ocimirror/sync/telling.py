@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
-from ocimirror.copy.outcome import Outcome
+from ocimirror.copy.outcome import ImageResult, Outcome
 from ocimirror.errors import Interrupted, NotReached, OciMirrorError
 from ocimirror.model.digest import Digest
+from ocimirror.model.failure import Failure
 from ocimirror.model.reference import Reference
 from ocimirror.sync.carry import Work, shown_source
 from ocimirror.sync.config import Config, Mirror
 from ocimirror.sync.plan import Chosen, Planned, SyncPlan
 from ocimirror.sync.records import Records
-from ocimirror.sync.report import Failure, Gone, ImageResult, Report, Status
+from ocimirror.sync.report import Gone, Report
 
 
 class Telling:
@@ -93,7 +95,7 @@ class Telling:
         for name in self.names:
             if name not in self._told:
                 self._report.fail_entry(name, NotReached("the run ended before it was listed"))
-        told = {(image.source, image.target) for image in self._report.images}
+        told = {(image.source, image.destination) for image in self._report.images}
         for image in images:
             for target in image.targets:
                 source, place = shown_source(image), str(target)
@@ -110,44 +112,16 @@ class Telling:
             outcome: what came of it, and what the target stood for.
             known: what this mirror had put there.
         """
-        root, previous = outcome.root, outcome.previous
-        notes = tuple(outcome.notes)
-        foreign = root is not None and previous not in (None, known, root.digest)
-        if foreign and outcome.status in ("copied", "planned"):
-            word = "would replace" if outcome.status == "planned" else "replaced"
+        result = outcome.result(self.names[work.image.entry])
+        if isinstance(outcome.error, Interrupted):
+            result = replace(result, status="deferred", error=None)
+        foreign = result.previous not in (None, known, result.digest)
+        if foreign and result.digest and result.status in ("copied", "planned"):
+            word = "would replace" if result.status == "planned" else "replaced"
             what = f"; this mirror had put {known} there" if known else ""
-            notes += (f"{word} {previous}, which was not put there by this mirror{what}",)
-        self._report.add(
-            ImageResult(
-                entry=self.names[work.image.entry],
-                source=shown_source(work.image),
-                target=str(work.target),
-                status=_status(outcome),
-                digest=root.digest if root is not None else None,
-                previous=previous,
-                bytes_copied=outcome.bytes_copied,
-                seconds=outcome.seconds,
-                error=_failure(outcome),
-                referrers=outcome.referrers,
-                bytes_total=outcome.bytes_total,
-                media_type=root.media_type if root is not None else None,
-                manifests=outcome.manifests,
-                blobs=outcome.blobs,
-                sparse=outcome.sparse,
-                notes=notes,
-                left_out=tuple(outcome.left_out),
-            )
-        )
-
-
-def _failure(outcome: Outcome) -> Failure | None:
-    if outcome.error is None or isinstance(outcome.error, Interrupted):
-        return None
-    return Failure.of(outcome.error)
-
-
-def _status(outcome: Outcome) -> Status:
-    return "deferred" if isinstance(outcome.error, Interrupted) else outcome.status
+            note = f"{word} {result.previous}, which was not put there by this mirror{what}"
+            result = replace(result, notes=(*result.notes, note))
+        self._report.add(result)
 
 
 def _names(mirrors: Sequence[Mirror]) -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ocimirror.copy.outcome import ByteCounts, ImageResult, LeftOut, Status
 from ocimirror.errors import (
     DigestMismatch,
     NotFound,
@@ -19,13 +20,14 @@ from ocimirror.errors import (
     RateLimited,
     UsageError,
 )
+from ocimirror.model.codec import time_text
 from ocimirror.model.digest import Digest
+from ocimirror.model.failure import Failure
 from ocimirror.stores.disk.atomic import replace_file
 from ocimirror.sync.document import document, merge, parse, read
 from ocimirror.sync.metrics import metrics
 from ocimirror.sync.page import page
-from ocimirror.sync.record import time_text
-from ocimirror.sync.report import Failure, ImageResult, Pruning, Report, Status
+from ocimirror.sync.report import Pruning, Report
 from ocimirror.sync.table import MAX_LINES, attrition_lines, lines, pruned_lines
 from tests.support.programs import require_program
 
@@ -47,16 +49,15 @@ def image(
         status,
         digest=A,
         previous=B if number == 1 and status == "copied" else None,
-        bytes_copied=1024 * number if status == "copied" else 0,
+        bytes=ByteCounts(2048 * number, 1024 * number if status == "copied" else 0),
         seconds=0.5,
         error=None if error is None else Failure.of(error),
         referrers=2,
-        bytes_total=2048 * number,
         media_type="application/vnd.oci.image.index.v1+json",
         manifests={"copied": 1, "present": 0},
         blobs={"copied": 3},
         notes=("a note",),
-        left_out=((B, A, "why"),),
+        left_out=(LeftOut(B, A, "why"),),
     )
 
 
@@ -203,7 +204,7 @@ def test_what_would_be_pruned_is_no_move_and_is_not_to_be_copied() -> None:
     report.begin_entry("alpine", "docker.io/library/alpine", ["oci:x"])
     report.add(ImageResult("alpine", "docker://quay.io/a:v1", "oci:x:v1", "planned", previous=A))
     report.add(ImageResult("alpine", "docker://quay.io/a:v2", "oci:x:v2", "planned", A, B))
-    assert [move.target for move in report.moves] == ["oci:x:v2"]
+    assert [move.destination for move in report.moves] == ["oci:x:v2"]
     due = NIGHT + timedelta(days=7)
     gone = Pruning("alpine", "docker://quay.io/a:v1", "oci:x:v1", A, NIGHT, due, "waits")
     report.pruning += [gone, replace(gone, action="delete", reason="because")]
@@ -247,7 +248,7 @@ TEXT = json.dumps(document(night()))
             for number in ("-1", "1e999", f"1{'0' * 400}")
         ),
         *(
-            re.sub(r'"exit_code": [0-9]+, "retr', f'"exit_code": {code}, "retr', TEXT).encode()
+            re.sub(r'"exit_code": [0-9]+, "diag', f'"exit_code": {code}, "diag', TEXT).encode()
             for code in (-1, 0, 256)
         ),
     ],
@@ -370,7 +371,13 @@ def hostile() -> Report:
     for status in ("copied", "failed", "pruned", "deferred", "planned"):
         report.add(
             ImageResult(
-                HOSTILE, HOSTILE, HOSTILE, status, A, B, error=Failure(HOSTILE, HOSTILE, 4, False)
+                HOSTILE,
+                HOSTILE,
+                HOSTILE,
+                status,
+                A,
+                B,
+                error=Failure(HOSTILE, HOSTILE, False, None, 4, HOSTILE),
             )
         )
     report.fail_entry(HOSTILE, NotFound(HOSTILE))
