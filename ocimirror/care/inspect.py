@@ -17,7 +17,7 @@ from ocimirror.errors import (
 from ocimirror.model import mediatype, strictjson
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.graph import attestation_of, refuse_too_deep
+from ocimirror.model.graph import Descent, attestation_of
 from ocimirror.model.manifest import MAX_SIZE_BYTES, Manifest
 from ocimirror.model.platform import WITHOUT_ATTESTATIONS
 from ocimirror.model.reference import Location
@@ -78,7 +78,7 @@ def inspect(location: Location, places: Places) -> Inspection:
         IntegrityError: its manifest is damaged.
     """
     source = places.source(location)
-    return _inspect(source, source.resolve(location.read_name), set())
+    return _inspect(source, source.resolve(location.read_name))
 
 
 def raw_manifest(location: Location, places: Places) -> bytes:
@@ -96,25 +96,38 @@ def list_images(location: Location, places: Places) -> list[Listed] | list[str]:
     return [_listed(source, e) for e in source.entries() if not attached.is_list(e)]
 
 
-def _inspect(
-    source: Source, descriptor: Descriptor, seen: set[Digest], depth: int = 1
-) -> Inspection:
-    """Inspect a manifest and its children, each digest once: a small index may name one often."""
-    seen.add(descriptor.digest)
-    manifest = source.read_manifest(descriptor)
-    refuse_too_deep(f"{descriptor.digest}", depth)
-    children = []
-    missing = []
-    for child in manifest.manifests:
-        if child.digest in seen:
-            continue
+def _inspect(source: Source, root: Descriptor) -> Inspection:
+    """Inspect a manifest and what it leads to, each manifest once: an index may name one often."""
+    descent = Descent(root)
+    alone: list[tuple[Descriptor, Inspection]] = []
+    missing: dict[Digest, list[Descriptor]] = {}
+    for named in descent:
+        parent = descent.parent_of(named)
         try:
-            children.append(_inspect(source, child, seen, depth + 1))
+            alone.append((named, _inspect_alone(source, named)))
         except (NotFound, MissingContent):
-            missing.append(child)
+            if parent is None:
+                raise
+            missing.setdefault(parent.digest, []).append(named)
+        else:
+            descent.add(named, alone[-1][1].manifest.manifests)
+    children: dict[Digest, list[Inspection]] = {}
+    while True:
+        named, inspection = alone.pop()  # (the last is what nothing else needs)
+        below = reversed(children.pop(named.digest, ()))
+        absent = missing.get(named.digest, ())
+        inspection = replace(inspection, children=tuple(below), missing=tuple(absent))
+        parent = descent.parent_of(named)
+        if parent is None:
+            return inspection
+        children.setdefault(parent.digest, []).append(inspection)
+
+
+def _inspect_alone(source: Source, named: Descriptor) -> Inspection:
+    manifest = source.read_manifest(named)
     platform = _platform(source, manifest)
-    referrers = tuple(_typed(source, referrer) for referrer in source.referrers(descriptor))
-    return Inspection(manifest, platform, tuple(children), tuple(missing), referrers)
+    referrers = tuple(_typed(source, referrer) for referrer in source.referrers(named))
+    return Inspection(manifest, platform, referrers=referrers)
 
 
 def _typed(source: Source, referrer: Referrer) -> Referrer:

@@ -16,7 +16,7 @@ from ocimirror.model.config import MAX_SIZE_BYTES as MAX_CONFIG_BYTES
 from ocimirror.model.config import ImageConfig
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.graph import MAX_DEPTH, attestation_of
+from ocimirror.model.graph import Descent, ignore, images_in
 from ocimirror.model.manifest import Manifest
 from ocimirror.model.platform import Platform
 from ocimirror.stores.layout.entry import MANIFEST, is_synthesised, platforms_of, sparse
@@ -115,29 +115,26 @@ _Path = tuple[Manifest, ...]
 
 def _leading_to(originals: Source, root: Descriptor, config: Digest) -> Iterator[_Path]:
     """Yield the paths from a root down to manifests of a config; each manifest is read once."""
-    seen: set[Digest] = set()
-
-    def below(descriptor: Descriptor, above: _Path) -> Iterator[_Path]:
-        if descriptor.digest in seen or len(above) > MAX_DEPTH:
-            return
-        seen.add(descriptor.digest)
+    paths: dict[Digest, _Path] = {}
+    descent = Descent(root, refused=ignore)  # (what is nested deeper cannot be copied)
+    for named in descent:
         try:
-            manifest = originals.read_manifest(descriptor)
+            manifest = originals.read_manifest(named)
         except (NotFound, IntegrityError, Unsupported):
-            return  # (a sparse image, or a damaged one: another may do)
-        path = (*above, manifest)
+            continue  # (a sparse image, or a damaged one: another may do)
+        parent = descent.parent_of(named)
+        path = (*(paths[parent.digest] if parent else ()), manifest)
         if is_container_image(manifest) and manifest.blobs[0].digest == config:
             yield path
-        for child in manifest.manifests:
-            yield from below(child, path)
-
-    return below(root, ())
+        if manifest.manifests:
+            paths[manifest.digest] = path
+            descent.add(named, manifest.manifests)
 
 
 def _present(source: Source, root: Manifest) -> tuple[Platform, ...]:
     """Return the platforms of an index that are there, nothing where all are."""
     there = {descriptor.digest for descriptor in image_in(source, "", root.descriptor).manifests}
-    wanted = [child for child in root.manifests if attestation_of(child) is None]
+    wanted = images_in(root)
     if all(child.digest in there for child in wanted):
         return ()
     found = [child.platform for child in wanted if child.digest in there and child.platform]

@@ -15,10 +15,9 @@ touched: index.json and manifest.json are no part of an image.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import platform as this_machine
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -33,7 +32,7 @@ from ocimirror.errors import (
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.graph import attestation_of, refuse_too_deep
+from ocimirror.model.graph import Descent, images_in
 from ocimirror.model.manifest import Manifest
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Reference
@@ -42,6 +41,7 @@ from ocimirror.stores.store import Source
 
 Profile = Literal["any", "docker", "containerd", "podman"]
 PROFILES: tuple[Profile, ...] = get_args(Profile)
+_Named = tuple[Digest, Platform | None]  # a manifest, and the platform it is named for
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +200,7 @@ def image_in(
     Raises:
         NotFound, IntegrityError: the root is absent or damaged.
     """
-    held = list(_held(source, source.read_manifest(root)))
+    held = _held(source, source.read_manifest(root))
     manifests = () if mediatype.is_image_manifest(root.media_type) else held
     chosen = choose(held, platforms)
     return Image(
@@ -252,15 +252,23 @@ def one_image(source: Source, root: Descriptor, platforms: Sequence[Platform] = 
     return manifest
 
 
-def _offered(source: Source, manifest: Manifest, depth: int = 1) -> Iterable[Descriptor]:
-    """Yield the descriptors of images below an index, but not attestations."""
-    for child in manifest.manifests:
-        refuse_too_deep(f"{manifest.digest}", depth + 1)
-        if mediatype.is_index(child.media_type):
-            with contextlib.suppress(NotFound, MissingContent):  # (a sparse image)
-                yield from _offered(source, source.read_manifest(child), depth + 1)
-        elif attestation_of(child) is None and _may_be_image(source, child):
-            yield child
+def _offered(source: Source, root: Manifest) -> Iterator[Descriptor]:
+    """Yield the descriptors of images below an index, once for each platform; no attestations."""
+    offered: set[_Named] = set()
+    descent = Descent(root.descriptor)
+    for named in descent:
+        try:
+            index = root if named is root.descriptor else source.read_manifest(named)
+        except (NotFound, MissingContent):
+            continue  # (a sparse image)
+        descent.add(named, (c for c in index.manifests if mediatype.is_index(c.media_type)))
+        for child in images_in(index):
+            key = child.digest, child.platform
+            if key in offered or mediatype.is_index(child.media_type):
+                continue
+            offered.add(key)
+            if _may_be_image(source, child):
+                yield child
 
 
 def _may_be_image(source: Source, child: Descriptor) -> bool:
@@ -296,20 +304,31 @@ def this_linux() -> Platform:
     return Platform.of_machine(this_machine.machine())
 
 
-def _held(source: Source, manifest: Manifest, depth: int = 1) -> Iterable[Manifest]:
-    """Yield the container images below a manifest that are there with all their blobs."""
-    if is_container_image(manifest):
-        if all(source.exists(blob) for blob in manifest.blobs):
-            yield manifest
-        return
-    for child in manifest.manifests:
-        refuse_too_deep(f"{manifest.digest}", depth + 1)
-        if attestation_of(child) is not None:
-            continue
+def _held(source: Source, root: Manifest) -> list[Manifest]:
+    """Return the container images below a manifest that are there with all their blobs.
+
+    One that indexes name for several platforms is returned for each of them.
+    """
+    names: dict[_Named, Descriptor] = {(root.digest, None): root.descriptor}
+    images: dict[Digest, Manifest] = {}
+    descent = Descent(root.descriptor)
+    for named in descent:
         try:
-            yield from _held(source, source.read_manifest(child), depth + 1)
+            manifest = root if named is root.descriptor else source.read_manifest(named)
         except (NotFound, MissingContent):
             continue  # (a sparse image)
+        if not is_container_image(manifest):
+            children = images_in(manifest)
+            descent.add(named, children)
+            for child in children:
+                names.setdefault((child.digest, child.platform), child)
+        elif all(source.exists(blob) for blob in manifest.blobs):
+            images[manifest.digest] = manifest
+    return [
+        replace(image, descriptor=replace(named, media_type=image.media_type))
+        for named in names.values()
+        if (image := images.get(named.digest)) is not None
+    ]
 
 
 def is_container_image(manifest: Manifest) -> bool:

@@ -22,7 +22,7 @@ from ocimirror.model.config import MAX_SIZE_BYTES as MAX_CONFIG_BYTES
 from ocimirror.model.config import ImageConfig
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.graph import MAX_DEPTH
+from ocimirror.model.graph import Descent
 from ocimirror.model.manifest import Manifest
 from ocimirror.model.reference import Reference
 from ocimirror.stores.archive.tarmembers import TarMembers
@@ -163,7 +163,7 @@ class DockerArchive(LayoutSource):
         configs = []
         made_up = False
         try:
-            for manifest in self._images_of(self.read_manifest(entry.descriptor), set()):
+            for manifest in self._images_of(entry.descriptor):
                 config = manifest.blobs[0]
                 diff_ids = self._original_config(config).diff_ids
                 alone = manifest.digest == entry.descriptor.digest
@@ -180,15 +180,13 @@ class DockerArchive(LayoutSource):
         for digest in configs:
             originals.setdefault(digest, entry)
 
-    def _images_of(
-        self, manifest: Manifest, seen: set[Digest], depth: int = 1
-    ) -> Iterator[Manifest]:
-        seen.add(manifest.digest)
-        if is_container_image(manifest):
-            yield manifest
-        for child in manifest.manifests if depth < MAX_DEPTH else ():
-            if child.digest not in seen and self.exists(child):
-                yield from self._images_of(self.read_manifest(child), seen, depth + 1)
+    def _images_of(self, root: Descriptor) -> Iterator[Manifest]:
+        descent = Descent(root)
+        for named in descent:
+            manifest = self.read_manifest(named)
+            if is_container_image(manifest):
+                yield manifest
+            descent.add(named, filter(self.exists, manifest.manifests))
 
     def _original_config(self, config: Descriptor) -> ImageConfig:
         with self.fetch(config) as stream:
