@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from ocimirror.errors import NotFound, PruneRefused, RegistryUnavailable
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
+from ocimirror.model.graph import Descent
 from ocimirror.model.mediatype import INDEXES
 from ocimirror.model.reference import attachment_tag, is_attachment_tag
 from ocimirror.registry.uploads import rejection
@@ -139,7 +140,7 @@ def needed(repository: RegistryRepository, more: Iterable[str] = ()) -> Needed:
 
     Raises:
         RemoteError: the registry did not answer.
-        IntegrityError: an index is malformed; who knows what it needs.
+        IntegrityError: an index is malformed, or leads too far; who knows what it needs.
     """
     found: Needed = {}
     indexes: dict[Digest, Sequence[Descriptor]] = {}
@@ -147,20 +148,16 @@ def needed(repository: RegistryRepository, more: Iterable[str] = ()) -> Needed:
         if is_attachment_tag(tag):
             continue
         with contextlib.suppress(NotFound):
-            unread = [repository.resolve(tag)]
-            while unread:
-                manifest = unread.pop()
-                tags = found.setdefault(manifest.digest, set())
-                if tag in tags:
-                    continue
-                tags.add(tag)
+            descent = Descent(repository.resolve(tag))
+            for manifest in descent:
+                found.setdefault(manifest.digest, set()).add(tag)
                 if manifest.media_type in INDEXES:
                     if manifest.digest not in indexes:
                         indexes[manifest.digest] = ()
                         with contextlib.suppress(NotFound):
                             children = repository.read_manifest(manifest).manifests
                             indexes[manifest.digest] = children
-                    unread += indexes[manifest.digest]
+                    descent.add(manifest, indexes[manifest.digest])
     return found
 
 

@@ -23,7 +23,7 @@ from ocimirror.errors import IntegrityError, NotFound, OciMirrorError, Unsupport
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.graph import MAX_DEPTH
+from ocimirror.model.graph import Descent, Seen, ignore
 from ocimirror.model.reference import (
     attachment_tag,
     is_attachment_tag,
@@ -164,15 +164,16 @@ class Attached:
     def _below(self) -> set[Digest]:
         """Return what the indexes among the entries name, at any depth."""
         found = set[Digest]()
-        waiting = [entry.descriptor for entry in self._entries]
-        for _ in range(MAX_DEPTH):
-            indexes = [d for d in waiting if mediatype.is_index(d.media_type)]
-            waiting = []
-            for index in indexes:
+        seen = set[Seen]()
+        for entry in self._entries:
+            if not mediatype.is_index(entry.descriptor.media_type):
+                continue
+            descent = Descent(entry.descriptor, seen=seen, refused=ignore)
+            for index in descent:
                 with contextlib.suppress(IntegrityError, NotFound, Unsupported):
                     listed = self._edges.listed_in(index)
-                    waiting += [child for child in listed if child.digest not in found]
                     found.update(child.digest for child in listed)
+                    descent.add(index, (c for c in listed if mediatype.is_index(c.media_type)))
         return found
 
     def _follows(self, entry: Entry, size_of: Callable[[Digest], int | None]) -> bool:

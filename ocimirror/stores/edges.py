@@ -13,7 +13,7 @@ from ocimirror.errors import IntegrityError, MissingContent, NotFound, Unsupport
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.graph import MAX_DEPTH, children_for
+from ocimirror.model.graph import Descent, Seen, children_for, ignore, is_leaf
 from ocimirror.model.manifest import MAX_SIZE_BYTES, Manifest
 from ocimirror.model.platform import Platform
 from ocimirror.stores.store import Source
@@ -72,16 +72,15 @@ class Edges:
             roots: what is absent of the platforms that were asked of one may come.
             damaged: told of what is there and cannot be read.
         """
-        seen: set[Digest] = set()
-        level = [(root, tuple(platforms)) for root, platforms in roots]
-        for _ in range(MAX_DEPTH - 1):  # (`verify` reports what is nested deeper)
-            parts: list[Descriptor] = []
-            for whole, platforms in level:
-                if whole.digest not in seen and not _is_leaf(whole):
-                    seen.add(whole.digest)
-                    parts += self._parts_of(whole, platforms, damaged)
-            yield from ((self._subjects.get(part.digest), part) for part in parts)
-            level = [(part, ()) for part in parts]
+        seen: set[Seen] = set()
+        for root, platforms in roots:
+            if is_leaf(root):
+                continue
+            descent = Descent(root, platforms, seen, ignore)  # (`verify` reports what is too deep)
+            for whole in descent:
+                parts = self._parts_of(whole, tuple(platforms), damaged)
+                yield from ((self._subjects.get(part.digest), part) for part in parts)
+                descent.add(whole, (part for part in parts if not is_leaf(part)))
 
     def _parts_of(
         self, whole: Descriptor, platforms: tuple[Platform, ...], damaged: Callable[[Digest], None]
@@ -117,7 +116,7 @@ class Edges:
             return False
         if subject is not None:
             self._subjects[part.digest] = subject
-        return subject is not None or not _is_leaf(part)
+        return subject is not None or not is_leaf(part)
 
     def _read_subject(self, descriptor: Descriptor) -> Digest | None:
         with self._source.fetch(descriptor) as stream:
@@ -127,9 +126,3 @@ class Edges:
             return None
         subject = Manifest.parse(raw, descriptor).subject
         return subject.digest if subject else None
-
-
-def _is_leaf(descriptor: Descriptor) -> bool:
-    """Whether a manifest names no other manifests, as its type says."""
-    media_type = mediatype.known(descriptor.media_type)
-    return bool(media_type) and not mediatype.is_index(media_type)

@@ -21,6 +21,7 @@ from ocimirror.errors import (
 )
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
+from ocimirror.model.graph import Descent, Seen, ignore
 from ocimirror.model.manifest import Manifest
 from ocimirror.stores.bydigest import proven
 from ocimirror.stores.disk.atomic import remove_abandoned
@@ -161,18 +162,15 @@ class ExclusiveLayout(Layout):
         if not waiting:
             return
         needed: set[Digest] = set()
-        unread = [entry.descriptor for entry in index.entries]
-        while unread:
-            descriptor = unread.pop()
-            if descriptor.digest in needed:
-                continue
-            needed.add(descriptor.digest)
-            try:
-                manifest = self.read_manifest(descriptor)
-            except (IntegrityError, NotFound, Unsupported):
-                continue
-            unread += manifest.manifests
-            needed.update(blob.digest for blob in manifest.blobs)
+        seen: set[Seen] = set()
+        for entry in index.entries:
+            descent = Descent(entry.descriptor, seen=seen, refused=ignore)
+            for named in descent:
+                needed.add(named.digest)
+                with contextlib.suppress(IntegrityError, NotFound, Unsupported):
+                    manifest = self.read_manifest(named)
+                    needed.update(blob.digest for blob in manifest.blobs)
+                    descent.add(named, manifest.manifests)
         present = {file.digest for file in self.quarantine.stored()[0]}
         self.quarantine.put_back(
             [file for digest, file in waiting.items() if digest in needed - present]

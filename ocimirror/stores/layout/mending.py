@@ -8,6 +8,7 @@ from typing import Any
 
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
+from ocimirror.model.graph import closure
 from ocimirror.model.manifest import Manifest
 from ocimirror.stores.layout.entry import Entry, sparse
 from ocimirror.stores.layout.index import LayoutIndex
@@ -108,9 +109,9 @@ def roots_among(
     blobs = {blob.digest for manifest in manifests.values() for blob in manifest.blobs}
     new = [entry.descriptor.digest for entry in index.entries]
     while True:
-        for digest in _below(new, manifests, reached):
+        for digest, manifest in closure(new, manifests, without=reached).items():
             reached.add(digest)
-            needed.update(blob.digest for blob in manifests[digest].blobs)
+            needed.update(blob.digest for blob in manifest.blobs)
         left = manifests.keys() - reached
         tops = left - {child.digest for digest in left for child in manifests[digest].manifests}
         alone = [d for d in tops & blobs if _content(manifests[d], present) - reached - needed]
@@ -118,19 +119,6 @@ def roots_among(
         if not new:
             return [_as_held(manifests[digest], manifests) for digest in sorted(roots)]
         roots += new
-
-
-def _below(
-    roots: Iterable[Digest], manifests: Mapping[Digest, Manifest], reached: Collection[Digest]
-) -> set[Digest]:
-    found: set[Digest] = set()
-    unread = list(roots)
-    while unread:
-        digest = unread.pop()
-        if digest in manifests and digest not in found and digest not in reached:
-            found.add(digest)
-            unread += [child.digest for child in manifests[digest].manifests]
-    return found
 
 
 def _content(manifest: Manifest, present: Collection[Digest]) -> set[Digest]:
