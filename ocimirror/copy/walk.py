@@ -7,6 +7,7 @@ by whoever asked the source for it.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 
 from ocimirror.copy.plan import Plan
@@ -222,9 +223,9 @@ def walk(source: Source, root: Descriptor, platforms: Sequence[Platform] = ()) -
         NotFound, IntegrityError: a manifest is absent, damaged or malformed.
     """
     progress = Walk(root, platforms)
-    unread = [root]
+    unread = deque([root])
     while unread:
-        unread += progress.add(source.read_manifest(unread.pop()))
+        unread += progress.add(source.read_manifest(unread.popleft()))
     return progress.plan()
 
 

@@ -6,7 +6,7 @@ An engine imports damaged content without a word, so all of it is hashed before 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -23,7 +23,7 @@ from ocimirror.model.config import MAX_SIZE_BYTES as MAX_CONFIG_BYTES
 from ocimirror.model.config import ImageConfig
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.graph import MAX_DEPTH, attestation_of, children_for, refuse_too_deep
+from ocimirror.model.graph import Descent, attestation_of, children_for, images_in, levels
 from ocimirror.model.manifest import Manifest
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Reference
@@ -159,16 +159,19 @@ def full_reference(entry: Entry) -> Reference:
     return replace(reference, digest=None) if reference.tag else reference
 
 
-def runs_something(source: Source, root: Descriptor, depth: int = 1) -> bool:
+def runs_something(source: Source, root: Descriptor) -> bool:
     """Whether a root is, or leads to, a container image; what cannot be read may be one."""
+    descent = Descent(root)
     try:
-        manifest = source.read_manifest(root)
+        for named in descent:
+            manifest = source.read_manifest(named)
+            if is_container_image(manifest):
+                return True
+            if mediatype.is_index(manifest.media_type):
+                descent.add(named, images_in(manifest))
     except OciMirrorError:
         return True  # (whoever loads it says what is wrong)
-    if not mediatype.is_index(manifest.media_type):
-        return is_container_image(manifest)
-    children = [c for c in manifest.manifests if attestation_of(c) is None]
-    return depth >= MAX_DEPTH or any(runs_something(source, c, depth + 1) for c in children)
+    return False
 
 
 def examine(
@@ -187,7 +190,7 @@ def examine(
         MissingContent, IntegrityError: it is damaged.
     """
     closure = _Closure(source, platforms, platforms_of(root))
-    closure.visit(source.read_manifest(root), 1)
+    closure.read(root)
     what = f"image {reference}"
     for platform in platforms:
         if not any(_runs_on(platform, image) for image in closure.images):
@@ -197,11 +200,9 @@ def examine(
             f"{what}: no container image; engines run images, not artifacts",
             advice="`ocimirror inspect` shows what it is.",
         )
-    manifests = tuple(closure.manifests.values())
+    manifests = tuple(manifest for level in levels(closure.manifests) for manifest in level)
     blobs = tuple(closure.blobs.values())
-    return Wanted(
-        reference, manifests[-1], tuple(closure.images), manifests, blobs, tuple(closure.absent)
-    )
+    return Wanted(reference, manifests[-1], tuple(closure.images), manifests, blobs, closure.absent)
 
 
 def _runs_on(platform: Platform, image: PlatformImage) -> bool:
@@ -219,40 +220,56 @@ def _nothing_for(
 
 
 class _Closure:
+    """What an engine should have of an image, as it is read."""
+
     def __init__(
         self, source: Source, platforms: Sequence[Platform], held: Sequence[Platform]
     ) -> None:
         self._source = source
         self._platforms = platforms
         self._held = held
+        self._below_unknown: set[Digest] = set()
         self.images: list[PlatformImage] = []
         self.manifests: dict[Digest, Manifest] = {}
         self.blobs: dict[Digest, Descriptor] = {}
-        self.absent: list[Descriptor] = []
-        self.is_index = False
+        self._absent: list[Descriptor] = []
 
-    def visit(self, manifest: Manifest, depth: int, *, known: bool = True) -> None:
-        """Take in a manifest and what it leads to; engines follow known types only."""
-        known = known and not manifest.opaque
-        refuse_too_deep(f"{manifest.digest}", depth)
-        self.is_index = self.is_index or bool(manifest.manifests)
-        wanted = children_for(manifest, self._platforms)
-        promised = children_for(manifest, self._held)
+    def read(self, root: Descriptor) -> None:
+        """Read the manifests of an image, and the configs of what can be run."""
+        descent = Descent(root)
+        for named in descent:
+            manifest = self._source.read_manifest(named)
+            self.manifests[manifest.digest] = manifest
+            descent.add(named, self._present(manifest))
+            parent = descent.parent_of(named)
+            if manifest.opaque or (parent and parent.digest in self._below_unknown):
+                self._below_unknown.add(named.digest)  # (engines follow known types only)
+            self._take_in(manifest)
+
+    @property
+    def absent(self) -> tuple[Descriptor, ...]:
+        """What indexes name and the image does not have."""
+        return tuple(child for child in self._absent if child.digest not in self.manifests)
+
+    def _present(self, manifest: Manifest) -> Iterator[Descriptor]:
+        """Yield the children that belong to the image; note those that are absent."""
+        wanted = {child.digest for child in children_for(manifest, self._platforms)}
+        promised = {child.digest for child in children_for(manifest, self._held)}
         for child in manifest.manifests:
-            if child.digest in self.manifests:
-                continue
-            if child not in wanted or (child not in promised and not self._source.exists(child)):
-                self.absent.append(child)
+            needed = child.digest in wanted
+            if needed and (child.digest in promised or self._source.exists(child)):
+                yield child
             else:
-                self.visit(self._source.read_manifest(child), depth + 1, known=known)
+                self._absent.append(child)
+
+    def _take_in(self, manifest: Manifest) -> None:
         for blob in manifest.blobs:
             if not mediatype.is_foreign(blob.media_type):
                 if not self._source.exists(blob):
                     raise MissingContent(f"{self._source.location}: {blob} is missing")
                 self.blobs.setdefault(blob.digest, blob)
-        self.manifests[manifest.digest] = manifest
-        is_image = is_container_image(manifest) and known
-        if is_image and attestation_of(manifest.descriptor) is None:
+        known = manifest.digest not in self._below_unknown
+        if known and is_container_image(manifest) and attestation_of(manifest.descriptor) is None:
             self.images.append(PlatformImage(manifest, self._config(manifest.blobs[0])))
 
     def _config(self, descriptor: Descriptor) -> ImageConfig:

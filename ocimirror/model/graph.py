@@ -91,8 +91,8 @@ class Descent:
         root: where it begins.
         platforms: for which children are added; what `seen` has for other platforms is new.
         seen: what earlier descents have yielded, which is left out; what this one names is added.
-        refused: told of each descriptor that is nested too deep, and of the first that is one too
-            many; they are not yielded.
+        refused: told of each descriptor that is nested too deep, which is not yielded; and of the
+            first that is one too many, after which nothing is yielded.
     """
 
     def __init__(
@@ -158,6 +158,7 @@ class Descent:
             self._refused(MalformedManifest(text), descriptor)
         elif len(self._depths) > MAX_MANIFESTS:
             self._full = True
+            self._unread.clear()
             text = f"{self._what}: more than {MAX_MANIFESTS} manifests"
             self._refused(MalformedManifest(text), descriptor)
         else:
