@@ -7,21 +7,19 @@ under its original digest, with the layers as they were.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from ocimirror.errors import DigestNotPreserved, IntegrityError, NotFound, Unsupported
-from ocimirror.model.chain import prove_chain
+from ocimirror.errors import DigestNotPreserved, MalformedManifest
 from ocimirror.model.config import MAX_SIZE_BYTES as MAX_CONFIG_BYTES
-from ocimirror.model.config import ImageConfig
 from ocimirror.model.descriptor import Descriptor
-from ocimirror.model.digest import Digest
-from ocimirror.model.graph import Descent, ignore, images_in
+from ocimirror.model.graph import images_in
 from ocimirror.model.manifest import Manifest
 from ocimirror.model.platform import Platform
 from ocimirror.stores.layout.entry import MANIFEST, is_synthesised, platforms_of, sparse
 from ocimirror.stores.layout.source import LayoutSource
 from ocimirror.stores.profiles import image_in, is_container_image
+from ocimirror.stores.reach import chains, ignore
 from ocimirror.stores.store import Referrer, Source, opened
 from ocimirror.stores.stream import Reader
 
@@ -73,27 +71,39 @@ def restore(
     config = manifest.blobs[0]
     with held.fetch(config) as stream:
         raw = stream.read_all(MAX_CONFIG_BYTES)
-    diff_ids = ImageConfig.parse(raw, f"config {config.digest}").diff_ids
-    paths = [p for root in roots for p in _leading_to(originals, root, config.digest)]
+    # (Where a root is sparse or damaged, another may do.)
+    leading = [
+        chain
+        for root in roots
+        for chain in chains(originals, root, ignore)
+        if is_container_image(chain.manifest) and chain.image_id == config.digest
+    ]
     # (An index names the manifest by its digest, and no archive has one for what is made from it.)
     lost = is_synthesised(made)
-    others = [p for p in paths if p[-1].digest != made.digest or (lost and len(p) > 1)]
-    path = next(iter(others), None)
-    same = [p for p in paths if p[-1].digest == made.digest]
-    if tells and same and path not in same:
+    others = [
+        chain
+        for chain in leading
+        if chain.manifest.digest != made.digest or (lost and len(chain.path) > 1)
+    ]
+    chain = next(iter(others), None)
+    same = any(found.manifest.digest == made.digest for found in leading)
+    if tells and same and (chain is None or chain.manifest.digest != made.digest):
         return _confirmed(held, made, manifest, originals)
-    if path is None:
+    if chain is None:
         where = f"{originals.location}:{name}" if name else originals.location
         raise DigestNotPreserved(f"{where} has no original manifest of image {config.digest}")
-    prove_chain(path, raw, config.digest, diff_ids)
-    source = _Joined(held, originals, path[0].descriptor)
-    for layer in path[-1].blobs:
+    try:
+        chain.prove(raw)
+    except MalformedManifest as error:
+        raise DigestNotPreserved(error.message) from error
+    source = _Joined(held, originals, chain.root.descriptor)
+    for layer in chain.manifest.blobs:
         if not source.exists(layer):
             raise DigestNotPreserved(
-                f"{layer.digest} of the original manifest {path[-1].digest} is neither in"
+                f"{layer.digest} of the original manifest {chain.manifest.digest} is neither in"
                 f" {held.location} nor in {originals.location}"
             )
-    return Restored(source, path[0].descriptor, path[-1], _present(source, path[0]))
+    return Restored(source, chain.root.descriptor, chain.manifest, _present(source, chain.root))
 
 
 def _confirmed(held: Source, made: Descriptor, manifest: Manifest, originals: Source) -> Restored:
@@ -108,27 +118,6 @@ def _roots(originals: Source, name: str, prefers: str) -> Sequence[Descriptor]:
         return [originals.resolve(name)]
     entries = sorted(originals.entries(), key=lambda entry: entry.name != prefers)
     return [entry.descriptor for entry in entries if not is_synthesised(entry.descriptor)]
-
-
-_Path = tuple[Manifest, ...]
-
-
-def _leading_to(originals: Source, root: Descriptor, config: Digest) -> Iterator[_Path]:
-    """Yield the paths from a root down to manifests of a config; each manifest is read once."""
-    paths: dict[Digest, _Path] = {}
-    descent = Descent(root, refused=ignore)  # (what is nested deeper cannot be copied)
-    for named in descent:
-        try:
-            manifest = originals.read_manifest(named)
-        except (NotFound, IntegrityError, Unsupported):
-            continue  # (a sparse image, or a damaged one: another may do)
-        parent = descent.parent_of(named)
-        path = (*(paths[parent.digest] if parent else ()), manifest)
-        if is_container_image(manifest) and manifest.blobs[0].digest == config:
-            yield path
-        if manifest.manifests:
-            paths[manifest.digest] = path
-            descent.add(named, manifest.manifests)
 
 
 def _present(source: Source, root: Manifest) -> tuple[Platform, ...]:

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from ocimirror.copy.places import Places
-from ocimirror.engines.chains import Chain, chains
 from ocimirror.engines.docker.daemon import Daemon, DockerInfo
 from ocimirror.engines.docker.references import DockerName, DockerReferences
 from ocimirror.engines.docker.root import DockerRoot
@@ -25,10 +24,13 @@ from ocimirror.errors import (
     Unsupported,
     UsageError,
 )
+from ocimirror.model.chain import Chain
 from ocimirror.model.digest import Digest
+from ocimirror.model.graph import refuse
 from ocimirror.model.reference import Reference
 from ocimirror.stores.layout.entry import Entry
 from ocimirror.stores.layout.source import LayoutSource
+from ocimirror.stores.reach import chains
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +161,9 @@ def show(where: Where, layouts: Sequence[str], places: Places) -> Shown:
         layout = layout_source(path, places)
         for entry in named_entries(layout, ()):
             try:
-                wanted, _ = wanted_names(entry, list(chains(layout, entry)), found.root, references)
+                wanted, _ = wanted_names(
+                    entry, list(chains(layout, entry.descriptor, refuse)), found.root, references
+                )
             except OciMirrorError as error:
                 notes.append(f"{path}: {entry.name}: {error.message}")
                 continue

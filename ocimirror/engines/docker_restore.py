@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from ocimirror.copy.places import Places
-from ocimirror.engines.chains import Chain, chains, prove
+from ocimirror.engines.chains import prove
 from ocimirror.engines.docker.daemon import Daemon, Service
 from ocimirror.engines.docker.references import DockerName, DockerReferences, taken
 from ocimirror.engines.docker.root import DockerRoot
@@ -33,7 +33,10 @@ from ocimirror.errors import (
     NotFound,
     OciMirrorError,
 )
+from ocimirror.model.chain import Chain
+from ocimirror.model.graph import refuse
 from ocimirror.stores.layout.entry import Entry
+from ocimirror.stores.reach import chains
 from ocimirror.stores.store import Source
 
 logger = logging.getLogger(__name__)
@@ -138,7 +141,9 @@ def _prove(
             raise Interrupted("stopped; nothing was written")
 
     try:
-        wanted, notes = wanted_names(entry, list(chains(layout, entry)), root, references)
+        wanted, notes = wanted_names(
+            entry, list(chains(layout, entry.descriptor, refuse)), root, references
+        )
         image.notes += notes
         missing: dict[DockerName, Chain] = {}
         for name, chain in wanted.items():

@@ -93,6 +93,9 @@ class Descent:
         seen: what earlier descents have yielded, which is left out; what this one names is added.
         refused: told of each descriptor that is nested too deep, which is not yielded; and of the
             first that is one too many, after which nothing is yielded.
+
+    Attributes:
+        platforms: as given.
     """
 
     def __init__(
@@ -103,7 +106,7 @@ class Descent:
         refused: Callable[[MalformedManifest, Descriptor], None] = refuse,
     ) -> None:
         self._what = f"image {root.digest}"
-        self._platforms = tuple(platforms)
+        self.platforms = tuple(platforms)
         self._seen = set() if seen is None else seen
         self._refused = refused
         self._full = False
@@ -145,7 +148,7 @@ class Descent:
         return self._parents.get(self._key(descriptor))
 
     def _key(self, descriptor: Descriptor) -> Seen:
-        return descriptor.digest, descriptor.size, self._platforms
+        return descriptor.digest, descriptor.size, self.platforms
 
     def _name(self, descriptor: Descriptor, depth: int) -> bool:
         key = self._key(descriptor)

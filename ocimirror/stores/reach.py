@@ -14,7 +14,10 @@ from ocimirror.errors import (
     RemoteError,
     Unsupported,
 )
+from ocimirror.model import mediatype
+from ocimirror.model.chain import Chain
 from ocimirror.model.descriptor import Descriptor
+from ocimirror.model.digest import Digest
 from ocimirror.model.graph import Descent, Seen, children_for
 from ocimirror.model.manifest import Manifest
 from ocimirror.stores.layout.entry import Entry, platforms_of
@@ -43,8 +46,38 @@ def reach(
     Raises:
         Interrupted: `stop` was set.
     """
-    platforms = platforms_of(root)
-    descent = Descent(root, platforms, seen, failed)
+    descent = Descent(root, platforms_of(root), seen, failed)
+    for _, manifest in _read(source, descent, failed, stop):
+        yield manifest
+
+
+def chains(
+    source: Source, root: Descriptor, failed: Callable[[OciMirrorError, Descriptor], None]
+) -> Iterator[Chain]:
+    """Yield the way from a root down to each image manifest that can be read.
+
+    Args:
+        source: the place; as it reads them, the documents of a chain have their digests.
+        root: where each chain begins.
+        failed: as for `reach`.
+    """
+    paths: dict[Digest, tuple[Manifest, ...]] = {}
+    descent = Descent(root, platforms_of(root), refused=failed)
+    for named, manifest in _read(source, descent, failed):
+        parent = descent.parent_of(named)
+        path = (*(paths[parent.digest] if parent else ()), manifest)
+        if manifest.manifests:
+            paths[manifest.digest] = path
+        if mediatype.is_image_manifest(manifest.media_type):
+            yield Chain(path)
+
+
+def _read(
+    source: Source,
+    descent: Descent,
+    failed: Callable[[OciMirrorError, Descriptor], None],
+    stop: threading.Event | None = None,
+) -> Iterator[tuple[Descriptor, Manifest]]:
     for descriptor in descent:
         if stop is not None and stop.is_set():
             raise Interrupted("stopped before every manifest was read")
@@ -53,8 +86,8 @@ def reach(
         except (IntegrityError, LocalStorageError, RemoteError) as error:
             failed(error, descriptor)
             continue
-        yield manifest
-        wanted = children_for(manifest, platforms)
+        yield descriptor, manifest
+        wanted = children_for(manifest, descent.platforms)
         needed = {(child.digest, child.size) for child in wanted}
         others = [c for c in manifest.manifests if (c.digest, c.size) not in needed]
         descent.add(descriptor, wanted)

@@ -15,12 +15,12 @@ from collections.abc import Sequence
 
 from ocimirror.errors import (
     ForeignLayer,
-    MalformedManifest,
     MissingContent,
     blamed_on,
     storage_errors,
 )
 from ocimirror.model import mediatype
+from ocimirror.model.chain import layers_with_ids
 from ocimirror.model.config import MAX_SIZE_BYTES as MAX_CONFIG_BYTES
 from ocimirror.model.config import ImageConfig
 from ocimirror.model.descriptor import Descriptor
@@ -109,23 +109,18 @@ def write_image(
         ForeignLayer: a layer that is not there.
         UsageError: a zstd layer, and the library for it is not installed.
     """
-    config, layers = manifest.blobs[0], manifest.blobs[1:]
+    config = manifest.blobs[0]
     with source.fetch(config, watch) as stream:
         raw = stream.read_all(MAX_CONFIG_BYTES)
     with blamed_on("source"):
-        diff_ids = ImageConfig.parse(raw, f"config {config.digest}").diff_ids
-        if len(diff_ids) != len(layers):
-            raise MalformedManifest(
-                f"{manifest.digest} has {len(layers)} layers, and its config {len(diff_ids)}"
-                " diff_ids: docker refuses it"
-            )
-    members = [_member_of(source, *pair) for pair in zip(layers, diff_ids, strict=True)]
+        layers = layers_with_ids(manifest, ImageConfig.parse(raw, f"config {config.digest}"))
+    members = [_member_of(source, layer, diff_id) for layer, diff_id in layers]
     names = [member for member, _ in members]
     config_name = f"{config.digest.encoded}.json"
     tar.member(MANIFEST_FILE, document_of(config_name, name, names))
     tar.member(config_name, raw)
     written = set[str]()
-    for (member, plain), layer, diff_id in zip(members, layers, diff_ids, strict=True):
+    for (member, plain), (layer, diff_id) in zip(members, layers, strict=True):
         if member in written:
             continue
         written.add(member)
