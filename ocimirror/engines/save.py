@@ -43,7 +43,7 @@ from ocimirror.errors import (
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.graph import attestation_of
+from ocimirror.model.graph import attestation_of, images_in
 from ocimirror.model.manifest import Manifest
 from ocimirror.model.platform import WITHOUT_ATTESTATIONS, Platform
 from ocimirror.model.reference import Location, Reference
@@ -299,7 +299,7 @@ def held_platforms(source: Source, root: Manifest) -> tuple[Platform, ...]:
     about = {str(child.digest) for child in there}
     attestations = [c for c in root.manifests if attestation_of(c) in about]
     complete = all(_whole(source, child) for child in attestations)
-    expected = [c for c in root.manifests if attestation_of(c) is None]
+    expected = images_in(root)
     if complete and len(there) == len(expected):
         return ()
     platforms = [child.platform for child in there if child.platform is not None]

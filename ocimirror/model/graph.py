@@ -169,12 +169,6 @@ class Descent:
         return True
 
 
-def refuse_too_deep(what: str, depth: int) -> None:
-    """Raise MalformedManifest if indexes are nested deeper than we read; a root has depth 1."""
-    if depth > MAX_DEPTH:
-        raise MalformedManifest(f"{what}: indexes nested deeper than {MAX_DEPTH}")
-
-
 def closure(
     roots: Iterable[Digest], known: Mapping[Digest, Manifest], without: Collection[Digest] = ()
 ) -> dict[Digest, Manifest]:
