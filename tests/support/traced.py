@@ -109,10 +109,20 @@ def refused(
     return done
 
 
-def killed(call: str, arguments: Sequence[str | Path], trace: Path, below: Path) -> None:
-    """Run the command as process 1 of its world, and kill it at a call with this file."""
+def killed(
+    call: str, arguments: Sequence[str | Path], trace: Path, below: Path | None = None
+) -> None:
+    """Run the command as process 1 of its world, and kill it at its first such call.
+
+    Args:
+        call: the name of a system call.
+        arguments: of the command.
+        trace: where strace writes the call.
+        below: only calls with this file, or in this directory, count.
+    """
     inject = f"inject={call}:signal=SIGKILL:when=1"
-    command = _command(["-P", str(below), "-e", f"trace={call}", "-e", inject], trace, arguments)
+    options = ["-P", str(below)] if below is not None else []
+    command = _command([*options, "-e", f"trace={call}", "-e", inject], trace, arguments)
     command.remove("--seccomp-bpf")  # (with which it does not signal)
     process_1 = [require_program("unshare", "util-linux"), "--user", "--map-root-user"]
     done = subprocess.run(
