@@ -20,14 +20,9 @@ PAUSE_S = 60.0
 
 
 class Pulse:
-    """What the answers of one host say of it. Thread-safe.
+    """What the answers of one host say of it. Thread-safe."""
 
-    Args:
-        pause_s: how long a dead host is left alone.
-    """
-
-    def __init__(self, pause_s: float = PAUSE_S) -> None:
-        self._pause_s = pause_s
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._in_vain = 0
         self._death = ""
@@ -54,7 +49,7 @@ class Pulse:
         except RegistryUnavailable as error:
             with self._lock:
                 self._in_vain += last or error.exhausted
-                self._ask_at = time.monotonic() + self._pause_s
+                self._ask_at = time.monotonic() + PAUSE_S
             raise
         self._answered()
 
@@ -62,7 +57,7 @@ class Pulse:
         with self._lock:
             now = time.monotonic()
             if now >= self._ask_at:
-                self._ask_at = now + self._pause_s  # (the others wait for what comes of this one)
+                self._ask_at = now + PAUSE_S  # (the others wait for what comes of this one)
                 return
         error = RegistryUnavailable(f"{request}: not sent, its host is dead: {self._death}")
         error.exhausted = True
@@ -85,4 +80,4 @@ class Pulse:
         """Take in that the host is dead, and how that showed."""
         with self._lock:
             self._death = death
-            self._ask_at = time.monotonic() + self._pause_s
+            self._ask_at = time.monotonic() + PAUSE_S

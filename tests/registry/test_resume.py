@@ -175,9 +175,8 @@ def test_an_upload_goes_on_while_its_source_is_resumed(
     front = proxy(registry, Rule("GET", "/blobs/", Cut(HALF), nth=1))
     host = connect(front)
     store, target = host.repository(repository), host.repository(f"{repository}/copy")
-    stream = store.fetch(BLOB)
-    stream.origin = None  # (so that nothing is mounted)
-    with stream:
+    registry.options.mount = False
+    with store.fetch(BLOB) as stream:
         assert target.push(BLOB, stream) is Stored.COPIED
     assert registry.get_blob(f"{repository}/copy", str(BLOB.digest)) == CONTENT
     assert front.count("PUT") == 1

@@ -9,6 +9,7 @@ from urllib.parse import quote_plus
 
 import pytest
 
+from ocimirror import AuthFile, NetworkOptions, OciMirrorError, Registry
 from tests.support.command import environment, ocimirror
 from tests.support.rawpeer import answer, raw_peer
 
@@ -84,6 +85,21 @@ def test_a_token_that_is_quoted_later_is_not_printed(key) -> None:
     assert "T0KEN" not in done.stdout + done.stderr
 
 
+def code_of_list(host: str, *auth_files: AuthFile) -> int:
+    """List the tags of a repository as a new run; return what a command would exit with.
+
+    What is not an error of ours, or could not be printed, fails here.
+    """
+    options = NetworkOptions(timeout_s=5, retries=0, auth_files=auth_files)
+    with Registry(host, options) as registry:
+        try:
+            registry["a:t"].place.names()
+        except OciMirrorError as error:
+            error.diagnostics().encode()
+            return error.exit_code
+    return 0
+
+
 ODD = [None, True, -1, 0, 1.5, 10**400, [], {}, "", "\ud800", "a\r\nb", "x" * 70_000]
 
 
@@ -101,9 +117,7 @@ def test_no_token_answer_is_a_bug_of_ours(key) -> None:
 
     with raw_peer(script) as host:
         for value in ODD:
-            done = ocimirror("list", f"docker://{host}/a", *QUICK, "-v")
-            assert done.code in (0, 3, 4), (value, done)
-            assert "Traceback" not in done.stderr
+            assert code_of_list(host) in (0, 3, 4), value
 
 
 @pytest.mark.parametrize("key", ["auth", "username", "password", "identitytoken", "registrytoken"])
@@ -115,12 +129,10 @@ def test_no_credential_file_is_a_bug_of_ours(key, tmp_path) -> None:
 
     with raw_peer(script) as host:
         for value in ODD:
-            file = auth_file(
+            _, file = auth_file(
                 tmp_path / "a.json", host, **{"username": "u", "password": "p", key: value}
             )
-            done = ocimirror("list", f"docker://{host}/a", *file, *QUICK, "-v")
-            assert done.code in (0, 2, 4), (value, done)
-            assert "Traceback" not in done.stderr
+            assert code_of_list(host, AuthFile(file, "docker")) in (0, 2, 4), value
 
 
 @pytest.mark.parametrize(
