@@ -21,7 +21,7 @@ from ocimirror.model.graph import Descent, attestation_of
 from ocimirror.model.manifest import MAX_SIZE_BYTES, Manifest
 from ocimirror.model.platform import WITHOUT_ATTESTATIONS
 from ocimirror.model.reference import Location
-from ocimirror.stores.layout.entry import Entry, platforms_of
+from ocimirror.stores.entry import Entry, platforms_of
 from ocimirror.stores.layout.partial import held
 from ocimirror.stores.layout.source import LayoutSource
 from ocimirror.stores.store import Referrer, Source
@@ -89,9 +89,9 @@ def raw_manifest(location: Location, places: Places) -> bytes:
 
 def list_images(location: Location, places: Places) -> list[Listed] | list[str]:
     """Return the images of a layout or archive, or the tags of a repository."""
-    source = places.source(location)
-    if not isinstance(source, LayoutSource):
-        return source.names()
+    if location.reference is not None:
+        return places.repository(location.reference).names()
+    source = places.indexed(location, "")
     attached = source.attached()
     return [_listed(source, e) for e in source.entries() if not attached.is_list(e)]
 

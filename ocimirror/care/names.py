@@ -12,7 +12,7 @@ from ocimirror.model.digest import Digest
 from ocimirror.model.graph import Seen
 from ocimirror.model.manifest import Manifest
 from ocimirror.model.reference import Reference, is_attachment_tag, is_tag
-from ocimirror.stores.layout.entry import OURS, Entry
+from ocimirror.stores.entry import OURS, Entry
 from ocimirror.stores.layout.index import LayoutIndex
 from ocimirror.stores.layout.layout import Layout
 from ocimirror.stores.layout.referrerslist import lists_without

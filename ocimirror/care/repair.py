@@ -29,14 +29,13 @@ from ocimirror.model.mediatype import OCTET_STREAM
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location, Reference
 from ocimirror.stores.bydigest import proven
-from ocimirror.stores.layout.entry import Entry
+from ocimirror.stores.entry import Entry
 from ocimirror.stores.layout.exclusive import Mended, Mending
 from ocimirror.stores.layout.index import LayoutIndex
 from ocimirror.stores.layout.layout import Layout
 from ocimirror.stores.layout.layoutfile import mend_layout_file
 from ocimirror.stores.layout.mending import Names, with_described
 from ocimirror.stores.layout.referrerslist import remade
-from ocimirror.stores.layout.source import LayoutSource
 from ocimirror.stores.layout.writable import was_damaged
 from ocimirror.stores.reach import ignore, reach
 from ocimirror.stores.store import Source
@@ -97,8 +96,7 @@ def repair(
         names.setdefault(root.digest, []).append((name, root))
     mending = _mend_index(path, places, names, rebuild_index, dry_run=options.dry_run)
     location = Location("oci", path)
-    destination = places.layout(path, write=True, dry_run=options.dry_run)
-    assert isinstance(destination, Layout)  # noqa: S101 - it is there
+    destination = places.present_layout(path, dry_run=options.dry_run)
     whole = partial(places.source, location)
     faults = _check(whole(), options)
     described = not options.dry_run and _describe(destination, faults)
@@ -304,7 +302,7 @@ class _Origins:
     def names(self) -> dict[Digest, list[tuple[str, Descriptor]]]:
         """Return what a layout or archive calls its images."""
         names: dict[Digest, list[tuple[str, Descriptor]]] = {}
-        if self._place is not None and isinstance(self._place[0], LayoutSource):
+        if self._place is not None:
             for entry in self._place[0].entries():
                 if entry.name:
                     found = names.setdefault(entry.descriptor.digest, [])

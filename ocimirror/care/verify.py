@@ -32,7 +32,7 @@ from ocimirror.model.manifest import Manifest
 from ocimirror.model.platform import WITHOUT_ATTESTATIONS, Platform, sparse_text
 from ocimirror.stores.archive.archive import Archive
 from ocimirror.stores.dockerarchive.read import DockerArchive
-from ocimirror.stores.layout.entry import platforms_of, sparse
+from ocimirror.stores.entry import platforms_of, sparse
 from ocimirror.stores.layout.index import LayoutIndex
 from ocimirror.stores.layout.layout import Layout
 from ocimirror.stores.layout.partial import held

@@ -74,7 +74,7 @@ def load_command(
     """
     from ocimirror.cli.progress import moving
     from ocimirror.copy.places import layout_location
-    from ocimirror.engines.load import LoadOptions, chosen_entries, left_out, load
+    from ocimirror.engines.load import NO_ENGINE_TAKES, LoadOptions, chosen_entries, left_out, load
     from ocimirror.engines.opening import EngineOptions, open_engine
     from ocimirror.engines.routes import opened
 
@@ -104,7 +104,7 @@ def load_command(
     failed: OciMirrorError | None = None
     with settings.places() as places, bar:
         try:
-            source = places.source(where)
+            source = places.indexed(where, NO_ENGINE_TAKES)
             entries = chosen_entries(source, where, names)
             target = open_engine(EngineOptions(engine, host, namespace), settings.stop)
             with opened(route, target, source, where, entries, how) as way:

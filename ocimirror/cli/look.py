@@ -118,7 +118,7 @@ def _verify_in(
     deep: bool,
 ) -> int:
     """Print a receipt of what an engine has of each image."""
-    from ocimirror.engines.load import audit, chosen_entries, left_out
+    from ocimirror.engines.load import NO_ENGINE_TAKES, audit, chosen_entries, left_out
     from ocimirror.engines.opening import open_auditor
     from ocimirror.engines.receipt import PARTS
 
@@ -127,7 +127,7 @@ def _verify_in(
     parts = require
     with settings.places() as places:
         try:
-            source = places.source(where)
+            source = places.indexed(where, NO_ENGINE_TAKES)
             entries = chosen_entries(source, where, ())
             auditor = open_auditor(engine, settings.stop)
             parts = tuple(part for part in PARTS if part in auditor.keeps or part in require)
@@ -211,7 +211,7 @@ def inspect_command(location: str, raw: bool, **options: Any) -> int:
 
 
 def _inspect_document(inspection: Inspection) -> dict[str, object]:
-    from ocimirror.stores.layout.entry import is_synthesised
+    from ocimirror.stores.entry import is_synthesised
 
     manifest = inspection.manifest
     return {
@@ -338,7 +338,7 @@ def _list_catalog(registry: str, settings: Settings) -> int:
 
 
 def _listed_document(image: Listed) -> dict[str, object]:
-    from ocimirror.stores.layout.entry import is_synthesised
+    from ocimirror.stores.entry import is_synthesised
 
     entry = image.entry
     return {
@@ -355,7 +355,7 @@ def _listed_document(image: Listed) -> dict[str, object]:
 
 
 def _listed_line(image: Listed) -> str:
-    from ocimirror.stores.layout.entry import is_synthesised
+    from ocimirror.stores.entry import is_synthesised
 
     entry = image.entry
     told = image.fault or f"{output.size(image.size_bytes)}  {' '.join(image.platforms)}"

@@ -17,8 +17,7 @@ from ocimirror.model.reference import Location
 from ocimirror.stores.archive.archive import ArchiveWriter
 from ocimirror.stores.dockerarchive.compression import require_zstd
 from ocimirror.stores.dockerarchive.write import DockerArchiveWriter
-from ocimirror.stores.layout.entry import is_synthesised
-from ocimirror.stores.layout.source import LayoutSource
+from ocimirror.stores.entry import is_synthesised
 from ocimirror.stores.profiles import (
     Image,
     Profile,
@@ -69,8 +68,8 @@ def copy(
     name = new_name(destination, origin, source)
     manifest_for = platforms if len(platforms) == 1 else ()
     asked = platforms
-    if not platforms and isinstance(origin, LayoutSource) and source.digest is None:
-        platforms = origin.find(source.name).platforms
+    entry = origin.find(source.name) if not platforms and source.digest is None else None
+    platforms = entry.platforms if entry else platforms
     wanted = _Wanted(origin, source.read_name, platforms, options.referrers)
     if originals is not None:
         _restore(wanted, places, originals, name)

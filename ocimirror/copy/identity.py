@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.manifest import Manifest
-from ocimirror.stores.layout.entry import is_synthesised
+from ocimirror.stores.entry import is_synthesised
 
 
 def note_on_identity(root: Manifest, *, verified: bool = False) -> list[str]:

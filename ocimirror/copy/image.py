@@ -22,7 +22,7 @@ from ocimirror.model.digest import Digest
 from ocimirror.model.graph import attestation_of
 from ocimirror.model.manifest import Manifest
 from ocimirror.model.reference import is_attachment_tag
-from ocimirror.stores.layout.entry import platforms_of, sparse
+from ocimirror.stores.entry import platforms_of, sparse
 from ocimirror.stores.store import Store
 
 

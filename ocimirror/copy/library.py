@@ -14,7 +14,6 @@ from ocimirror.copy.push import push as push_all
 from ocimirror.errors import UsageError
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Reference, is_tag
-from ocimirror.stores.layout.source import LayoutSource
 from ocimirror.stores.store import Image, Source, Store
 
 if TYPE_CHECKING:
@@ -64,9 +63,7 @@ def request(
     store = target.place
     if not isinstance(store, Store):
         raise UsageError(f"{target} is for reading only")
-    entry = None
-    if isinstance(origin.place, LayoutSource) and not _digest_of(origin):
-        entry = origin.place.find(origin.name)
+    entry = None if _digest_of(origin) else origin.place.find(origin.name)
     known = entry.reference() if entry else origin.reference and origin.reference.readable()
     name = _new_name(target, known)
     shown = target if target.reference is not None else store[name]

@@ -16,8 +16,7 @@ from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.graph import images_in
 from ocimirror.model.manifest import Manifest
 from ocimirror.model.platform import Platform
-from ocimirror.stores.layout.entry import MANIFEST, is_synthesised, platforms_of, sparse
-from ocimirror.stores.layout.source import LayoutSource
+from ocimirror.stores.entry import MANIFEST, is_synthesised, platforms_of, sparse
 from ocimirror.stores.profiles import image_in, is_container_image
 from ocimirror.stores.reach import chains, ignore
 from ocimirror.stores.store import Referrer, Source, opened
@@ -60,7 +59,7 @@ def restore(
     manifest = held.read_manifest(made)
     roots = _roots(originals, name, prefers)
     # (A layout may have got it from the same archive; what a registry returns is no longer new.)
-    tells = not is_synthesised(made) or not isinstance(originals, LayoutSource)
+    tells = not is_synthesised(made) or not originals.local
     if tells and made.digest in {root.digest for root in roots}:
         return _confirmed(held, made, manifest, originals)
     if not is_container_image(manifest):
@@ -114,7 +113,7 @@ def _confirmed(held: Source, made: Descriptor, manifest: Manifest, originals: So
 
 
 def _roots(originals: Source, name: str, prefers: str) -> Sequence[Descriptor]:
-    if name or not isinstance(originals, LayoutSource):
+    if name or not originals.local:
         return [originals.resolve(name)]
     entries = sorted(originals.entries(), key=lambda entry: entry.name != prefers)
     return [entry.descriptor for entry in entries if not is_synthesised(entry.descriptor)]

@@ -15,7 +15,7 @@ from ocimirror.model.digest import Digest
 from ocimirror.model.failure import Failure
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Reference
-from ocimirror.stores.layout.entry import is_synthesised
+from ocimirror.stores.entry import is_synthesised
 from ocimirror.stores.store import Source, Store
 
 Sparse = Literal["fail", "full", "child"]

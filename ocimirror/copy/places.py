@@ -16,7 +16,7 @@ from ocimirror.model.reference import Location, Reference, is_tag
 from ocimirror.stores.archive.archive import Archive, ArchiveWriter
 from ocimirror.stores.dockerarchive.read import DockerArchive, is_docker_archive
 from ocimirror.stores.dockerarchive.write import DockerArchiveWriter
-from ocimirror.stores.layout.entry import Entry
+from ocimirror.stores.entry import Entry
 from ocimirror.stores.layout.exclusive import ExclusiveLayout
 from ocimirror.stores.layout.layout import Layout
 from ocimirror.stores.layout.links import LinkingLayout
@@ -107,7 +107,7 @@ class Places:
         self._shared: Transport | None = None
         self._hosts: dict[str, RegistryHost] = {}
         self._repositories: dict[tuple[str, str], RegistryRepository] = {}
-        self._archives: dict[tuple[str, str], Source] = {}
+        self._archives: dict[tuple[str, str], LayoutSource] = {}
         self._stack = contextlib.ExitStack()
         self._directories: dict[str, tuple[int, int]] = {}
 
@@ -154,31 +154,40 @@ class Places:
             self._shared = self._stack.enter_context(Transport(self._network()))
         return self._shared
 
-    def layout(self, path: str, *, write: bool = False, dry_run: bool = False) -> Store:
+    def layout(self, path: str) -> Layout:
+        """Return a layout directory for reading."""
+        return self._stack.enter_context(Layout(path, wait=self.wait))
+
+    def layout_to_write(self, path: str, *, dry_run: bool = False) -> Store:
         """Return a layout directory; a dry run into one that is not there gets an empty store.
 
         A dry run is refused what a run would be refused, as far as a look tells.
         """
-        if write and dry_run:
-            present = is_layout_to_write(path)
-            refuse_unwritable_layout(path)
-            if not present:
-                return MemoryStore(f"oci:{path}")
-        if not write or dry_run:
-            layout = Layout(path, wait=self.wait)
-        else:
-            self._refuse_another(path)
-            layout = LinkingLayout(path, self._link_from, durable=self._durable, wait=self.wait)
-        self._stack.enter_context(layout)
-        if write:
-            self.remember(path)
-        if write:
-            _warn_of_unreadable(layout)
-            # (A run that failed leaves no empty layout that could be taken for a mirror.)
-            self._stack.callback(layout.remove_if_unused)
+        if not dry_run:
+            return self._written(path)
+        present = is_layout_to_write(path)
+        refuse_unwritable_layout(path)
+        if not present:
+            return MemoryStore(f"oci:{path}")
+        return self._looked_at(path)
+
+    def _looked_at(self, path: str) -> Layout:
+        layout = self.layout(path)
+        self.remember(path)
+        _warn_of_unreadable(layout)
         return layout
 
-    def present_layout(self, path: str) -> Layout:
+    def _written(self, path: str) -> Layout:
+        self._refuse_another(path)
+        layout = LinkingLayout(path, self._link_from, durable=self._durable, wait=self.wait)
+        self._stack.enter_context(layout)
+        self.remember(path)
+        _warn_of_unreadable(layout)
+        # (A run that failed leaves no empty layout that could be taken for a mirror.)
+        self._stack.callback(layout.remove_if_unused)
+        return layout
+
+    def present_layout(self, path: str, *, dry_run: bool = False) -> Layout:
         """Return a layout for writing that is there already; none is made.
 
         Raises:
@@ -186,9 +195,10 @@ class Places:
         """
         self.remember(path)
         Layout(path, wait=self.wait).close()
-        layout = self.layout(path, write=True)
-        assert isinstance(layout, Layout)  # noqa: S101 - what `layout` opens for writing
-        return layout
+        if not dry_run:
+            return self._written(path)
+        refuse_unwritable_layout(path)
+        return self._looked_at(path)
 
     def exclusive_layout(self, path: str, *, writes: bool = True) -> ExclusiveLayout:
         """Return a layout that nobody else, and nothing else of this run, may use meanwhile.
@@ -228,6 +238,12 @@ class Places:
         """Open a location for reading; an archive once, since opening it may decompress it."""
         if location.reference is not None:
             return self.repository(location.reference)
+        return self.indexed(location, "")
+
+    def indexed(self, location: Location, refusal: str) -> LayoutSource:
+        """Open a layout or an archive for reading; UsageError with this text for a registry."""
+        if location.reference is not None:
+            raise UsageError(f"{location}{refusal}")
         if not location.is_archive:
             return self.layout(location.path)
         key = location.scheme, location.path
@@ -275,7 +291,7 @@ class Places:
                     location.path, durable=self._durable, profile=profile, platforms=platforms
                 )
             )
-        return self.layout(location.path, write=True, dry_run=dry_run)
+        return self.layout_to_write(location.path, dry_run=dry_run)
 
 
 def _identity(path: str) -> tuple[int, int]:
@@ -320,8 +336,6 @@ def _entry(source: Source, location: Location) -> Entry | None:
         NotFound: a layout without that image.
         UsageError: it has several.
     """
-    if not isinstance(source, LayoutSource):
-        return None
     if location.digest is None:
         return source.find(location.name)
     named = [e for e in source.entries() if e.name and e.descriptor.digest == location.digest]

@@ -30,7 +30,7 @@ def pull(
     Raises:
         UsageError: a directory that holds something else, or one name with two digests.
     """
-    destination = places.layout(layout, write=True, dry_run=options.dry_run)
+    destination = places.layout_to_write(layout, dry_run=options.dry_run)
     requests = []
     digests = _digests(images)
     for image in images:

@@ -17,8 +17,7 @@ from ocimirror.model.reference import (
     check_registry,
     check_repository,
 )
-from ocimirror.stores.layout.entry import Entry
-from ocimirror.stores.layout.source import LayoutSource
+from ocimirror.stores.entry import Entry
 
 
 def push(
@@ -49,7 +48,6 @@ def push(
     """
     registry, prefix = parse_target(target)
     source = places.layout(layout)
-    assert isinstance(source, LayoutSource)  # noqa: S101 - what `layout` opens for reading
     index = source.index()
     # (Attachments follow what they refer to; only asked for by name they are images.)
     entries = [index.find(name) for name in images] or source.images()

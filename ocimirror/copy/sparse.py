@@ -8,7 +8,7 @@ from dataclasses import replace
 from ocimirror.copy.outcome import Request, Sparse
 from ocimirror.copy.plan import Plan
 from ocimirror.errors import SparseRefused
-from ocimirror.stores.layout.entry import platforms_of
+from ocimirror.stores.entry import platforms_of
 
 logger = logging.getLogger(__name__)
 

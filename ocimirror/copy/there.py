@@ -21,8 +21,7 @@ from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.graph import Descent, children_for
-from ocimirror.stores.layout.entry import platforms_of, sparse
-from ocimirror.stores.layout.source import LayoutSource
+from ocimirror.stores.entry import platforms_of, sparse
 from ocimirror.stores.store import Store
 
 
@@ -141,7 +140,7 @@ def _refuse_other_platform(request: Request, root: Descriptor) -> None:
     if not request.platforms or request.whole == root.digest or mediatype.is_index(root.media_type):
         return
     source = request.source
-    reader = source if isinstance(source, LayoutSource) else request.destination
+    reader = source if source.local else request.destination
     refuse_other_platform(request, reader.read_manifest(root), reader)
 
 
@@ -151,7 +150,7 @@ def _holds_children(request: Request, root: Descriptor) -> bool:
     Their blobs are there too, since manifests are pushed after them.
     """
     destination, source = request.destination, request.source
-    reader = source if isinstance(source, LayoutSource) else destination  # (without requests)
+    reader = source if source.local else destination  # (without requests)
     descent = Descent(root)
     try:
         for named in descent:

@@ -17,9 +17,7 @@ logger = logging.getLogger(__name__)
 
 def unread(source: Source, location: Location) -> Iterator[tuple[str, DamagedLayout]]:
     """Yield what each entry of index.json that cannot be read is called, and the error."""
-    if not isinstance(source, LayoutSource):
-        return
-    for row in source.index().unreadable:
+    for row in source.unreadable():
         advice = f"`ocimirror repair {location.path}` mends it if the blobs prove what it was."
         if location.is_archive:
             advice = "Make the archive anew."

@@ -28,7 +28,7 @@ from ocimirror.model.chain import Chain
 from ocimirror.model.digest import Digest
 from ocimirror.model.graph import refuse
 from ocimirror.model.reference import Reference
-from ocimirror.stores.layout.entry import Entry
+from ocimirror.stores.entry import Entry
 from ocimirror.stores.layout.source import LayoutSource
 from ocimirror.stores.reach import chains
 
@@ -158,7 +158,7 @@ def show(where: Where, layouts: Sequence[str], places: Places) -> Shown:
         images.setdefault(name.image_id, absent).names.append(name)
     notes: list[str] = []
     for path in layouts:
-        layout = layout_source(path, places)
+        layout = places.layout(path)
         for entry in named_entries(layout, ()):
             try:
                 wanted, _ = wanted_names(
@@ -174,13 +174,6 @@ def show(where: Where, layouts: Sequence[str], places: Places) -> Shown:
                     lost.append(Lost(name, path))
     order = sorted(images.values(), key=lambda i: (sorted(map(str, i.names)) or ["~"], i.image_id))
     return Shown(found, order, references.unread, notes)
-
-
-def layout_source(path: str, places: Places) -> LayoutSource:
-    """Open a layout for reading."""
-    source = places.layout(path)
-    assert isinstance(source, LayoutSource)  # noqa: S101 - what `layout` opens for reading
-    return source
 
 
 def named_entries(layout: LayoutSource, names: Sequence[str]) -> list[Entry]:

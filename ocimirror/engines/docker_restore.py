@@ -35,7 +35,7 @@ from ocimirror.errors import (
 )
 from ocimirror.model.chain import Chain
 from ocimirror.model.graph import refuse
-from ocimirror.stores.layout.entry import Entry
+from ocimirror.stores.entry import Entry
 from ocimirror.stores.reach import chains
 from ocimirror.stores.store import Source
 

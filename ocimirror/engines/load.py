@@ -26,7 +26,7 @@ from ocimirror.errors import (
 )
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location, some_of
-from ocimirror.stores.layout.entry import Entry
+from ocimirror.stores.entry import Entry
 from ocimirror.stores.layout.source import LayoutSource
 from ocimirror.stores.store import Source
 from ocimirror.stores.stream import Watch
@@ -101,19 +101,20 @@ class Loaded:
     planned: str = ""
 
 
-def chosen_entries(source: Source, location: Location, names: Sequence[str]) -> list[Entry]:
+NO_ENGINE_TAKES = ": engines take images from a layout or an archive"
+"""What is said of a registry."""
+
+
+def chosen_entries(source: LayoutSource, location: Location, names: Sequence[str]) -> list[Entry]:
     """Return the entries of a layout or archive that names stand for.
 
     Without names that is every container image with a name; attachments and artifacts beside
     them are left out.
 
     Raises:
-        UsageError: a place that is no layout.
         NotFound: a name that it does not have.
         DamagedLayout: no entry can be read.
     """
-    if not isinstance(source, LayoutSource):
-        raise UsageError(f"{location}: engines take images from a layout or an archive")
     if location.read_name:
         names = [location.read_name, *names]
     if names:

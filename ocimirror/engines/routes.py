@@ -16,7 +16,7 @@ from ocimirror.engines.receipt import PARTS
 from ocimirror.engines.wanted import Wanted
 from ocimirror.errors import Unsupported, UsageError
 from ocimirror.model.reference import Location
-from ocimirror.stores.layout.entry import Entry
+from ocimirror.stores.entry import Entry
 from ocimirror.stores.store import Source
 
 if TYPE_CHECKING:

@@ -48,8 +48,7 @@ from ocimirror.model.manifest import Manifest
 from ocimirror.model.platform import WITHOUT_ATTESTATIONS, Platform
 from ocimirror.model.reference import Location, Reference
 from ocimirror.stores.dockerarchive.read import DockerArchive
-from ocimirror.stores.layout.entry import is_synthesised
-from ocimirror.stores.layout.source import LayoutSource
+from ocimirror.stores.entry import is_synthesised
 from ocimirror.stores.layout.writable import PRIVATE
 from ocimirror.stores.profiles import image_in
 from ocimirror.stores.store import Source, Store
@@ -82,7 +81,7 @@ def save(
     """
     for name in names:
         Reference.parse(name)
-    destination = places.layout(layout, write=True)
+    destination = places.layout_to_write(layout)
     content = ContentStore(engine) if isinstance(engine, Containerd) else None
     for name in names:
         try:
@@ -268,8 +267,9 @@ def _saved(
     (outcome,) = copy([request], options)
     if outcome.error is not None:
         return Loaded(str(reference), error=outcome.error)
-    assert isinstance(destination, LayoutSource)  # noqa: S101 - what `layout` opens
-    entry = destination.index().find(new_name)
+    entry = destination.find(new_name)
+    if entry is None:
+        raise NotFound(f"{destination.location} does not keep names")
     wanted = examine(destination, reference, entry.descriptor, ())
     if image is not None:
         held = tuple(found for found in wanted.images if found.manifest.digest == image)

@@ -27,7 +27,7 @@ from ocimirror.model.graph import Descent, attestation_of, children_for, images_
 from ocimirror.model.manifest import Manifest
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Reference
-from ocimirror.stores.layout.entry import Entry, platforms_of
+from ocimirror.stores.entry import Entry, platforms_of
 from ocimirror.stores.profiles import Image, is_container_image
 from ocimirror.stores.store import Source
 from ocimirror.stores.stream import Watch

@@ -11,9 +11,8 @@ from ocimirror.errors import UsageError
 from ocimirror.model.clash import Clash, find_clashes
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Reference, check_registry
-from ocimirror.stores.layout.entry import platforms_of
+from ocimirror.stores.entry import platforms_of
 from ocimirror.stores.layout.partial import held
-from ocimirror.stores.layout.source import LayoutSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +122,6 @@ def read_contents(layouts: Sequence[str], places: Places) -> Contents:
     unreadable: list[str] = []
     for path in layouts:
         layout = places.layout(path)
-        assert isinstance(layout, LayoutSource)  # noqa: S101 - what `layout` opens for reading
         named = [
             (entry, reference) for entry in layout.images() if (reference := entry.reference())
         ]

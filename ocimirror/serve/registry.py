@@ -26,7 +26,7 @@ from ocimirror.serve.files import BlobFile, identity_of
 from ocimirror.serve.names import Scope, find_repository, listed_names
 from ocimirror.serve.ranges import wanted_range
 from ocimirror.serve.shelf import Repository, ServedLayout, Shelf
-from ocimirror.stores.layout.entry import platforms_of
+from ocimirror.stores.entry import platforms_of
 
 logger = logging.getLogger(__name__)
 MAX_PAGE = 10_000

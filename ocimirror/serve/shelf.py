@@ -32,7 +32,7 @@ from ocimirror.model.reference import (
 from ocimirror.serve.files import Identity, identity_of
 from ocimirror.stores.attached import cosign_saved, may_be_referrers_list
 from ocimirror.stores.disk.files import open_regular, read_bounded
-from ocimirror.stores.layout.entry import Entry
+from ocimirror.stores.entry import Entry
 from ocimirror.stores.layout.index import MAX_SIZE_BYTES, LayoutIndex
 from ocimirror.stores.layout.layoutfile import LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES, check_layout_file
 

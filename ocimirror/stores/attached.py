@@ -31,7 +31,7 @@ from ocimirror.model.reference import (
     subject_of_tag,
 )
 from ocimirror.stores.edges import Edges
-from ocimirror.stores.layout.entry import Entry
+from ocimirror.stores.entry import Entry
 from ocimirror.stores.store import Referrer
 
 COSIGN_KIND = "kind"

@@ -36,7 +36,7 @@ from ocimirror.model.graph import Descent, images_in
 from ocimirror.model.manifest import Manifest
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Reference
-from ocimirror.stores.layout.entry import IMAGE_NAME, REF_NAME, annotations_of_ours
+from ocimirror.stores.entry import IMAGE_NAME, REF_NAME, annotations_of_ours
 from ocimirror.stores.store import Source
 
 Profile = Literal["any", "docker", "containerd", "podman"]

@@ -20,7 +20,7 @@ from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.graph import Descent, Seen, children_for
 from ocimirror.model.manifest import Manifest
-from ocimirror.stores.layout.entry import Entry, platforms_of
+from ocimirror.stores.entry import Entry, platforms_of
 from ocimirror.stores.store import Source
 
 

@@ -19,7 +19,9 @@ from ocimirror.model.descriptor import Descriptor, Kind
 from ocimirror.model.digest import digest_or_none
 from ocimirror.model.manifest import MAX_SIZE_BYTES, Manifest
 from ocimirror.model.reference import Reference
+from ocimirror.stores.entry import Entry
 from ocimirror.stores.stream import CHUNK_BYTES, Reader, VerifiedStream, Watch
+from ocimirror.stores.unreadable import UnreadableEntry
 
 
 class Stored(Enum):
@@ -71,6 +73,8 @@ class Source(ABC):
 
     location: str
     """The place in the words of containers-transports(5), without a name."""
+    local: bool = True
+    """Content is on this machine: to read it again costs no network."""
 
     def __getitem__(self, name: str) -> Image:
         """Return the image of that name here; whether it exists is seen when it is read."""
@@ -155,6 +159,22 @@ class Source(ABC):
         """Whether this one object is present with this size; says nothing of its children."""
         return self._exists(descriptor)
 
+    def entries(self) -> Sequence[Entry]:
+        """Return what the index here names; a place without one, as a registry, has none."""
+        return ()
+
+    def unreadable(self) -> Sequence[UnreadableEntry]:
+        """Return the entries of the index that cannot be read."""
+        return ()
+
+    def find(self, name: str) -> Entry | None:  # noqa: ARG002 - a place without an index
+        """Return the entry that a name stands for; None in a place without an index.
+
+        Raises:
+            NotFound, DamagedLayout, UsageError: as `LayoutIndex.find`.
+        """
+        return None
+
     @final
     def names(self) -> list[str]:
         """Return every name once: a registry's tags, a layout's full references."""
@@ -214,7 +234,6 @@ class Store(Source):
         names_prove_closure: a name that stands for a manifest proves that all of it is here, but
             for platforms that were left out. So it is in a registry; from a directory files may
             have gone since.
-        local: content is on this machine: to read it again costs no network.
         may_refuse_sparse: it may not take an index with absent children.
         refuses_sparse: it was seen to refuse one.
     """
@@ -222,7 +241,6 @@ class Store(Source):
     names_at_once: int = 1
     names_with_root: bool = False
     names_prove_closure: bool = False
-    local: bool = True
     may_refuse_sparse: bool = False
     refuses_sparse: bool = False
 

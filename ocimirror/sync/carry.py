@@ -53,8 +53,8 @@ class Destinations:
         if target.reference is not None:
             return self._places.repository(target.reference)
         if target.path not in self._layouts:
-            self._layouts[target.path] = self._places.layout(
-                target.path, write=True, dry_run=self._dry_run
+            self._layouts[target.path] = self._places.layout_to_write(
+                target.path, dry_run=self._dry_run
             )
         return self._layouts[target.path]
 

@@ -25,7 +25,7 @@ from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location, Reference
 from ocimirror.stores.disk.atomic import replace_file
 from ocimirror.stores.disk.files import read_input
-from ocimirror.stores.layout.entry import sparse
+from ocimirror.stores.entry import sparse
 from ocimirror.sync.record import ImageRecord
 from ocimirror.sync.shards import Owned, Shard
 

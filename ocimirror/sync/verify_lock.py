@@ -27,8 +27,7 @@ from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location, Reference
-from ocimirror.stores.layout.entry import platforms_of
-from ocimirror.stores.layout.source import LayoutSource
+from ocimirror.stores.entry import platforms_of
 from ocimirror.stores.store import Source
 from ocimirror.sync.lock import LockFile
 from ocimirror.sync.record import ImageRecord
@@ -197,9 +196,7 @@ def _names_at(reference: Reference, registry: str, prefix: str) -> Iterator[Refe
 
 
 def _in_layout(location: Location, places: Places) -> Callable[[Reference], list[_Place]]:
-    source = places.source(location)
-    if not isinstance(source, LayoutSource):
-        raise UsageError(f"{location} holds no images by their names")
+    source = places.indexed(location, " holds no images by their names")
 
     def candidates(reference: Reference) -> list[_Place]:
         name = name_in_a_layout(reference)

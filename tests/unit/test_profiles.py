@@ -9,7 +9,7 @@ import pytest
 
 from ocimirror.errors import UsageError
 from ocimirror.model.platform import Platform
-from ocimirror.stores.layout.entry import MANIFEST, PLATFORMS
+from ocimirror.stores.entry import MANIFEST, PLATFORMS
 from ocimirror.stores.layout.index import LayoutIndex
 from ocimirror.stores.profiles import (
     PROFILES,

@@ -44,15 +44,15 @@ from ocimirror.stores.dockerarchive.synthesis import (
     is_made_up,
     manifest_for,
 )
+from ocimirror.stores.entry import IMAGE_NAME, REF_NAME, Entry, is_synthesised, synthesised
 from ocimirror.stores.layout import index as layout_index
-from ocimirror.stores.layout.entry import IMAGE_NAME, REF_NAME, Entry, is_synthesised, synthesised
 from ocimirror.stores.layout.index import LayoutIndex
 from ocimirror.stores.layout.layoutfile import LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES, check_layout_file
 from ocimirror.stores.layout.partial import held
 from ocimirror.stores.layout.source import LayoutSource
-from ocimirror.stores.layout.unreadable import UnreadableEntry
 from ocimirror.stores.profiles import blob_path, is_container_image
 from ocimirror.stores.stream import CHUNK_BYTES, Reader, Watch
+from ocimirror.stores.unreadable import UnreadableEntry
 
 
 def is_docker_archive(path: str) -> bool:

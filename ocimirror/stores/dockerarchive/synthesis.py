@@ -13,7 +13,7 @@ from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import Manifest
-from ocimirror.stores.layout.entry import synthesised
+from ocimirror.stores.entry import synthesised
 
 LAYER_TYPES = {
     "": mediatype.OCI_LAYER,

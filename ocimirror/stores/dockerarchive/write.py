@@ -35,7 +35,6 @@ from ocimirror.stores.dockerarchive.compression import (
     compression_of,
 )
 from ocimirror.stores.dockerarchive.document import MANIFEST_FILE, document_of
-from ocimirror.stores.layout.source import LayoutSource
 from ocimirror.stores.store import Source, Stored, opened, verified
 from ocimirror.stores.stream import CHUNK_BYTES, Reader, VerifiedStream, Watch
 
@@ -54,14 +53,14 @@ class DockerArchiveWriter(ArchiveWriter):
     def __init__(self, path: str, *, durable: bool = True) -> None:
         super().__init__(path, durable=durable)
         self.location = f"docker-archive:{path}"
-        self._elsewhere: dict[Digest, LayoutSource] = {}
+        self._elsewhere: dict[Digest, Source] = {}
         self._image: Descriptor | None = None
         self._name = ""
 
     def _ingest(self, descriptor: Descriptor, stream: VerifiedStream, replace: bool) -> Stored:
         if descriptor.kind == "manifest":
             self._image = descriptor
-        elif isinstance(stream.origin, LayoutSource):
+        elif isinstance(stream.origin, Source) and stream.origin.local:
             self._elsewhere[descriptor.digest] = stream.origin
             return Stored.COPIED
         return super()._ingest(descriptor, stream, replace)

@@ -24,7 +24,7 @@ from ocimirror.model import mediatype, strictjson
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.platform import joined
 from ocimirror.model.reference import Reference, attachment_tag_in, spellings, split_digest
-from ocimirror.stores.layout.entry import (
+from ocimirror.stores.entry import (
     IMAGE_NAME,
     REF_NAME,
     Entry,
@@ -34,7 +34,7 @@ from ocimirror.stores.layout.entry import (
     sparse,
 )
 from ocimirror.stores.layout.oneimage import damaged_index, not_one
-from ocimirror.stores.layout.unreadable import UnreadableEntry
+from ocimirror.stores.unreadable import UnreadableEntry
 
 MAX_SIZE_BYTES = 256 * 1024 * 1024
 EMPTY = b'{"schemaVersion":2,"mediaType":"%s","manifests":[]}' % mediatype.OCI_INDEX.encode()

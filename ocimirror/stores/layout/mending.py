@@ -10,7 +10,7 @@ from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.graph import closure
 from ocimirror.model.manifest import Manifest
-from ocimirror.stores.layout.entry import Entry, sparse
+from ocimirror.stores.entry import Entry, sparse
 from ocimirror.stores.layout.index import LayoutIndex
 
 Names = Mapping[Digest, Sequence[tuple[str, Descriptor]]]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from ocimirror.errors import DamagedLayout, NotFound, OciMirrorError, UsageError
 from ocimirror.model.reference import some_of, spellings
-from ocimirror.stores.layout.entry import Entry
-from ocimirror.stores.layout.unreadable import UnreadableEntry
+from ocimirror.stores.entry import Entry
+from ocimirror.stores.unreadable import UnreadableEntry
 
 
 def not_one(

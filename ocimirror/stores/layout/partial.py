@@ -14,7 +14,7 @@ from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.graph import attestation_of, children_for
 from ocimirror.model.platform import WITHOUT_ATTESTATIONS, Platform
-from ocimirror.stores.layout.entry import PLATFORMS, Entry, platforms_of
+from ocimirror.stores.entry import PLATFORMS, Entry, platforms_of
 from ocimirror.stores.layout.index import LayoutIndex
 from ocimirror.stores.layout.source import LayoutSource
 

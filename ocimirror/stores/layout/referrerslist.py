@@ -23,7 +23,7 @@ from ocimirror.model.reference import attachment_tag
 from ocimirror.stores.edges import Edges
 
 if TYPE_CHECKING:
-    from ocimirror.stores.layout.entry import Entry
+    from ocimirror.stores.entry import Entry
     from ocimirror.stores.layout.index import LayoutIndex
     from ocimirror.stores.layout.source import LayoutSource
 

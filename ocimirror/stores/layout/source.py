@@ -12,9 +12,10 @@ from ocimirror.model.digest import Digest, digest_or_none
 from ocimirror.stores.attached import Attached
 from ocimirror.stores.bydigest import manifest_by_digest
 from ocimirror.stores.edges import Edges
-from ocimirror.stores.layout.entry import Entry
+from ocimirror.stores.entry import Entry
 from ocimirror.stores.layout.index import LayoutIndex
 from ocimirror.stores.store import Referrer, Source
+from ocimirror.stores.unreadable import UnreadableEntry
 
 
 class LayoutSource(Source):
@@ -38,6 +39,10 @@ class LayoutSource(Source):
     def entries(self) -> tuple[Entry, ...]:
         """Return the entries of index.json, in its order."""
         return self.index().entries
+
+    def unreadable(self) -> tuple[UnreadableEntry, ...]:
+        """Return the entries of index.json that cannot be read."""
+        return self.index().unreadable
 
     def find(self, name: str) -> Entry:
         """Return the entry that a name stands for; without a name, the only image.
