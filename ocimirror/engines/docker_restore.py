@@ -20,7 +20,6 @@ from ocimirror.engines.docker_refs import (
     Found,
     Where,
     find,
-    layout_source,
     named_entries,
     same_path,
     wanted_names,
@@ -112,7 +111,7 @@ def restore(
     found = find(where)
     if found.in_use and not (how.service or how.dry_run):
         raise running(found.root.data_root, found.in_use)
-    layout = layout_source(layout_path, places)
+    layout = places.layout(layout_path)
     references = found.root.references()
     entries = named_entries(layout, names)
     images = [_prove(entry, layout, found.root, references, how) for entry in entries]
