@@ -20,8 +20,9 @@ import pytest
 from tests.support import images
 from tests.support.command import PROGRAM, Result, environment, ocimirror
 from tests.support.dockerroot import DataRoot, document
+from tests.support.engines import require_root
 from tests.support.powerloss import disk_of
-from tests.support.recorded import Answer, recorded
+from tests.support.recorded import Answer, Runs, recorded
 from tests.support.runnable import image_id_of, manifest_of
 from tests.support.systemcalls import killed_before, steps_of
 from tests.support.systemcalls import recorded as recorded_calls
@@ -230,6 +231,142 @@ def test_another_shape_is_refused(shown_shapes: list[Result], number: int) -> No
     assert refused.document["error"]["code"] == "damaged_engine_store"
 
 
+def test_a_truncated_store_is_refused_and_left_as_it_is(layout: Path, root: DataRoot) -> None:
+    torn = root.references.read_bytes()[:-20]
+    root.references.write_bytes(torn)
+    refused = restore(layout, root)
+    assert refused.code == 5
+    assert refused.document["error"]["code"] == "damaged_engine_store"
+    assert (root.references.read_bytes(), root.backups) == (torn, [])
+
+
+def test_show_tells_names_of_images_that_are_gone_and_what_is_no_name(
+    layout: Path, root: DataRoot
+) -> None:
+    gone = "sha256:" + "0" * 64
+    names = {f"{APP}:gone": gone, f"{APP}@sha256:zz": gone}
+    root.make(alpine={"alpine:3": ID}, **{APP: names})
+    shown = ocimirror(
+        *("docker-refs", "show", layout, NOWHERE, f"--data-root={root.path}", "--json")
+    ).document
+    assert (shown["running"], shown["unread"]) == (False, [f"{APP}@sha256:zz"])
+    found = {i["image_id"]: (i["present"], i["tags"], i["digests"]) for i in shown["images"]}
+    assert found[ID] == (True, ["alpine:3"], [])
+    assert found[gone] == (False, [f"{APP}:gone"], [])
+    lost = {i["image_id"]: {lost["name"] for lost in i["lost"]} for i in shown["images"]}
+    assert lost[ID] == {f"alpine@{ROOT}", f"alpine@{MANIFEST}"}
+    assert lost[OTHER] == set()
+
+
+def test_who_may_not_read_dockers_files_is_told_to_be_root(root: DataRoot) -> None:
+    require_root()
+    root.path.chmod(0o700)
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    command = [*nobody, PROGRAM, "docker-refs", "show", NOWHERE, f"--data-root={root.path}"]
+    refused = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, env=environment()
+    )
+    assert refused.returncode == 8, refused.stderr
+    assert "run this as root" in refused.stderr
+
+
+# --- what a layout has to prove, and of which image -------------------------------------------
+
+
+def names_of(root: DataRoot, repository: str = "alpine") -> dict[str, str]:
+    """Return the names of a repository in the reference store."""
+    return dict(json.loads(root.references.read_bytes())["Repositories"].get(repository, {}))
+
+
+def test_a_layout_that_gives_an_image_other_layers_proves_nothing(
+    tmp_path: Path, root: DataRoot
+) -> None:
+    builder = images.Builder()
+    builder.blobs.update(GRAPH.blobs)
+    tar = images.tar_of({"etc/os-release": b"ID=evil\n"})
+    evil_layer = builder.blob(images.gzip_stored(tar), images.OCI_LAYER_GZIP)
+    manifest = json.loads(GRAPH.manifests[MANIFEST][1])
+    manifest["layers"] = [manifest["layers"][0], evil_layer]
+    child = builder.manifest(images.compact(manifest), images.OCI_MANIFEST)
+    evil = builder.graph(builder.index([{**child, "platform": images.PLATFORMS[0]}]))
+    before = root.references.read_bytes()
+    refused = restore(images.write_layout(tmp_path / "evil", {HUB: evil}), root)
+    assert refused.code == 5
+    assert "its config says" in refused.stdout
+    assert root.references.read_bytes() == before
+
+
+@pytest.mark.parametrize("part", ["root", "manifest", "config", "layer"])
+def test_a_flipped_bit_anywhere_below_the_name_is_refused(
+    tmp_path: Path, root: DataRoot, part: str
+) -> None:
+    layout = images.write_layout(tmp_path / "L", {HUB: GRAPH})
+    manifest = json.loads(GRAPH.manifests[MANIFEST][1])
+    digest = {
+        "root": ROOT,
+        "manifest": MANIFEST,
+        "config": manifest["config"]["digest"],
+        "layer": manifest["layers"][1]["digest"],
+    }[part]
+    path = images.blob_path(layout, digest)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    before = root.references.read_bytes()
+    refused = restore(layout, root)
+    assert refused.code == 5, refused.stderr
+    assert (root.references.read_bytes(), root.backups) == (before, [])
+
+
+def test_an_image_that_is_refused_does_not_keep_the_others_back(
+    tmp_path: Path, root: DataRoot
+) -> None:
+    layout = images.write_layout(tmp_path / "two", {f"{APP}:1": OTHER_GRAPH, HUB: GRAPH})
+    images.blob_path(layout, OTHER_GRAPH.root).write_bytes(b"damaged")
+    done = restore(layout, root)
+    assert done.code == 5
+    assert [image["status"] for image in done.document["images"]] == ["failed", "restored"]
+    assert set(names_of(root)) == {"alpine:3", f"alpine@{ROOT}", f"alpine@{MANIFEST}"}
+    assert names_of(root, APP) == {}
+
+
+def test_a_name_that_docker_has_no_image_of_is_an_error_only_if_it_is_asked_for(
+    tmp_path: Path, root: DataRoot
+) -> None:
+    other = f"{APP}:1"
+    graph = images.docker_schema2()
+    layout = images.write_layout(tmp_path / "two", {HUB: GRAPH, other: graph})
+    everything = restore(layout, root, "--dry-run")
+    assert everything.code == 0
+    assert [i["status"] for i in everything.document["images"]] == ["planned", "absent"]
+    asked = restore(layout, root, other, "--dry-run")
+    assert asked.code == 4
+    assert "load it first" in asked.stdout
+
+
+def test_an_index_stands_for_the_platform_that_has_the_tag(layout: Path, root: DataRoot) -> None:
+    other = root.add(GRAPH, 1)
+    assert restore(layout, root).code == 0
+    assert names_of(root) == {
+        "alpine:3": ID,
+        f"alpine@{ROOT}": ID,
+        f"alpine@{MANIFEST}": ID,
+        f"alpine@{manifest_of(GRAPH, 1)}": other,
+    }
+
+
+def test_an_index_of_several_images_without_the_tag_is_given_to_none(
+    layout: Path, root: DataRoot
+) -> None:
+    root.make()
+    other = root.add(GRAPH, 1)
+    done = restore(layout, root)
+    assert done.code == 0, done.stderr
+    (restored,) = done.document["images"]
+    assert f"{ROOT} is given to none" in restored["notes"][0]
+    assert names_of(root) == {f"alpine@{MANIFEST}": ID, f"alpine@{manifest_of(GRAPH, 1)}": other}
+
+
 # --- who uses it ------------------------------------------------------------------------------
 
 
@@ -391,11 +528,17 @@ def script(path: Path, text: str) -> Path:
     return path
 
 
-def restarted(tmp_path: Path, layout: Path, root: DataRoot, stop: str, start: str) -> Result:
-    """Restore with a docker that uses the data root, and is stopped and started by shell lines."""
+def restarted(
+    tmp_path: Path, layout: Path, root: DataRoot, stop: str, start: str, info: str = ""
+) -> Result:
+    """Restore with a docker that uses the data root, and is stopped and started by shell lines.
+
+    `info` goes ahead of what docker says of itself.
+    """
+    (tmp_path / "info").write_text(json.dumps({**INFO, "DockerRootDir": str(root.path)}))
     found = {"Id": ID, "RepoDigests": [f"alpine@{ROOT}", f"alpine@{MANIFEST}"]}
     answers: dict[str, Answer] = {
-        "info --format {{json .}}": json.dumps({**INFO, "DockerRootDir": str(root.path)}).encode(),
+        "info --format {{json .}}": Runs(f"{info}\ncat {tmp_path}/info"),
         "version --format {{.Server.Version}}": b"20.10.24",
         f"image inspect {ID}": json.dumps([found]).encode(),
     }
@@ -431,6 +574,41 @@ def test_a_digest_that_docker_gives_another_image_while_it_stops_is_not_moved(
     assert refused.document["error"]["code"] == "digest_taken"
     assert root.references.read_bytes() == last
     assert (tmp_path / "up").exists()
+
+
+def test_docker_is_started_again_if_the_write_is_refused(
+    tmp_path: Path, layout: Path, root: DataRoot
+) -> None:
+    before = root.references.read_bytes()
+    # (A directory in the way of the temporary file.)
+    (root.directory / ".tmp-repositories.json.ocimirror").mkdir()
+    failed = restarted(tmp_path, layout, root, "", f"touch {tmp_path}/up")
+    assert failed.code == 8, failed.stderr
+    assert root.references.read_bytes() == before
+    assert (tmp_path / "up").exists()
+
+
+def test_an_image_that_goes_while_docker_stops_gets_no_name(
+    tmp_path: Path, layout: Path, root: DataRoot
+) -> None:
+    before = root.references.read_bytes()
+    config = root.directory / "imagedb" / "content" / "sha256" / ID.partition(":")[2]
+    failed = restarted(tmp_path, layout, root, f"rm {config}", f"touch {tmp_path}/up")
+    assert failed.code == 4
+    assert "was removed from Docker meanwhile" in failed.stderr
+    assert root.references.read_bytes() == before
+    assert (tmp_path / "up").exists()
+
+
+def test_a_daemon_with_another_data_root_is_not_taken_for_the_restarted_one(
+    tmp_path: Path, layout: Path, root: DataRoot
+) -> None:
+    elsewhere = json.dumps({**INFO, "DockerRootDir": str(tmp_path / "another")})
+    info = f"if [ -e {tmp_path}/up ]; then echo '{elsewhere}'; exit; fi"
+    done = restarted(tmp_path, layout, root, "", f"touch {tmp_path}/up", info)
+    assert done.code == 4
+    assert "nothing was checked" in done.stderr
+    assert f"alpine@{ROOT}" in names_of(root)
 
 
 @pytest.mark.parametrize("since", ["", '{"Repositories":{"since":{}}}'])

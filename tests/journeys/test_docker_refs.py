@@ -20,7 +20,6 @@ from tests.support.engines import (
     Dockerd,
     remove,
     run,
-    run_dockerd,
     short_directory,
     start_dockerd,
     stop_dockerd,
@@ -257,50 +256,6 @@ def test_with_live_restore_a_container_lives_on_through_the_restart(
         remove(directory)
 
 
-def test_a_truncated_store_is_refused_and_left_as_it_is(
-    service: DockerService, loaded: Dockerd, layout: Path
-) -> None:
-    service.stop()
-    torn = store_of(loaded).read_bytes()[:-20]
-    store_of(loaded).write_bytes(torn)
-    blind = ["--host", loaded.host, "--data-root", loaded.data_root]
-    for command in ("show", "restore"):
-        refused = ocimirror("docker-refs", command, layout, *blind, "--json")
-        assert refused.code == 5
-        assert refused.document["error"]["code"] == "damaged_engine_store"
-    assert store_of(loaded).read_bytes() == torn
-    assert backups_of(loaded) == []
-
-
-def test_a_digest_that_stands_for_another_image_is_never_moved(
-    service: DockerService, loaded: Dockerd, layout: Path, image: Graph, tmp_path: Path
-) -> None:
-    other = images.single()
-    loaded.docker("load", "-i", str(docker_archive(tmp_path / "other.tar", other, "other:1")))
-    service.stop()
-    add_by_hand(loaded, f"{REPOSITORY}@{image.root}", image_id_of(other))
-    before = store_of(loaded).read_bytes()
-    blind = ["--host", loaded.host, "--data-root", loaded.data_root]
-    refused = ocimirror("docker-refs", "restore", layout, *blind, "--json")
-    assert refused.code == 9
-    assert refused.document["images"][0]["error"]["code"] == "digest_taken"
-    assert store_of(loaded).read_bytes() == before
-
-
-def test_an_image_that_is_refused_does_not_keep_the_others_back(
-    service: DockerService, loaded: Dockerd, image: Graph, tmp_path: Path
-) -> None:
-    other, name = images.single(), f"{REPOSITORY}-other:1"
-    loaded.docker("load", "-i", str(docker_archive(tmp_path / "other.tar", other, name)))
-    layout = images.write_layout(tmp_path / "two", {name: other, APP: image})
-    images.blob_path(layout, other.root).write_bytes(b"damaged")
-    done = ocimirror("docker-refs", "restore", layout, *service.options, "--json")
-    assert done.code == 5
-    assert [i["status"] for i in done.document["images"]] == ["failed", "restored"]
-    assert digests_of(loaded) == by_digest(image)
-    assert digests_of(loaded, name) == set()
-
-
 def test_the_old_file_is_put_back_where_docker_does_not_start_with_the_new_one(
     service: DockerService, loaded: Dockerd, layout: Path
 ) -> None:
@@ -320,18 +275,6 @@ def test_the_old_file_is_put_back_where_docker_does_not_start_with_the_new_one(
     assert store_of(loaded).read_bytes() == before
     assert digests_of(loaded) == set()
     assert [path.read_bytes() for path in backups_of(loaded)] == [before]
-
-
-def test_docker_is_started_again_where_the_write_is_refused(
-    service: DockerService, loaded: Dockerd, layout: Path
-) -> None:
-    before = store_of(loaded).read_bytes()
-    # (A directory in the way of the temporary file.)
-    (store_of(loaded).parent / ".tmp-repositories.json.ocimirror").mkdir()
-    failed = ocimirror("docker-refs", "restore", layout, *service.options)
-    assert failed.code == 8, failed.stderr
-    assert store_of(loaded).read_bytes() == before
-    assert loaded.docker("version")
 
 
 def test_a_dockerd_that_starts_while_the_file_is_written_gives_up(
@@ -355,61 +298,6 @@ def test_a_dockerd_that_starts_while_the_file_is_written_gives_up(
     assert "timeout" in said
 
 
-def test_an_index_stands_for_the_platform_that_has_the_tag(
-    service: DockerService, loaded: Dockerd, layout: Path, image: Graph, tmp_path: Path
-) -> None:
-    untagged = docker_archive(tmp_path / "arm64.tar", image, number=1)
-    loaded.docker("load", "-i", str(untagged))
-    done = ocimirror("docker-refs", "restore", layout, *service.options)
-    assert done.code == 0, done.stderr
-    other = f"{REPOSITORY}@{manifest_of(image, 1)}"
-    assert digests_of(loaded) == by_digest(image)
-    assert digests_of(loaded, image_id_of(image, 1)) == {other}
-
-
-def test_an_index_of_several_images_without_the_tag_is_given_to_none(
-    service: DockerService, layout: Path, image: Graph, tmp_path: Path
-) -> None:
-    for number in (0, 1):
-        archive = docker_archive(tmp_path / f"{number}.tar", image, number=number)
-        service.daemon.docker("load", "-i", str(archive))
-    done = ocimirror("docker-refs", "restore", layout, *service.options, "--json")
-    assert done.code == 0, done.stderr
-    (restored,) = done.document["images"]
-    assert f"{image.root} is given to none" in restored["notes"][0]
-    for number in (0, 1):
-        own = {f"{REPOSITORY}@{manifest_of(image, number)}"}
-        assert digests_of(service.daemon, image_id_of(image, number)) == own
-
-
-def test_an_image_that_goes_while_docker_stops_gets_no_name(
-    service: DockerService, loaded: Dockerd, layout: Path
-) -> None:
-    removing = loaded.directory / "removing"
-    removing.write_text(f"#!/bin/sh\n{run_line(loaded, 'rmi', APP)}\nexec {service.stop_command}\n")
-    removing.chmod(0o755)
-    options = [o for o in service.options if not o.startswith("--stop-command")]
-    done = ocimirror("docker-refs", "restore", layout, *options, f"--stop-command={removing}")
-    assert done.code == 4
-    assert "was removed from Docker meanwhile" in done.stderr
-    assert "@sha256" not in store_of(loaded).read_text()
-    assert loaded.docker("version")
-
-
-def test_a_daemon_with_another_data_root_is_not_taken_for_the_restarted_one(
-    service: DockerService, loaded: Dockerd, layout: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    directory = short_directory(tmp_path_factory, "o")
-    with run_dockerd(directory) as other:
-        options = [o for o in service.options if not o.startswith("--host")]
-        where = [f"--host={other.host}", f"--data-root={loaded.data_root}"]
-        done = ocimirror("docker-refs", "restore", layout, *options, *where)
-        assert done.code == 4
-        assert "nothing was checked" in done.stderr
-        assert "@sha256" not in (other.data_root / "image/vfs/repositories.json").read_text()
-    remove(directory)
-
-
 def test_a_signal_while_docker_is_down_does_not_leave_it_down(
     service: DockerService, loaded: Dockerd, layout: Path, image: Graph
 ) -> None:
@@ -420,74 +308,6 @@ def test_a_signal_while_docker_is_down_does_not_leave_it_down(
     done = ocimirror("docker-refs", "restore", layout, *options, f"--stop-command={signalling}")
     assert done.code == 0, done.stderr
     assert digests_of(loaded) == by_digest(image)
-
-
-def test_who_may_not_read_dockers_files_is_told_to_be_root(
-    service: DockerService, loaded: Dockerd
-) -> None:
-    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-    command = [*nobody, PROGRAM, "docker-refs", "show", f"--data-root={loaded.data_root}"]
-    refused = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=False, env=environment()
-    )
-    assert refused.returncode == 8, refused.stderr
-    assert "run this as root" in refused.stderr
-
-
-# --- what a layout has to prove -----------------------------------------------------------------
-
-
-def test_a_layout_that_gives_an_image_other_layers_proves_nothing(
-    service: DockerService, loaded: Dockerd, image: Graph, tmp_path: Path
-) -> None:
-    builder = images.Builder()
-    builder.blobs.update(image.blobs)
-    tar = images.tar_of({"etc/os-release": b"ID=evil\n"})
-    evil_layer = builder.blob(images.gzip_stored(tar), images.OCI_LAYER_GZIP)
-    document = json.loads(image.manifests[manifest_of(image)][1])
-    document["layers"] = [document["layers"][0], evil_layer]
-    child = builder.manifest(images.compact(document), images.OCI_MANIFEST)
-    evil = builder.graph(builder.index([{**child, "platform": images.PLATFORMS[0]}]))
-    layout = images.write_layout(tmp_path / "evil", {APP: evil})
-    before = store_of(loaded).read_bytes()
-    refused = ocimirror("docker-refs", "restore", layout, *service.options)
-    assert refused.code == 5
-    assert "its config says" in refused.stderr
-    assert store_of(loaded).read_bytes() == before
-
-
-@pytest.mark.parametrize("part", ["root", "manifest", "config", "layer"])
-def test_a_flipped_bit_anywhere_below_the_name_is_refused(
-    service: DockerService, loaded: Dockerd, layout: Path, image: Graph, part: str
-) -> None:
-    manifest = json.loads(image.manifests[manifest_of(image)][1])
-    digest = {
-        "root": image.root,
-        "manifest": manifest_of(image),
-        "config": manifest["config"]["digest"],
-        "layer": manifest["layers"][1]["digest"],
-    }[part]
-    path = images.blob_path(layout, digest)
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-    refused = ocimirror("docker-refs", "restore", layout, *service.options)
-    assert refused.code == 5, refused.stderr
-    assert backups_of(loaded) == []
-
-
-def test_a_name_that_docker_has_no_image_of_is_an_error_only_where_it_is_asked_for(
-    service: DockerService, loaded: Dockerd, tmp_path: Path, image: Graph
-) -> None:
-    other = "registry.example.com/team/other:1.0"
-    layout = images.write_layout(tmp_path / "two", {APP: image, other: images.single()})
-    options = ["--host", loaded.host, "--dry-run"]
-    everything = ocimirror("docker-refs", "restore", layout, *options, "--json")
-    assert everything.code == 0
-    assert [i["status"] for i in everything.document["images"]] == ["planned", "absent"]
-    asked = ocimirror("docker-refs", "restore", layout, other, *options)
-    assert asked.code == 4
-    assert "load it first" in asked.stderr
 
 
 # --- show ---------------------------------------------------------------------------------------
@@ -510,22 +330,6 @@ def test_show_lists_names_and_what_a_layout_knows_to_be_lost(
     lines = ocimirror("docker-refs", "show", layout, "--host", loaded.host).stdout.splitlines()
     assert lines[:2] == [image_id_of(image), f"  tag     {APP}"]
     assert all(line.startswith("  lost    ") for line in lines[2:])
-
-
-def test_show_reads_the_files_of_a_stopped_docker(
-    service: DockerService, loaded: Dockerd, layout: Path
-) -> None:
-    service.stop()
-    add_by_hand(loaded, f"{REPOSITORY}@sha256:zz", "sha256:" + "0" * 64)
-    add_by_hand(loaded, f"{REPOSITORY}:gone", "sha256:" + "0" * 64)
-    blind = ["--host", loaded.host, "--data-root", loaded.data_root]
-    shown = ocimirror("docker-refs", "show", *blind, "--json").document
-    assert shown["running"] is False
-    assert shown["unread"] == [f"{REPOSITORY}@sha256:zz"]
-    assert [(i["present"], i["tags"]) for i in shown["images"]] == [
-        (True, [APP]),
-        (False, [f"{REPOSITORY}:gone"]),
-    ]
 
 
 def test_show_needs_a_docker_or_a_data_root(tmp_path: Path) -> None:
