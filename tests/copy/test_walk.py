@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from pathlib import Path
 
@@ -31,9 +32,12 @@ MAX_DEPTH = 8
 
 
 class Planned:
-    """A reporter that keeps the plan of the only image."""
+    """A reporter that keeps the plan of the only image; `over` is set once it is done or failed."""
 
     plan: Plan
+
+    def __init__(self) -> None:
+        self.over = threading.Event()
 
     def planned(self, request: Request, plan: Plan) -> None:
         self.plan = plan
@@ -42,12 +46,12 @@ class Planned:
         pass
 
     def finished(self, outcome: Outcome) -> None:
-        pass
+        self.over.set()
 
 
-def plan_of(source: Source) -> Plan:
+def plan_of(source: Source, told: Planned | None = None) -> Plan:
     """Return what there is to do for `v1`, without doing it."""
-    told = Planned()
+    told = told or Planned()
     options = Options(jobs=1, dry_run=True, allow_foreign=True, referrers=False)
     (outcome,) = copy_many([request(source, "v1", MemoryStore())], options, told)
     if outcome.error is not None:
@@ -191,20 +195,25 @@ def test_more_manifests_than_any_image_has_are_refused_before_they_are_read(
         )
         parts.append(builder.manifest(raw, images.OCI_INDEX))
     images.write_layout(tmp_path, {"v1": builder.graph(builder.index(parts))})
-    # (One thread: it has read all ten before it comes to the children.)
-    with Counting(tmp_path) as source:
+    told = Planned()
+    with Waiting(tmp_path) as source:
+        source.told = told
+        # (One thread: it has read all ten before it comes to the children.)
         with pytest.raises(MalformedManifest, match="more than 100000 manifests"):
-            plan_of(source)
-    assert 11 <= source.reads < 50_000
+            plan_of(source, told)
+        assert source.reads == 12
 
 
-class Counting(Layout):
-    """Counts what is read."""
+class Waiting(Layout):
+    """Counts what is read; the children wait until the image has failed."""
 
+    told: Planned
     reads = 0
 
     def _open(self, descriptor: Descriptor, position: int) -> Reader:
         self.reads += 1
+        if descriptor.size == 1:
+            assert self.told.over.wait(100)
         return super()._open(descriptor, position)
 
 
