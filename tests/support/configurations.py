@@ -34,7 +34,9 @@ def told(fault: dict[str, Any]) -> str:
 
 def check(path: Path, **variables: str) -> tuple[Any, list[str]]:
     """Return the document of a file and its faults; the exit code must fit them."""
-    result = ocimirror("config", "check", path, "--json", env=environment(**variables))
+    result = ocimirror(
+        *("config", "check", path, "--json"), env=environment(**variables), timeout_s=240
+    )
     assert result.stdout, result.stderr
     document = result.document
     faults = [told(fault) for fault in document.get("faults", [])]

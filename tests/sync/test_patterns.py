@@ -357,6 +357,8 @@ def test_no_name_leads_out_of_the_path(
     document = planned(tmp_path / "sync.yaml", entries)
     assert len(document["images"]) >= 2 * len(templates)
     for image in document["images"]:
+        if (image["error"] or {}).get("code") == "no_place":
+            continue  # (as `app/blobs`: its destination is shown as it is written)
         path = PurePosixPath(image["destination"].removeprefix("oci:").partition(":")[0])
         assert path.is_relative_to(tmp_path / "srv"), image
         assert ".." not in path.parts, image
