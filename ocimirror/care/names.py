@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from ocimirror.copy.places import Places, name_in_a_layout
+from ocimirror.copy.naming import name_in_a_layout
+from ocimirror.copy.places import Places
 from ocimirror.errors import UsageError
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest

@@ -9,9 +9,10 @@ from functools import partial
 from pathlib import Path
 
 from ocimirror.care.verify import Fault, check
+from ocimirror.copy.naming import name_in_a_layout
 from ocimirror.copy.outcome import Options, Outcome, Reporter, Request, Silent
 from ocimirror.copy.pipeline import copy
-from ocimirror.copy.places import Places, name_in_a_layout, parse_location
+from ocimirror.copy.places import Places, parse_location
 from ocimirror.copy.push import parse_target, pushed
 from ocimirror.errors import (
     DamagedLayout,

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from ocimirror.copy.identity import note_on_identity, notes_on_docker, notes_on_restored
+from ocimirror.copy.naming import new_name
 from ocimirror.copy.originals import restore
 from ocimirror.copy.outcome import Options, Outcome, Reporter, Request, Silent
 from ocimirror.copy.pipeline import copy as copy_images
-from ocimirror.copy.places import Places, new_name
+from ocimirror.copy.places import Places
 from ocimirror.copy.unread import failures
 from ocimirror.errors import Interrupted, OciMirrorError, UsageError, blamed_on
 from ocimirror.model.platform import Platform
@@ -65,7 +66,8 @@ def copy(
     if profile is not None and destination.scheme != "oci-archive":
         raise UsageError("--profile says what an oci-archive: is for; nothing else has one")
     origin = places.source(source)
-    name = new_name(destination, origin, source)
+    image = replace(origin[source.read_name], reference=source.reference)
+    name = new_name(destination, image)
     manifest_for = platforms if len(platforms) == 1 else ()
     asked = platforms
     entry = origin.find(source.name) if not platforms and source.digest is None else None

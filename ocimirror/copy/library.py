@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ocimirror.copy.naming import entry_of, new_name
 from ocimirror.copy.outcome import Options, Outcome, Reporter, Request
 from ocimirror.copy.pipeline import copy as copy_many
-from ocimirror.copy.places import Places, name_in_a_layout
+from ocimirror.copy.places import Places
 from ocimirror.copy.pull import pull as add
 from ocimirror.copy.push import push as push_all
 from ocimirror.errors import UsageError
 from ocimirror.model.platform import Platform
-from ocimirror.model.reference import Reference, is_tag
+from ocimirror.model.reference import Reference
+from ocimirror.stores.profiles import one_image
 from ocimirror.stores.store import Image, Source, Store
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def request(
     """Return what `copy_many` is asked, for one image; the arguments are those of `copy`.
 
     Raises:
-        UsageError: the image would have no name.
+        UsageError: the image would have no name, or does not suit the destination.
         NotFound: the source layout has no such image.
     """
     origin = source if isinstance(source, Image) else source[""]
@@ -63,42 +64,24 @@ def request(
     store = target.place
     if not isinstance(store, Store):
         raise UsageError(f"{target} is for reading only")
-    entry = None if _digest_of(origin) else origin.place.find(origin.name)
-    known = entry.reference() if entry else origin.reference and origin.reference.readable()
-    name = _new_name(target, known)
+    entry = None if origin.reference else entry_of(origin)
+    name = new_name(target, origin)
+    wanted = tuple(platforms) or (entry.platforms if entry else ())
+    read_name = origin.name
+    if not store.takes_indexes:
+        root = origin.place.resolve(origin.name)
+        read_name, wanted = str(one_image(origin.place, root, platforms).digest), ()
     shown = target if target.reference is not None else store[name]
     return Request(
         origin.place,
-        origin.name,
+        read_name,
         store,
         name,
         str(origin),
         str(shown),
-        tuple(platforms) or (entry.platforms if entry else ()),
+        wanted,
         pinned=origin.reference if origin.reference and origin.reference.pinned else None,
     )
-
-
-def _digest_of(image: Image) -> bool:
-    return str(image).endswith(f":@{image.name}")
-
-
-def _new_name(target: Image, known: Reference | None) -> str:
-    """Return the tag or the full reference that an image gets."""
-    if _digest_of(target) or (target.reference and target.reference.digest):
-        raise UsageError(f"{target}: a destination is named by a tag; its digest is the content's")
-    if target.reference is not None:
-        return target.reference.tag or (known.tag if known else "")
-    name = target.name
-    if name and (":" in name or "/" in name):
-        return name_in_a_layout(Reference.parse(name))
-    if name and not is_tag(name):
-        raise UsageError(f"not a name for an image: {name!r}")
-    if name:
-        return str(replace(known, tag=name, digest=None)) if known else name
-    if known is None:
-        raise UsageError(f"{target}: the source does not say what the image is called")
-    return name_in_a_layout(known)
 
 
 def pull(

@@ -29,7 +29,8 @@ def look_around(
     """
     if root is not None and manifest.digest == root.digest:
         refuse_other_platform(request, manifest)
-    return find_attachments(request, manifest) if options.referrers else ()
+    looked_for = options.referrers and request.destination.takes_indexes
+    return find_attachments(request, manifest) if looked_for else ()
 
 
 def refuse_other_platform(request: Request, root: Manifest, reader: Source | None = None) -> None:

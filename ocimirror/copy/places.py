@@ -1,4 +1,4 @@
-"""Opens what a location names, and decides what an image is called there."""
+"""Opens what a location names."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ocimirror.errors import Interrupted, LocalStorageError, UsageError, storage_errors
 from ocimirror.model.platform import Platform
-from ocimirror.model.reference import Location, Reference, is_tag
+from ocimirror.model.reference import Location, Reference
 from ocimirror.stores.archive.archive import Archive, ArchiveWriter
 from ocimirror.stores.dockerarchive.read import DockerArchive, is_docker_archive
 from ocimirror.stores.dockerarchive.write import DockerArchiveWriter
-from ocimirror.stores.entry import Entry
 from ocimirror.stores.layout.exclusive import ExclusiveLayout
 from ocimirror.stores.layout.layout import Layout
 from ocimirror.stores.layout.links import LinkingLayout
@@ -306,80 +305,3 @@ def _warn_of_unreadable(layout: Layout) -> None:
             row.message,
             layout.path,
         )
-
-
-def name_in_a_layout(reference: Reference) -> str:
-    """Return the full reference under which a layout keeps an image from a registry.
-
-    With tag and digest the tag is what is written.
-    """
-    readable = reference.readable()
-    return str(replace(readable, digest=None) if readable.tag else readable)
-
-
-def source_reference(source: Source, location: Location) -> Reference | None:
-    """Return what the source calls the image, as far as it names a repository.
-
-    Raises:
-        NotFound: a layout without that image, or with several and no name given.
-    """
-    if location.reference is not None:
-        return location.reference.readable()
-    entry = _entry(source, location)
-    return entry.reference() if entry else None
-
-
-def _entry(source: Source, location: Location) -> Entry | None:
-    """Return the entry of a layout that is meant; None unless a digest has exactly one name.
-
-    Raises:
-        NotFound: a layout without that image.
-        UsageError: it has several.
-    """
-    if location.digest is None:
-        return source.find(location.name)
-    named = [e for e in source.entries() if e.name and e.descriptor.digest == location.digest]
-    return named[0] if len({entry.name for entry in named}) == 1 else None
-
-
-def new_name(location: Location, source: Source, source_location: Location) -> str:
-    """Return what the image will be called at the destination: a tag there, or a full reference.
-
-    Raises:
-        UsageError: a layout needs a name, and neither end gives one.
-    """
-    if location.digest or (location.reference and location.reference.digest):
-        raise UsageError(
-            f"{location}: a destination is named by a tag; its digest is the content's own"
-        )
-    known = source_reference(source, source_location)
-    if location.reference is not None:
-        if location.reference.tag:
-            return location.reference.tag
-        return known.tag if known else ""
-    name = location.name
-    if location.scheme == "docker-archive":
-        return _name_for_docker(name, known)
-    if name and (":" in name or "/" in name):
-        return name_in_a_layout(Reference.parse(name))
-    if name and not is_tag(name):
-        raise UsageError(f"not a name for an image: {name!r}")
-    if name:
-        return str(replace(known, tag=name, digest=None)) if known else name
-    if known:
-        return name_in_a_layout(known)
-    entry = _entry(source, source_location)
-    if entry and entry.tag:
-        return entry.tag
-    raise UsageError(
-        f"{location}: the source does not say what the image is called",
-        advice=f"Add a name: {location}:HOST/REPOSITORY:TAG",
-    )
-
-
-def _name_for_docker(name: str, known: Reference | None) -> str:
-    """Return a full reference with a tag, or nothing: an image may be known by its ID only."""
-    reference = Reference.parse(name).readable() if name else known
-    if name and reference is not None and not reference.tag:
-        raise UsageError(f"docker loads tags, and no digests: {name}")
-    return name_in_a_layout(reference) if reference is not None and reference.tag else ""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ocimirror.copy.naming import name_in_a_layout
 from ocimirror.copy.outcome import Options, Outcome, Reporter, Request
 from ocimirror.copy.pipeline import copy
-from ocimirror.copy.places import Places, name_in_a_layout
+from ocimirror.copy.places import Places
 from ocimirror.errors import UsageError
 from ocimirror.model.digest import Digest
 from ocimirror.model.platform import Platform

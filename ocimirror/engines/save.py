@@ -15,10 +15,11 @@ from dataclasses import dataclass, replace
 from typing import IO
 
 from ocimirror.copy.identity import note_on_identity, notes_on_restored
+from ocimirror.copy.naming import name_in_a_layout
 from ocimirror.copy.originals import Restored, restore
 from ocimirror.copy.outcome import Options, Request
 from ocimirror.copy.pipeline import copy
-from ocimirror.copy.places import Places, name_in_a_layout
+from ocimirror.copy.places import Places
 from ocimirror.engines.containerd import Containerd
 from ocimirror.engines.contentstore import ContentStore
 from ocimirror.engines.docker.engine import Docker

@@ -234,6 +234,7 @@ class Store(Source):
         names_prove_closure: a name that stands for a manifest proves that all of it is here, but
             for platforms that were left out. So it is in a registry; from a directory files may
             have gone since.
+        takes_indexes: else it holds one image manifest, and nothing that refers to it.
         may_refuse_sparse: it may not take an index with absent children.
         refuses_sparse: it was seen to refuse one.
     """
@@ -241,6 +242,7 @@ class Store(Source):
     names_at_once: int = 1
     names_with_root: bool = False
     names_prove_closure: bool = False
+    takes_indexes: bool = True
     may_refuse_sparse: bool = False
     refuses_sparse: bool = False
 

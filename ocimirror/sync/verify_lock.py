@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 from ocimirror.care.verify import Report, check
-from ocimirror.copy.places import Places, name_in_a_layout, parse_location
+from ocimirror.copy.naming import name_in_a_layout
+from ocimirror.copy.places import Places, parse_location
 from ocimirror.copy.push import parse_target, pushed
 from ocimirror.errors import (
     IntegrityError,

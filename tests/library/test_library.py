@@ -19,6 +19,7 @@ from ocimirror import (
     MemoryStore,
     NotFound,
     OciMirrorError,
+    Platform,
     UsageError,
     copy,
     copy_many,
@@ -50,6 +51,24 @@ def test_an_image_goes_through_a_layout_and_keeps_its_digest(
     assert (
         docker_registry.get_manifest(f"other/{repository}", "2.0") == graph.manifests[graph.root][1]
     )
+
+
+def test_a_docker_archive_gets_the_one_image_that_it_has_room_for(
+    docker_registry: witness.Registry, repository: str, tmp_path: Path
+) -> None:
+    graph = images.attested()
+    images.push(docker_registry, repository, "1.0", graph)
+    file = tmp_path / "image.tar"
+    with (
+        ocimirror.Registry(docker_registry.host) as registry,
+        ocimirror.DockerArchiveWriter(str(file)) as archive,
+    ):
+        copy(registry[f"{repository}:1.0"], archive, platforms=[Platform.parse("linux/amd64")])
+        archive.commit()
+    with ocimirror.DockerArchive(str(file)) as archive:
+        verify(archive)
+        (entry,) = archive.entries()
+        assert entry.name == f"{docker_registry.host}/{repository}:1.0"
 
 
 def test_pull_and_push_take_references_and_paths(

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from ocimirror.errors import (
     ForeignLayer,
     MissingContent,
+    Unsupported,
     blamed_on,
     storage_errors,
 )
@@ -35,6 +36,7 @@ from ocimirror.stores.dockerarchive.compression import (
     compression_of,
 )
 from ocimirror.stores.dockerarchive.document import MANIFEST_FILE, document_of
+from ocimirror.stores.profiles import is_container_image
 from ocimirror.stores.store import Source, Stored, opened, verified
 from ocimirror.stores.stream import CHUNK_BYTES, Reader, VerifiedStream, Watch
 
@@ -49,6 +51,8 @@ class DockerArchiveWriter(ArchiveWriter):
         path: the file, replaced when it is committed; `-` is standard output.
         durable: sync the archive before it gets its name.
     """
+
+    takes_indexes = False
 
     def __init__(self, path: str, *, durable: bool = True) -> None:
         super().__init__(path, durable=durable)
@@ -82,6 +86,8 @@ class DockerArchiveWriter(ArchiveWriter):
         if self._image is None:
             raise MissingContent(f"{self.path}: no image was copied")
         manifest = self.read_manifest(self._image)
+        if not is_container_image(manifest):
+            raise Unsupported(f"{self.path}: {manifest.digest} is no image of one platform")
         write_image(tar, self, manifest, self._name, self._staging, watch)
 
 
