@@ -11,18 +11,17 @@ from ocimirror.sync.report import STATUSES, Report
 _Sample = tuple[dict[str, str], float]
 
 
-def metrics(report: Report, now: datetime, exit_code: int | None = None) -> str:
+def metrics(report: Report, now: datetime, exit_code: int) -> str:
     """Return the metrics of a run; all are gauges, as the next run writes the file anew.
 
     An entry that was never done has no last success: alert on its absence too.
 
     Args:
-        report: of a run; of a dry run nothing is worth a metric, and none is written.
+        report: of a run that was not a dry run.
         now: stands for the end of a run that has none.
-        exit_code: of the process, where that is not the report's: a signal, a full disk.
+        exit_code: of the process: a signal or a full disk may give another than the report.
     """
     ended = report.ended or now
-    code = report.exit_code if exit_code is None else exit_code
     totals = report.totals_by_entry()
     successes = {e.name: e.last_success for e in report.entries if e.last_success is not None}
     families = [
@@ -32,7 +31,7 @@ def metrics(report: Report, now: datetime, exit_code: int | None = None) -> str:
             "How long the last run took.",
             [({}, (ended - report.started).total_seconds())],
         ),
-        _family("last_run_exit_code", "Its exit code.", [({}, code)]),
+        _family("last_run_exit_code", "Its exit code.", [({}, exit_code)]),
         _family(
             "last_success_timestamp_seconds",
             "When all of an entry was last done.",
@@ -77,7 +76,7 @@ def metrics(report: Report, now: datetime, exit_code: int | None = None) -> str:
             [({"entry": name}, counted.dropped) for name, counted in totals.items()],
         ),
     ]
-    return "" if report.dry_run else "".join(families)
+    return "".join(families)
 
 
 def _family(name: str, told: str, samples: Iterable[_Sample]) -> str:

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import resource
+import shutil
 import subprocess
 from collections.abc import Iterable
 from dataclasses import replace
@@ -113,6 +114,12 @@ def test_a_night_on_which_nothing_moved_leaves_the_file_as_it_was(
     before = lock.read_bytes()
 
     assert ocimirror("sync", config).code == 0
+    assert lock.read_bytes() == before
+
+    shutil.rmtree(tmp_path / "layout")  # (the image is copied again, and is the same)
+    (tmp_path / "sync.state").unlink()
+    again = ocimirror("sync", config, "--json")
+    assert [image["status"] for image in again.document["images"]] == ["copied"]
     assert lock.read_bytes() == before
 
     images.push(registry, "app", "v1", images.docker_schema2())

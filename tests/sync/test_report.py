@@ -440,6 +440,11 @@ class Mirror:
             cwd=self.directory,
         )
 
+    def were_done_at(self, time_s: int) -> None:
+        """Let the state remember another time of the last successes."""
+        with closing(sqlite3.connect(self.directory / "sync.state")) as state, state:
+            state.execute("UPDATE success SET time = ?", (time_s,))
+
     def read(self, name: str) -> str:
         path = self.directory / name
         return path.read_text() if path.exists() else ""
@@ -485,8 +490,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
         )
         first = mirror.night(text)
         assert first.code == 0, first.stderr
-        with closing(sqlite3.connect(directory / "sync.state")) as state, state:
-            state.execute("UPDATE success SET time = ?", (NIGHT_S,))
+        mirror.were_done_at(NIGHT_S)
         mirror.offer("alpine", v3_1=OTHER, v3_2=MULTI)
         mirror.offer("debian", v3_2=SINGLE, v3_3=SINGLE)
         debian.rules += [
@@ -533,6 +537,10 @@ def test_a_dry_run_is_no_success(mirror: Mirror) -> None:
     assert planned.document["entries"][0]["last_success"] is None
     assert not (mirror.directory / "metrics").exists()
     assert "Dry run" in Tags(mirror.read("page")).text
+    assert mirror.night(text).code == 0
+    mirror.were_done_at(NIGHT_S)
+    (entry,) = mirror.night(text, "--dry-run", "--json").document["entries"]
+    assert (entry["status"], entry["last_success"]) == ("unchanged", NIGHT)
 
 
 def test_what_would_be_pruned_and_what_is_left_out_is_told_line_by_line(mirror: Mirror) -> None:
