@@ -29,7 +29,6 @@ from ocimirror.stores.entry import sparse
 from ocimirror.sync.record import ImageRecord
 from ocimirror.sync.shards import Owned, Shard
 
-DEFAULT_NAME = "the lock file"
 SCHEMA, _OLD_SCHEMA = "ocimirror.lock/v2", "ocimirror.lock/v1"
 MAX_SIZE_BYTES = 256 * 1024 * 1024
 _WHOLE = Shard()
@@ -78,7 +77,7 @@ class LockFile:
         return cls(joined, shard, own)
 
     @classmethod
-    def parse(cls, raw: bytes, what: str = DEFAULT_NAME) -> LockFile:
+    def parse(cls, raw: bytes, what: str) -> LockFile:
         """Parse a lock file's content; `what` names it in errors.
 
         Raises:
@@ -171,15 +170,6 @@ class LockFile:
 
     def __len__(self) -> int:
         return len(self._records)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, LockFile) and (self._records, self.shard, self.own) == (
-            other._records,
-            other.shard,
-            other.own,
-        )
-
-    __hash__ = None  # type: ignore[assignment]
 
 
 def merge(locks: Iterable[LockFile]) -> LockFile:

@@ -70,7 +70,6 @@ class State:
     Args:
         path: of the file; a lock beside it is called `<path>.lock`.
         read_only: take no lock and change nothing.
-        wait: wait for the lock.
 
     Raises:
         Locked: another run has it.
@@ -79,7 +78,7 @@ class State:
         LocalStorageError: full, read-only, not permitted.
     """
 
-    def __init__(self, path: str, *, read_only: bool = False, wait: bool = False) -> None:
+    def __init__(self, path: str, *, read_only: bool = False) -> None:
         self.path = path
         self._guard = threading.RLock()
         self._lock: FileLock | None = None
@@ -94,7 +93,7 @@ class State:
         self._new = True
         self._lock = FileLock(f"{path}.lock")
         try:
-            self._lock.acquire("exclusive", wait=wait)
+            self._lock.acquire("exclusive", wait=False)
             self._connection = open_to_write(path, _SCHEMA, _NEWER)
         except BaseException:
             self._lock.release()
