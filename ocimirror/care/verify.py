@@ -96,7 +96,13 @@ def verify(
 ) -> None:
     """Hash everything reachable again: an image, or a whole layout or archive. Writes nothing.
 
-    The arguments are those of `check`.
+    Args:
+        place: what is checked. An image with its attachments, as a pull of it brings them; of an
+            image in a registry the manifests are hashed, and its blobs are proved to be there.
+        deep: download the blobs of a registry too, and hash them.
+        jobs: threads that read.
+        stop: set to end it.
+        platforms: what has to be there of an image in a registry; all of it if there are none.
 
     Raises:
         IntegrityError: something is wrong; `faults` has all of it, a `Fault` each.

@@ -1,8 +1,8 @@
 """Runs the command-line client of a container engine, and believes none of its exit codes.
 
 An engine's own client is the one interface that every version of it has, with its contexts,
-sockets and logins; see docs/adr/0010. What it prints is kept in a file, so that it can never
-wait for us while we wait for it.
+sockets and logins; see docs/development/adr/0010. What it prints is kept in a file, so that it
+can never wait for us while we wait for it.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from ocimirror import (
     request,
     verify,
 )
-from tests.support import images, witness
+from tests.support import apireference, images, witness
 
 
 def test_an_image_goes_through_a_layout_and_keeps_its_digest(
@@ -168,6 +168,11 @@ def test_credentials_of_the_environment_are_used(
 def test_everything_that_is_exported_is_there_and_is_documented() -> None:
     for name in ocimirror.__all__:
         assert inspect.getdoc(getattr(ocimirror, name)), name
+
+
+def test_the_reference_says_what_the_docstrings_say() -> None:
+    """`python -m tests.support.apireference` writes it anew."""
+    assert apireference.PAGE.read_text() == apireference.page()
 
 
 def test_what_is_exported_for_types_is_what_is_loaded() -> None:

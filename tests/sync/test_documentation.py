@@ -10,7 +10,7 @@ import pytest
 from tests.support import configurations
 from tests.support.command import ocimirror
 
-REFERENCE = Path(__file__).parents[2] / "docs" / "reference.md"
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "commands.md"
 SECTION = REFERENCE.read_text().partition("## Configuration of a sync\n")[2].partition("\n## ")[0]
 EXAMPLES = re.findall(r"^```yaml\n(.*?)^```", SECTION, re.DOTALL | re.MULTILINE)
 

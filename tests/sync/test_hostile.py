@@ -17,7 +17,7 @@ from tests.support.command import ocimirror
 from tests.support.configurations import Checked, check, check_all
 from tests.sync.test_importing import REGSYNC, SKOPEO
 
-REFERENCE = (Path(__file__).parents[2] / "docs" / "reference.md").read_text()
+REFERENCE = (Path(__file__).parents[2] / "docs" / "reference" / "commands.md").read_text()
 NIGHTLY = re.findall(r"^```yaml\n(.*?)^```", REFERENCE, re.DOTALL | re.MULTILINE)[-1]
 VARIABLES = {"HUB_USER": "a", "HUB_TOKEN": "b"}
 # (What a run says of the files that it reads together.)

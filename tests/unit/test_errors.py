@@ -26,7 +26,7 @@ CLASSES = [
     for value in (getattr(ocimirror, name) for name in ocimirror.__all__)
     if isinstance(value, type) and issubclass(value, OciMirrorError)
 ]
-REFERENCE = Path(__file__).parents[2] / "docs" / "reference.md"
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "commands.md"
 # What people's cron jobs depend on: a code may be added, and none changes.
 CODES = {
     "usage_error": 2,
