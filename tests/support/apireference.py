@@ -32,8 +32,8 @@ Everything that `from ocimirror import …` gives; this page is written from its
 from ocimirror import Layout, Registry, copy, verify
 
 with Registry("registry.example.com") as registry, Layout("./layout", write=True) as layout:
-    image = copy(registry["team/app:1.0"], layout)      # raises; image.digest, image.bytes_copied
-    verify(layout)                                      # raises IntegrityError with .faults
+    image = copy(registry["team/app:1.0"], layout)  # raises; image.digest, image.bytes_copied
+    verify(layout)  # raises IntegrityError with .faults
     copy(layout["registry.example.com/team/app:1.0"], Registry("mirror.local:5000")["team/app:1.0"])
 ```
 
