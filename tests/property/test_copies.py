@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import shutil
+import signal
+import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,8 +21,7 @@ from ocimirror import Archive, ArchiveWriter, IntegrityError, Layout, MemoryStor
 from tests.support import images
 from tests.support.images import Graph
 from tests.support.judge import contents_of, faults_of, names_of
-from tests.support.oslayers import Died, Dies
-from tests.support.stores import copy_all, copy_into_layout, failures, fill, memory
+from tests.support.stores import Reader, copy_all, copy_into_layout, failures, fill, memory
 from tests.support.strategies import graphs
 
 NAME = "registry.example.com/app:v1"
@@ -82,15 +86,74 @@ def base_layout(directory: Path) -> Path:
     return directory
 
 
-def killed_after(steps: int, source: MemoryStore, directory: Path) -> bool:
-    """Copy into a layout until so many changes of the disk were made; return whether it died."""
-    disk = Dies(steps)
-    with (
-        contextlib.suppress(Died),
-        Layout(directory, write=True, durable=False, os_layer=disk) as layout,
-    ):
-        copy_all(source, layout, [NAME])
-    return disk.dead
+class Mortal:
+    """Kills its process before a certain change of the disk, or piece of content; never ours."""
+
+    def __init__(self) -> None:
+        self.left: int | None = None
+        self._guard = threading.Lock()
+
+    def step(self) -> None:
+        """Count one."""
+        if self.left is not None:
+            with self._guard:
+                self.left -= 1
+                if self.left < 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+    def hear(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """Hear what Python is about to ask of the kernel (PEP 578)."""
+        writes = event == "open" and bool(int(arguments[2] or 0) & (os.O_CREAT | os.O_RDWR))
+        if writes or event in ("os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir"):
+            self.step()
+
+
+MORTAL = Mortal()
+
+
+class InPieces:
+    """Gives content in two pieces and may die between them, when the first is written."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader, self._reads = reader, 0
+
+    def read(self, amount: int, /) -> bytes:
+        self._reads += 1
+        if self._reads == 2:
+            MORTAL.step()
+        return self._reader.read(min(amount, 200) if self._reads == 1 else amount)
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+class Source(MemoryStore):
+    """A memory store that gives content in pieces."""
+
+    def _open(self, *where: Any) -> InPieces:
+        return InPieces(super()._open(*where))
+
+
+def source_of(graph: Graph) -> Source:
+    source = Source()
+    fill(source, {NAME: graph})
+    return source
+
+
+def killed_after(steps: int, source: Source, directory: Path) -> bool:
+    """Copy into a layout in another process until so many steps were made; return if it died."""
+    child = os.fork()
+    if not child:
+        try:
+            MORTAL.left = steps
+            sys.addaudithook(MORTAL.hear)
+            with Layout(directory, write=True, durable=False) as layout:
+                os._exit(len(failures(copy_all(source, layout, [NAME]))))
+        finally:
+            os._exit(99)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (0, -signal.SIGKILL)
+    return code != 0
 
 
 def complaints_about(directory: Path, old: dict[str, str], new: str) -> list[str]:
@@ -108,7 +171,7 @@ def complaints_about(directory: Path, old: dict[str, str], new: str) -> list[str
 def test_any_copy_that_was_killed_leaves_a_valid_layout_and_converges(
     graph: Graph, steps: int
 ) -> None:
-    source = memory({NAME: graph})
+    source = source_of(graph)
     with fresh_directory() as directory:
         base = base_layout(directory / "layout")
         killed_after(steps, source, base)
@@ -122,7 +185,7 @@ def test_any_copy_that_was_killed_leaves_a_valid_layout_and_converges(
 def test_a_copy_may_be_killed_before_every_single_step(tmp_path: Path) -> None:
     """Also before those that make the layout; each time the next run finishes."""
     graph = images.multi()
-    source = memory({NAME: graph})
+    source = source_of(graph)
     base = base_layout(tmp_path / "base")
     old = {name: other.root for name, other in OTHERS.items()}
     for kind, known in (("new", {}), ("old", old)):
