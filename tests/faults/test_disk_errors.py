@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import os
 import re
 import shutil
 from pathlib import Path
@@ -100,6 +102,19 @@ def test_a_full_disk_says_what_was_written_and_what_is_free(
     assert image["error"]["code"] == "no_space"
     found = re.search(r"after \d+ bytes, \d+ bytes free", image["error"]["message"])
     assert found is not None, image
+    assert f": {os.strerror(getattr(errno, error))}" in image["error"]["message"]
+
+
+@pytest.mark.parametrize("error", ["EROFS", "EACCES"])
+def test_a_local_fault_is_told_apart_from_a_full_disk(
+    layout: Path, copying: tuple[str | Path, ...], tmp_path: Path, error: str
+) -> None:
+    below = partial_of(layout, IMAGE)
+    done = refused("write", copying, tmp_path / "trace", below=below, error=error)
+    check_nothing_came(layout, done)
+    (image,) = done.document["images"]
+    assert image["error"]["code"] == "local_storage_error"
+    assert f": {os.strerror(getattr(errno, error))}" in image["error"]["message"]
 
 
 @pytest.mark.parametrize("step", ["sync", "rename", "sync of a directory"])

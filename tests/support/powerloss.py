@@ -11,13 +11,10 @@ from __future__ import annotations
 import itertools
 import os
 import random
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
-
-from ocimirror.stores.disk.oslayer import OsLayer
 
 DIRECTORY = -1
 RANDOM_CHOICES = 12
@@ -144,99 +141,6 @@ def _is_reachable(path: str, entries: dict[str, int]) -> bool:
     if parent == path or not parent:
         return True
     return entries.get(parent) == DIRECTORY and _is_reachable(parent, entries)
-
-
-Step = Callable[[Disk], object]
-
-
-class Recorder(OsLayer):
-    """Does what OsLayer does, and keeps a record that can be replayed step by step."""
-
-    def __init__(self) -> None:
-        self.steps: list[Step] = []
-        self.marks: list[tuple[int, str]] = []
-        self._files: dict[int, int] = {}
-        self._numbers = itertools.count(1_000_000)
-        self._guard = threading.Lock()
-
-    def mark(self, what: str) -> None:
-        """Note that this was said to be done after the steps so far."""
-        with self._guard:
-            self.marks.append((len(self.steps), what))
-
-    def marked_before(self, count: int) -> list[str]:
-        """Return what was said to be done within the first steps."""
-        return [what for step, what in self.marks if step <= count]
-
-    def _record(self, step: Step) -> None:
-        with self._guard:
-            self.steps.append(step)
-
-    def create(self, path: str) -> int:
-        fd = super().create(path)
-        number = self._files[fd] = next(self._numbers)
-
-        def step(disk: Disk) -> None:
-            disk.synced[number] = disk.written[number] = b""
-            disk.change(path, number)
-
-        self._record(step)
-        return fd
-
-    def write(self, fd: int, content: bytes) -> None:
-        super().write(fd, content)
-        number, copied = self._files[fd], bytes(content)
-
-        def step(disk: Disk) -> None:
-            disk.written[number] += copied
-
-        self._record(step)
-
-    def sync(self, fd: int) -> None:
-        number = self._files[fd]
-
-        def step(disk: Disk) -> None:
-            disk.synced[number] = disk.written[number]
-
-        self._record(step)
-
-    def rename(self, old: str, new: str) -> None:
-        super().rename(old, new)
-
-        def step(disk: Disk) -> None:
-            target = disk.live[old]
-            disk.change(new, target)
-            disk.change(old, None)
-
-        self._record(step)
-
-    def link(self, path: str, new: str) -> None:
-        super().link(path, new)
-        self._record(lambda disk: disk.change(new, disk.live[path]))
-
-    def unlink(self, path: str) -> None:
-        super().unlink(path)
-        self._record(lambda disk: disk.change(path, None))
-
-    def make_directory(self, path: str) -> None:
-        existed = os.path.isdir(path)
-        super().make_directory(path)
-        if not existed:
-            self._record(lambda disk: disk.change(path, DIRECTORY))
-
-    def remove_directory(self, path: str) -> None:
-        super().remove_directory(path)
-        self._record(lambda disk: disk.change(path, None))
-
-    def sync_file(self, path: str) -> None:
-        def step(disk: Disk) -> None:
-            number = disk.live[path]
-            disk.synced[number] = disk.written[number]
-
-        self._record(step)
-
-    def sync_directory(self, path: str) -> None:
-        self._record(lambda disk: disk.sync_directory(path))
 
 
 def disk_of(directory: Path) -> Disk:

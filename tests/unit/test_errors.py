@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import re
 from pathlib import Path
 
@@ -11,15 +9,10 @@ import pytest
 
 import ocimirror
 from ocimirror import (
-    Layout,
-    LocalStorageError,
-    NoSpace,
     NotFound,
     OciMirrorError,
     RegistryUnavailable,
 )
-from tests.support.oslayers import Refuses
-from tests.support.stores import push_blob
 
 CLASSES = [
     value
@@ -108,26 +101,3 @@ def test_the_first_side_that_is_blamed_stays() -> None:
     error.at("source")
     error.at("destination")
     assert error.side == "source"
-
-
-@pytest.mark.parametrize(
-    ("number", "kind"),
-    [
-        (errno.ENOSPC, NoSpace),
-        (errno.EDQUOT, NoSpace),
-        (errno.EIO, LocalStorageError),
-        (errno.EROFS, LocalStorageError),
-        (errno.EACCES, LocalStorageError),
-    ],
-)
-def test_a_local_fault_is_told_apart_from_a_full_disk(
-    tmp_path: Path, number: int, kind: type
-) -> None:
-    full: list[bool] = []
-    disk = Refuses(lambda operation, _: bool(full) and operation == "write", number)
-    with Layout(tmp_path, write=True, os_layer=disk) as layout:
-        full.append(True)
-        with pytest.raises(LocalStorageError) as caught:
-            push_blob(layout, b"content")
-    assert type(caught.value) is kind
-    assert f": {os.strerror(number)}" in caught.value.message
