@@ -25,7 +25,7 @@ from ocimirror.model.codec import to_document, to_json
 
 if TYPE_CHECKING:
     from ocimirror.care.gc import Collected
-    from ocimirror.care.names import Removed, Tagged
+    from ocimirror.care.names import Removed
     from ocimirror.care.repair import Repaired
     from ocimirror.stores.layout.quarantine import BlobFile
 
@@ -57,20 +57,13 @@ def tag_command(layout: str, name: str, new: str, **options: Any) -> int:
     with settings.places() as places:
         tagged = tag(layout_argument(layout), name, new, places)
     if settings.json:
-        output.document("tag", 0, _tagged_document(tagged))
+        digests = {"digest": str(tagged.root.digest), "previous": to_json(tagged.previous)}
+        output.document("tag", 0, {"name": tagged.name, **digests})
     elif not settings.quiet:
         output.line(f"tagged  {tagged.name}  {tagged.root.digest}")
         if tagged.previous not in (None, tagged.root.digest):
             output.line(f"  note: it was {tagged.previous} before")
     return 0
-
-
-def _tagged_document(tagged: Tagged) -> dict[str, object]:
-    return {
-        "name": tagged.name,
-        "digest": str(tagged.root.digest),
-        "previous": str(tagged.previous) if tagged.previous else None,
-    }
 
 
 @click.command(

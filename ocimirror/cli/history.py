@@ -8,9 +8,10 @@ import click
 
 from ocimirror.cli import output
 from ocimirror.cli.options import option, settings_from, shared
+from ocimirror.model.codec import time_text, to_document
 
 if TYPE_CHECKING:
-    from ocimirror.sync.state import Span
+    pass
 
 
 @click.command("history", short_help="Show what a tag stood for, and when.", no_args_is_help=True)
@@ -35,7 +36,6 @@ def history_command(reference: str, path: str, **options: Any) -> int:
       ocimirror history registry.example.com/library/alpine:3.19 --json
     """
     from ocimirror.errors import NotFound
-    from ocimirror.model.codec import time_text
     from ocimirror.model.reference import Location, Reference
     from ocimirror.sync.state import State
 
@@ -48,26 +48,16 @@ def history_command(reference: str, path: str, **options: Any) -> int:
     if not any(histories.values()):
         raise NotFound(f"{path} knows nothing of {name}: no sync has seen it")
     if settings.json:
-        images = [
-            {"source": source, "history": [_document(span) for span in spans]}
-            for source, spans in histories.items()
-        ]
+        images = []
+        for source, spans in histories.items():
+            seen = [to_document(span, without=("source",)) for span in spans]
+            images.append({"source": source, "history": seen})
         output.document("history", 0, {"images": images})
         return 0
     for source, spans in histories.items():
         output.line(source)
         output.line(f"  {'FIRST SEEN':20}  {'LAST SEEN':20}  DIGEST")
         for span in spans:
-            times = f"{time_text(span.since)}  {time_text(span.until)}"
+            times = f"{time_text(span.first_seen)}  {time_text(span.last_seen)}"
             output.line(f"  {times}  {span.digest}")
     return 0
-
-
-def _document(span: Span) -> dict[str, object]:
-    from ocimirror.model.codec import time_text
-
-    return {
-        "digest": str(span.digest),
-        "first_seen": time_text(span.since),
-        "last_seen": time_text(span.until),
-    }

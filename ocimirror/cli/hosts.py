@@ -10,6 +10,7 @@ import click
 from ocimirror.cli import output
 from ocimirror.cli.options import option, settings_from, shared
 from ocimirror.errors import UsageError, storage_errors
+from ocimirror.model.codec import to_document, to_json
 
 if TYPE_CHECKING:
     from ocimirror.serve.hosts import HostsSettings, SettingsFile
@@ -103,9 +104,9 @@ def hosts_command(
     if settings.json:
         known = {
             "clashes": [clash.document() for clash in contents.clashes],
-            "sparse": {name: [*map(str, held)] for name, held in contents.sparse.items()},
+            "sparse": to_json(contents.sparse),
         }
-        output.document("hosts", 0, {**_document(made), **known, "written": written})
+        output.document("hosts", 0, {**to_document(made), **known, "written": written})
     else:
         _lines(made)
         for path in written:
@@ -129,15 +130,6 @@ def _write(made: HostsSettings, directory: Path) -> list[str]:
                 path.write_text(file.content)
             written.append(str(path))
     return written
-
-
-def _document(made: HostsSettings) -> dict[str, object]:
-    return {
-        "files": [
-            {name: getattr(file, name) for name in file.__dataclass_fields__} for file in made.files
-        ],
-        "notes": list(made.notes),
-    }
 
 
 def _lines(made: HostsSettings) -> None:

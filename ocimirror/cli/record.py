@@ -38,7 +38,7 @@ class Published:
         """Return it as the document of a sync carries it."""
         return {
             "reference": f"docker://{self.reference}",
-            "digest": None if self.digest is None else str(self.digest),
+            "digest": to_json(self.digest),
             "error": to_json(self.error),
         }
 

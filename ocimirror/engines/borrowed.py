@@ -7,23 +7,22 @@ without a living owner can put everything back. Files keep their inode, owner an
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
 
 from ocimirror.errors import (
     EngineFailed,
     EngineUnavailable,
+    InvalidReference,
     LocalStorageError,
     Locked,
     storage_errors,
 )
+from ocimirror.model.codec import LATER, from_document, to_document
 from ocimirror.stores.disk.atomic import FileLock
 from ocimirror.stores.disk.files import open_regular
 
@@ -59,6 +58,14 @@ class Change:
         return any(_torn(content or b"", old, new) for old, new in pairwise(written))
 
 
+@dataclass(frozen=True, slots=True)
+class _Journal:
+    version: int
+    changes: tuple[Change, ...]
+    directories: tuple[str, ...]
+    reader: Mapping[str, object] = field(default_factory=dict, metadata=LATER)
+
+
 def _torn(content: bytes, old: bytes, new: bytes) -> bool:
     """Whether a file is somewhere on the way from an old content to a new one, or has that."""
     pairs = enumerate(zip(content, new, strict=False))
@@ -90,7 +97,7 @@ class Borrowed:
             _make_directory(directory)
         self._lock = _locked(journal)
         try:
-            self.reader: Mapping[str, Any] = {}
+            self.reader: Mapping[str, object] = {}
             self.changes, self.directories = self._read()
         except BaseException:
             self._lock.release()
@@ -106,30 +113,19 @@ class Borrowed:
             # (It is synced before the first change, so a torn one has changed nothing.)
             return [], []
         try:
-            if document["version"] != _VERSION:
-                raise ValueError(f"version {document['version']}")
-            changes = [
-                Change(
-                    entry["path"],
-                    None if entry["before"] is None else base64.b64decode(entry["before"]),
-                    base64.b64decode(entry["after"]),
-                    base64.b64decode(entry["added"]),
-                    base64.b64decode(entry["between"]),
-                )
-                for entry in document["changes"]
-            ]
-            reader = document.get("reader", {})
-            if not isinstance(reader, dict):
-                raise TypeError("reader is no object")
-            self.reader = reader
-            return changes, list(document["directories"])
-        except (ValueError, KeyError, TypeError, binascii.Error) as error:
+            version = document.get("version") if isinstance(document, dict) else None
+            if version != _VERSION:
+                raise InvalidReference(f"version {version}")
+            journal = from_document(_Journal, document)
+        except InvalidReference as error:
             raise EngineFailed(
                 f"{self.path} is no journal of this version of ocimirror: {error}",
                 advice="Undo it with the version that wrote it.",
             ) from error
+        self.reader = journal.reader
+        return list(journal.changes), list(journal.directories)
 
-    def apply(self, changes: Sequence[Change], reader: Mapping[str, Any] | None = None) -> None:
+    def apply(self, changes: Sequence[Change], reader: Mapping[str, object] | None = None) -> None:
         """Write the journal, then the files; directories that are not there are made.
 
         Args:
@@ -152,23 +148,9 @@ class Borrowed:
             _write(change, change.after)
 
     def _write_journal(self) -> None:
-        entries = [
-            {
-                "path": change.path,
-                "before": None if change.before is None else _text(change.before),
-                "after": _text(change.after),
-                "added": _text(change.added),
-                "between": _text(change.between),
-            }
-            for change in self.changes
-        ]
-        document = {
-            "version": _VERSION,
-            "changes": entries,
-            "directories": self.directories,
-            "reader": dict(self.reader),
-        }
-        write_in_place(self.path, json.dumps(document).encode())
+        changes, directories = tuple(self.changes), tuple(self.directories)
+        journal = _Journal(_VERSION, changes, directories, self.reader)
+        write_in_place(self.path, json.dumps(to_document(journal)).encode())
         with storage_errors(f"cannot sync the directory of {self.path}"):
             fd = os.open(os.path.dirname(self.path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
@@ -303,7 +285,3 @@ def restore(path: str, before: bytes | None) -> None:
         return
     with storage_errors(f"cannot remove {path}"), contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-
-
-def _text(content: bytes) -> str:
-    return base64.b64encode(content).decode()

@@ -30,7 +30,6 @@ from ocimirror.errors import InvalidReference, OciMirrorError
 from ocimirror.model.digest import Digest
 from ocimirror.model.failure import Failure
 from ocimirror.model.platform import Platform
-from ocimirror.model.reference import Location, Reference
 
 T = TypeVar("T")
 
@@ -87,32 +86,36 @@ def to_document(record: object, *, without: Collection[str] = ()) -> dict[str, o
     """
     if isinstance(record, OciMirrorError):
         record = Failure.of(record)
-    if not dataclasses.is_dataclass(record):
-        raise TypeError(f"{type(record).__name__} is no dataclass")
-    return {
-        field.name: to_json(getattr(record, field.name))
-        for field in dataclasses.fields(record)
-        if field.name not in without
-    }
+    kind: Any = type(record)
+    return {name: to_json(getattr(record, name)) for name in _names(kind) if name not in without}
 
 
 def to_json(value: object) -> object:
     """Return any value of a field, as `json.dumps` takes it."""
-    if value is None or isinstance(value, (str, int)):
-        return value
-    if isinstance(value, float):
-        return round(value, 3)
-    if isinstance(value, (tuple, list)):
-        return [to_json(item) for item in value]
-    if isinstance(value, (Digest, Platform, Reference, Location)):
-        return str(value)
-    if isinstance(value, datetime):
-        return time_text(value)
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if isinstance(value, Mapping):
-        return {key: to_json(item) for key, item in value.items()}
-    return to_document(value)
+    kind: Any = type(value)
+    return _writer(kind)(value)
+
+
+@cache
+def _names(kind: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind))
+
+
+@cache
+def _writer(kind: Any) -> Callable[[Any], object]:
+    """Return what writes a type."""
+    return next((writer for known, writer in _WRITERS if issubclass(kind, known)), to_document)
+
+
+_WRITERS: tuple[tuple[Any, Callable[[Any], object]], ...] = (
+    ((str, int, NoneType), lambda value: value),
+    (float, lambda value: round(value, 3)),
+    ((Digest, Platform), str),
+    (datetime, time_text),
+    (bytes, lambda value: base64.b64encode(value).decode()),
+    (Mapping, lambda value: {key: to_json(item) for key, item in value.items()}),
+    ((tuple, list), lambda value: [to_json(item) for item in value]),
+)
 
 
 # --- reading ------------------------------------------------------------------------------------

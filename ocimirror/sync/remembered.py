@@ -36,12 +36,12 @@ class Complete:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A time in which a source was seen to stand for one digest: first and last seen."""
+    """A time in which a source was seen to stand for one digest."""
 
     source: str
     digest: Digest
-    since: datetime
-    until: datetime
+    first_seen: datetime
+    last_seen: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ import socket
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from ocimirror.engines.client import Client
 from ocimirror.engines.docker.process import LocalDockerd, dockerd_at, running_dockerds, start_of
@@ -46,14 +45,14 @@ class Reader:
         return cls(path, dockerd.pid, dockerd.started)
 
     @classmethod
-    def parse(cls, document: Mapping[str, Any]) -> Reader | None:
+    def parse(cls, document: Mapping[str, object]) -> Reader | None:
         """Return what a journal has; None if it names nobody."""
         match document:
             case {"socket": str(path), "pid": int(pid), "started": str(started)} if pid > 0:
                 return cls(path, pid, started)
         return None
 
-    def document(self) -> Mapping[str, Any]:
+    def document(self) -> Mapping[str, object]:
         """Return it for a journal."""
         return asdict(self)
 
