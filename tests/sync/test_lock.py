@@ -200,6 +200,21 @@ def test_what_we_would_not_write_is_refused_as_a_whole(tmp_path: Path, number: i
     assert len(message) < 2000
 
 
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (edited(extra=1), "images[0] has an unknown key 'extra'"),
+        (edited(size=1.5), "images[0].size is not a whole number"),
+        (edited(attachments=["x"]), "images[0].attachments[0]: not a digest: 'x'"),
+        (edited(source="oci:/etc"), "images[0]: not a source as docker://"),
+    ],
+)
+def test_a_refusal_names_the_member_that_is_wrong(tmp_path: Path, raw: bytes, message: str) -> None:
+    lock = tmp_path / "ocimirror.lock"
+    lock.write_bytes(raw)
+    assert message in refused(lock)
+
+
 def test_a_lock_that_is_hostile_only_where_it_was_changed_is_read(tmp_path: Path) -> None:
     lock = tmp_path / "ocimirror.lock"
     lock.write_bytes(edited())

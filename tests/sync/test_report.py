@@ -308,6 +308,31 @@ def test_what_is_no_report_is_refused(reader: Reader, number: int) -> None:
     assert not (reader.directory / "whole.lock").exists()
 
 
+def without(key: str, found: Document) -> Document:
+    return {name: value for name, value in found.items() if name != key}
+
+
+@pytest.mark.parametrize(
+    ("key", "item", "message"),
+    [
+        ("images", {**image(1), "status": "stolen"}, "images[1].status is 'stolen', not one of"),
+        ("images", {**image(1), "digest": "x"}, "images[1].digest: not a digest: 'x'"),
+        ("images", {**image(1), "bytes": {"total": 1}}, "images[1].bytes.copied is absent"),
+        ("images", {**image(1), "blobs": {"copied": -1}}, "images[1].blobs.copied is out of range"),
+        ("images", {**image(1), "notes": ["a", 5]}, "images[1].notes[1] is not text"),
+        ("images", {**image(1), "sparse": 1}, "images[1].sparse is not true or false"),
+        ("entries", {**ALPINE, "last_success": "now"}, "entries[1].last_success: not a time as"),
+        ("entries", without("destinations", ALPINE), "entries[1].destinations is absent"),
+    ],
+)
+def test_a_refusal_names_the_member_that_is_wrong(
+    reader: Reader, key: str, item: Document, message: str
+) -> None:
+    wrong = {**eventful(), key: [eventful()[key][0], item]}
+    told = reader.merge(wrong, json_=True).document["error"]["message"]
+    assert f"report.json is no report of a sync: {message}" in told
+
+
 def test_shards_are_merged_into_what_one_process_would_have_told(reader: Reader) -> None:
     whole = eventful()
     shards = []
