@@ -16,7 +16,7 @@ from ocimirror.engines.engine import Engine, tag_of
 from ocimirror.engines.receipt import Receipt
 from ocimirror.engines.wanted import Wanted
 from ocimirror.errors import DamagedEngineStore, EngineFailed, IntegrityError
-from ocimirror.model.config import chain_id
+from ocimirror.model.chain import chain_ids
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.platform import Platform
@@ -93,9 +93,9 @@ class Containerd(Engine):
         labels = {row[0]: _SNAPSHOT.findall(row[-1]) for row in rows if row}
         found = set[Digest]()
         for image in lacking:
-            chain = chain_id(image.config.diff_ids)
+            top = [str(chain_id) for chain_id in chain_ids(image.config.diff_ids)[-1:]]
             for snapshotter, key in labels.get(str(image.config_digest), ()):
-                if key == chain and key in self._snapshots(snapshotter):
+                if key in top and key in self._snapshots(snapshotter):
                     found.add(image.manifest.digest)
         return found
 

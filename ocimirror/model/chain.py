@@ -7,6 +7,7 @@ forging digests.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -85,3 +86,14 @@ def layers_with_ids(manifest: Manifest, config: ImageConfig) -> list[tuple[Descr
             f" {len(config.diff_ids)} diff_ids"
         )
     return list(zip(layers, config.diff_ids, strict=True))
+
+
+def chain_ids(diff_ids: Sequence[Digest]) -> list[Digest]:
+    """Return what engines call each layer, bottom first: the digest of it and of all below it.
+
+    Spec: image-spec config.md#layer-chainid.
+    """
+    found: list[Digest] = []
+    for diff_id in diff_ids:
+        found.append(Digest.of(f"{found[-1]} {diff_id}".encode()) if found else diff_id)
+    return found

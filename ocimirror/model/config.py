@@ -6,7 +6,6 @@ config's digest and recompute the diff_ids, so what is loaded or converted is ch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -65,14 +64,3 @@ def _time(text: str) -> datetime | None:
     except ValueError:
         return None
     return time if time.tzinfo else time.replace(tzinfo=UTC)
-
-
-def chain_id(diff_ids: Sequence[Digest]) -> str:
-    """Return the digest of layers that lie on one another; empty for none.
-
-    Spec: image-spec config.md#layer-chainid.
-    """
-    found = ""
-    for diff_id in diff_ids:
-        found = str(Digest.of(f"{found} {diff_id}".encode())) if found else str(diff_id)
-    return found

@@ -25,6 +25,7 @@ from ocimirror.errors import (
     storage_error,
     storage_errors,
 )
+from ocimirror.model.chain import chain_ids
 from ocimirror.model.config import MAX_SIZE_BYTES as MAX_CONFIG_BYTES
 from ocimirror.model.config import ImageConfig
 from ocimirror.model.digest import Digest
@@ -129,12 +130,9 @@ class DockerRoot:
         Raises:
             DamagedEngineStore: a layer is not there, or another one is.
         """
-        chain = ""
-        for number, diff_id in enumerate(config.diff_ids):
-            below = f"{chain} {diff_id}".encode()
-            chain = str(Digest.of(below)) if chain else str(diff_id)
-            encoded = chain.partition(":")[2]
-            path = os.path.join(self._directory, "layerdb", "sha256", encoded, "diff")
+        called = zip(config.diff_ids, chain_ids(config.diff_ids), strict=True)
+        for number, (diff_id, chain_id) in enumerate(called):
+            path = os.path.join(self._directory, "layerdb", "sha256", chain_id.encoded, "diff")
             if self._read(path, _MAX_DIFF_BYTES).strip() != str(diff_id).encode():
                 raise DamagedEngineStore(f"{path}: layer {number} of {image_id} is not {diff_id}")
 
