@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 from ocimirror.copy.outcome import Options, Reporter, Request
 from ocimirror.copy.plan import Plan
 from ocimirror.errors import (
-    DigestMismatch,
     IntegrityError,
     Interrupted,
     ManifestBlobUnknown,
     OciMirrorError,
     RegistryUnavailable,
-    SizeMismatch,
     SparseRefused,
     blamed_on,
 )
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.graph import closure
 from ocimirror.model.manifest import Manifest
-from ocimirror.stores.store import Store, Stored
+from ocimirror.retries import Tries
+from ocimirror.stores.store import Source, Store, Stored
 
 logger = logging.getLogger(__name__)
 
-_MAX_PAUSE_S = 30.0
-_MAX_RETRY_AFTER_S = 600.0
 T = TypeVar("T")
 
 
@@ -84,65 +81,38 @@ class Carrier:
 
     def read_manifest(self, request: Request, descriptor: Descriptor) -> Manifest:
         """Read a manifest from the source, tried again as a blob is."""
-
-        digest = str(descriptor.digest)
-
-        def once() -> Manifest:
-            with blamed_on("source"):
-                try:
-                    return request.source.read_manifest(descriptor)
-                except RegistryUnavailable as error:
-                    # The size came from a HEAD, and some answer GET in another length (Harbor).
-                    right = descriptor if error.exhausted else request.source.resolve(digest)
-                    if right.size == descriptor.size:
-                        raise
-                    return request.source.read_manifest(replace(descriptor, size=right.size))
-
-        return self._patiently(once)
+        tries = self._tries()
+        while True:
+            try:
+                return _read_manifest(request.source, descriptor)
+            except OciMirrorError as error:
+                if not tries.again(error):
+                    raise
+                logger.warning("trying again: %s", error)
 
     def transfer(self, request: Request, blob: Descriptor, *, replace: bool = False) -> Carried:
         """Fetch and push; each try is a fresh fetch."""
         moved = _Moved(request, self._reporter, self.options)
-
-        def once() -> Stored:
+        tries = self._tries()
+        while True:
             try:
                 with request.source.fetch(blob, moved) as stream:
                     stored = request.destination.push(blob, stream, replace=replace)
             except OciMirrorError as error:
                 error.at("destination")
                 moved.settle(0)
-                raise
-            moved.settle(blob.size)
-            return stored
-
-        return Carried(self._patiently(once), moved.bytes)
-
-    def _patiently(self, work: Callable[[], T]) -> T:
-        """Run `work` until it succeeds or trying again does not help.
-
-        A remote fault is retried with backoff; content that failed its check is fetched once
-        more, since it may have been damaged on the way.
-        """
-        attempt = 0
-        spoiled = False
-        while True:
-            try:
-                return work()
-            except OciMirrorError as error:
-                if isinstance(error, (DigestMismatch, SizeMismatch)) and not spoiled:
-                    spoiled = True
-                elif _worth_another_try(error) and attempt < self.options.retries:
-                    attempt += 1
-                    self._pause(attempt, error)
-                else:
+                if not tries.again(error):
                     raise
                 logger.warning("trying again: %s", error)
+            else:
+                moved.settle(blob.size)
+                return Carried(stored, moved.bytes)
 
-    def _pause(self, attempt: int, error: OciMirrorError) -> None:
-        """Wait as long as the registry asked for, else exponentially with full jitter."""
-        asked = error.retry_after_s if isinstance(error, RegistryUnavailable) else None
-        jitter = random.uniform(0, min(_MAX_PAUSE_S, 0.5 * 2**attempt))  # noqa: S311
-        if self.options.stop.wait(jitter if asked is None else min(asked, _MAX_RETRY_AFTER_S)):
+    def _tries(self) -> Tries:
+        return Tries(self.options.retries, self._wait, backoff_s=1.0)
+
+    def _wait(self, seconds: float, _: OciMirrorError) -> None:
+        if self.options.stop.wait(seconds):
             raise Interrupted("stopped while waiting to try again")
 
     def push_closure_again(self, request: Request, manifest: Manifest, plan: Plan) -> None:
@@ -157,9 +127,16 @@ class Carrier:
                 request.destination.push_manifest(each, replace=True)
 
 
-def _worth_another_try(error: OciMirrorError) -> bool:
-    """Whether trying again may help, and whoever raised it has not done so already."""
-    return error.retryable and not (isinstance(error, RegistryUnavailable) and error.exhausted)
+def _read_manifest(source: Source, descriptor: Descriptor) -> Manifest:
+    with blamed_on("source"):
+        try:
+            return source.read_manifest(descriptor)
+        except RegistryUnavailable as error:
+            # The size came from a HEAD, and some answer GET in another length (Harbor).
+            right = descriptor if error.exhausted else source.resolve(str(descriptor.digest))
+            if right.size == descriptor.size:
+                raise
+            return source.read_manifest(replace(descriptor, size=right.size))
 
 
 class _Moved:
@@ -197,8 +174,8 @@ def push_manifest(request: Request, manifest: Manifest, plan: Plan, carrier: Car
             return Stored.PRESENT
         return _believing_nothing(
             destination,
-            lambda: destination.push_manifest(manifest, replace=local),
-            lambda: carrier.push_closure_again(request, manifest, plan),
+            partial(destination.push_manifest, manifest, replace=local),
+            partial(carrier.push_closure_again, request, manifest, plan),
             sparse=_is_sparse(manifest, plan),
         )
 
@@ -222,7 +199,7 @@ def move_names(
     with blamed_on("destination"):
         _believing_nothing(
             destination,
-            lambda: destination.tag(names),
+            partial(destination.tag, names),
             push_again,
             sparse=any(_is_sparse(manifest, plan) for _, manifest in names),
         )

@@ -10,9 +10,9 @@ import functools
 import io
 import logging
 import math
-import random
 import ssl
 import time
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -24,6 +24,7 @@ from urllib3.exceptions import HTTPError
 
 from ocimirror.errors import (
     Interrupted,
+    OciMirrorError,
     RateLimited,
     RegistryUnavailable,
     RemoteError,
@@ -39,21 +40,19 @@ from ocimirror.registry.options import NetworkOptions
 from ocimirror.registry.pulse import Pulse
 from ocimirror.registry.tls import certificates_of, client_context
 from ocimirror.registry.url import Origin, UrlPolicy, bypasses_proxy, redact
+from ocimirror.retries import Tries
 from ocimirror.stores.stream import CHUNK_BYTES, VerifiedStream
 from ocimirror.version import __version__
 
 CONNECT_TIMEOUT_S = 10.0
 BRIEF_S = 3.0
 MAX_REDIRECTS = 5
-MAX_RETRY_AFTER_S = 600.0
-MAX_BACKOFF_S = 30.0
 MIN_RATE_BYTES_S = 1024
 # A registry hashes the whole blob, or moves it in its storage, before it answers.
 CLOSING_S = 600.0
 
 _HEADERS = {"Accept-Encoding": "identity", "User-Agent": f"ocimirror/{__version__}"}
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_jitter = random.SystemRandom().uniform
 
 # A TLS record holds 16 KiB, and one read returns one record: a larger buffer is made for nothing.
 _TLS_PIECE_BYTES = 64 * 1024
@@ -97,39 +96,44 @@ class Transport:
             UntrustedCertificate, UrlRefused: and nothing was tried again.
             Interrupted: `options.stop` was set.
         """
-        retries = self.options.retries if request.repeatable and not request.brief else 0
-        attempt = 0
+        again = request.repeatable and not request.brief
+        tries = self.tries(request.url, None if again else 0)
+        url, redirects = request.url, 0
         while True:
-            last = attempt >= retries and request.repeatable and not request.brief
             try:
-                return self._answered(request, last=last)
+                response = self._sent(request, url, last=again and tries.last)
             except RegistryUnavailable as error:
-                if attempt >= retries or error.exhausted:
-                    error.exhausted |= request.repeatable
+                error.exhausted |= request.repeatable and tries.last
+                if not tries.again(error):
                     raise
-                self.pause(request.url, attempt, error)
-            attempt += 1
+                url, redirects = request.url, 0
+                continue
+            target = _redirect(request, response)
+            if not target:
+                return response
+            response.drain()
+            url = request.policy.follow(url, target, request.use)
+            redirects += 1
+            if redirects > MAX_REDIRECTS:
+                raise UrlRefused(f"{request}: more than {MAX_REDIRECTS} redirects")
 
-    def pause(self, url: str, attempt: int, failure: RegistryUnavailable) -> None:
-        """Wait before asking again: exponential backoff with full jitter, or what was asked for.
+    def tries(self, url: str, retries: int | None = None) -> Tries:
+        """Return the tries of something that is asked for at a URL.
 
         Args:
-            url: where from; what its server asked for holds for all threads.
-            attempt: counted from 0.
-            failure: why the last one was in vain.
-
-        Raises:
-            Interrupted: `options.stop` was set.
+            url: what its server says of waiting holds for all threads.
+            retries: else those of the options.
         """
-        host = self._limits.of(Origin.of(url))
-        backoff = _jitter(0.0, min(MAX_BACKOFF_S, 0.5 * 2.0**attempt))
-        asked, told = failure.retry_after_s, False
-        if asked is not None or isinstance(failure, RateLimited):
-            backoff += min(asked or 0.0, MAX_RETRY_AFTER_S)
-            told = host.hold(backoff)
-        level = logging.WARNING if told and isinstance(failure, RateLimited) else logging.INFO
-        logger.log(level, "%s; trying again in %.1f s", failure, backoff)
-        host.wait(backoff)
+        often = self.options.retries if retries is None else retries
+        return Tries(often, partial(self._wait, url))
+
+    def _wait(self, url: str, seconds: float, failure: OciMirrorError) -> None:
+        host, busy = self._limits.of(Origin.of(url)), isinstance(failure, RateLimited)
+        asked = isinstance(failure, RegistryUnavailable) and failure.retry_after_s is not None
+        begins = (busy or asked) and host.hold(seconds)
+        level = logging.WARNING if begins and busy else logging.INFO
+        logger.log(level, "%s; trying again in %.1f s", failure, seconds)
+        host.wait(seconds)
 
     def close(self) -> None:
         """Close the connections that are not in use."""
@@ -141,19 +145,7 @@ class Transport:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _answered(self, request: Request, *, last: bool) -> Response:
-        url = request.url
-        for _ in range(MAX_REDIRECTS + 1):
-            response = self._felt(request, url, last=last)
-            target = response.headers.get("Location")
-            redirects = response.status in _REDIRECTS and request.method in ("GET", "HEAD")
-            if not redirects or not target:
-                return response
-            response.drain()
-            url = request.policy.follow(url, target, request.use)
-        raise UrlRefused(f"{request}: more than {MAX_REDIRECTS} redirects")
-
-    def _felt(self, request: Request, url: str, *, last: bool) -> Response:
+    def _sent(self, request: Request, url: str, *, last: bool) -> Response:
         """Send a request, unless its host is dead; find out if it is, where that seems so."""
         origin = Origin.of(url)
         pulse = self._pulses.get(origin) or self._pulses.setdefault(origin, Pulse())
@@ -232,6 +224,12 @@ class Transport:
 
     def _paced(self, body: bytes | VerifiedStream | None) -> object:
         return _Upload(body, self._limits) if body and self.options.bytes_per_second else body
+
+
+def _redirect(request: Request, response: Response) -> str:
+    """Return where an answer sends us, empty if we do not go there."""
+    redirects = response.status in _REDIRECTS and request.method in ("GET", "HEAD")
+    return response.headers.get("Location", "") if redirects else ""
 
 
 class _Upload:

@@ -161,8 +161,7 @@ class RegistryRepository(Store):
                 size,
                 position,
                 ask=ask,
-                pause=lambda attempt, failure: transport.pause(url, attempt, failure),
-                retries=options.retries,
+                tries=transport.tries(url),
             )
 
         body = read_on(response, position)

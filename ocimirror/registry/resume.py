@@ -8,6 +8,7 @@ from collections.abc import Callable
 from ocimirror.errors import RegistryUnavailable
 from ocimirror.registry import answers
 from ocimirror.registry.messages import Response
+from ocimirror.retries import Tries
 from ocimirror.stores.stream import CHUNK_BYTES
 
 MAX_RESTARTS = 2
@@ -27,8 +28,7 @@ class ResumedBody:
         size_bytes: of the blob.
         position: where the reader begins.
         ask: asks the registry for the bytes from a position on; 0 for the whole.
-        pause: waits before an attempt (counted from 0), or raises.
-        retries: how often in a row, as long as less than 1 MiB comes of it.
+        tries: how often in a row, as long as less than 1 MiB comes of it.
     """
 
     def __init__(
@@ -38,16 +38,13 @@ class ResumedBody:
         position: int = 0,
         *,
         ask: Callable[[int], Response],
-        pause: Callable[[int, RegistryUnavailable], None],
-        retries: int,
+        tries: Tries,
     ) -> None:
         self._size_bytes = size_bytes
         self._ask = ask
-        self._pause = pause
-        self._retries = retries
+        self._tries = tries
         self._position = position
         self._resumed_at = position
-        self._attempts = 0
         self._restarts = 0
         self._response = response or self._rest()
 
@@ -80,12 +77,10 @@ class ResumedBody:
     def _resume(self, failure: RegistryUnavailable) -> None:
         self._response.close()
         if self._position - self._resumed_at >= PROGRESS_BYTES:
-            self._attempts = 0
+            self._tries.progressed()
         self._resumed_at = self._position
-        if self._attempts >= self._retries:
+        if not self._tries.again(failure):
             raise failure
-        self._pause(self._attempts, failure)
-        self._attempts += 1
         logger.info("asking again from byte %d", self._position)
         self._response = self._rest()
 

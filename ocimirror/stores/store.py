@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import partial
 from typing import NamedTuple, Self, final
 
 from ocimirror.errors import IntegrityError, NotFound, Unsupported
@@ -97,7 +98,7 @@ class Source(ABC):
         """Return the verified bytes of a descriptor, not opened yet; a context manager."""
         return VerifiedStream(
             descriptor,
-            lambda position: self._open(descriptor, position),
+            partial(self._open, descriptor),
             origin=self,
             watch=watch,
         )
