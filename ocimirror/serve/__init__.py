@@ -5,7 +5,7 @@ disk at that moment: what a pull adds or a tag moves is served at once, without 
 refuses every write, and sends no byte of content that was not hashed.
 
 Start with `shelf`, what is on offer, and `registry`, what clients are answered. `names` says which
-repository they mean, `content` reads and hashes beside the event loop with the help of `files` and
+repository they mean, `content` reads and hashes beside the event loop with the help of `proofs` and
 `relations`, `page` and `image` are for people. `access` asks who it is, and `turns` in which order;
 `watch` sees what changes, `wire` alone speaks HTTP, and `server` puts all of it together.
 """

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ocimirror.serve.files import BlobFile
 from ocimirror.shown import printable
+from ocimirror.stores.layout.openblob import OpenBlob
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Answer:
     status: int
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
-    file: BlobFile | None = None
+    file: OpenBlob | None = None
     start: int = 0
     length: int = 0
 

@@ -16,9 +16,11 @@ from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import MAX_SIZE_BYTES, Manifest, sniff_media_type
 from ocimirror.serve.answers import Refused
-from ocimirror.serve.files import BlobFile, Identity, Proofs, open_blob
+from ocimirror.serve.proofs import Proofs
 from ocimirror.serve.relations import Relations
 from ocimirror.serve.shelf import Repository, ServedLayout, Snapshot
+from ocimirror.stores.disk.files import Identity
+from ocimirror.stores.layout.openblob import OpenBlob
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -86,7 +88,7 @@ class Content:
 
     async def open(
         self, snapshot: Snapshot, repository: Repository, digest: Digest
-    ) -> BlobFile | None:
+    ) -> OpenBlob | None:
         """Open a file, not verified yet: of the repository's layouts, then of all others.
 
         Raises:
@@ -102,10 +104,10 @@ class Content:
         others = [layout for layout in snapshot.layouts if layout not in held]
         return await self._run(lambda: self._first(others, digest))
 
-    def _first(self, layouts: Iterable[ServedLayout], digest: Digest) -> BlobFile | None:
+    def _first(self, layouts: Iterable[ServedLayout], digest: Digest) -> OpenBlob | None:
         for layout in layouts:
             try:
-                file = open_blob(layout.path, digest)
+                file = layout.source.open_blob(digest)
             except DamagedLayout as error:
                 self._complain(error)
                 continue
@@ -113,7 +115,7 @@ class Content:
                 return file
         return None
 
-    async def prove(self, file: BlobFile) -> None:
+    async def prove(self, file: OpenBlob) -> None:
         """Hash a file where that was not done yet, once for all who wait for it.
 
         Raises:
@@ -199,10 +201,10 @@ class _ManifestCache:
         self._raw: OrderedDict[tuple[Identity, Digest], bytes] = OrderedDict()
         self._bytes = 0
 
-    def find(self, file: BlobFile) -> bytes | None:
+    def find(self, file: OpenBlob) -> bytes | None:
         return self._raw.get((file.identity, file.digest))
 
-    def keep(self, file: BlobFile, raw: bytes) -> None:
+    def keep(self, file: OpenBlob, raw: bytes) -> None:
         if not file.settled or (file.identity, file.digest) in self._raw:
             return
         self._raw[file.identity, file.digest] = raw

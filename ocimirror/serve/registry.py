@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import bisect
 import logging
-import os
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from urllib.parse import quote, urlencode
@@ -22,11 +21,11 @@ from ocimirror.model.platform import sparse_text
 from ocimirror.model.reference import is_tag
 from ocimirror.serve.answers import Answer, Refused, Request, document_answer, not_modified
 from ocimirror.serve.content import Content
-from ocimirror.serve.files import BlobFile, identity_of
 from ocimirror.serve.names import Scope, find_repository, listed_names
 from ocimirror.serve.ranges import wanted_range
-from ocimirror.serve.shelf import Repository, ServedLayout, Shelf
+from ocimirror.serve.shelf import Repository, Shelf
 from ocimirror.stores.entry import platforms_of
+from ocimirror.stores.layout.openblob import OpenBlob
 
 logger = logging.getLogger(__name__)
 MAX_PAGE = 10_000
@@ -209,7 +208,7 @@ class Registry:
             file.close()
         return answer
 
-    async def _blob_answer(self, request: Request, file: BlobFile) -> Answer:
+    async def _blob_answer(self, request: Request, file: OpenBlob) -> Answer:
         headers = {
             "Content-Type": mediatype.OCTET_STREAM,
             "Docker-Content-Digest": str(file.digest),
@@ -259,15 +258,7 @@ def _current(repository: Repository, tag: str = "") -> bool:
     """Whether what is known of a tag, or of all, is what its layouts' index.json has now."""
     if tag and tag not in repository.tags:
         return False
-    return all(_unchanged(layout) for layout in repository.layouts)
-
-
-def _unchanged(layout: ServedLayout) -> bool:
-    try:
-        status = os.stat(os.path.join(layout.path, "index.json"), follow_symlinks=False)
-    except OSError:
-        return False
-    return identity_of(status) == layout.version
+    return all(layout.current for layout in repository.layouts)
 
 
 def _digest_of(text: str) -> Digest:

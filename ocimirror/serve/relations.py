@@ -6,67 +6,23 @@ read stays known by digest, so that a new version of a layout costs its new entr
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from contextlib import suppress
 
-from ocimirror.errors import MissingContent, NotFound, SizeMismatch, Unsupported
+from ocimirror.errors import MissingContent, NotFound, Unsupported
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import Manifest
-from ocimirror.serve.files import open_blob
 from ocimirror.serve.shelf import ServedLayout, warn_of_new
 from ocimirror.stores.attached import Attached
-from ocimirror.stores.disk.files import FileReader
-from ocimirror.stores.layout.index import LayoutIndex
-from ocimirror.stores.layout.source import LayoutSource
-from ocimirror.stores.stream import Reader
 
 _CACHE_BYTES = 32 * 1024 * 1024
-
-
-class _Served(LayoutSource):
-    """A served layout as a source. It holds no lock and no file: others write it meanwhile."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.location = f"oci:{path}"
-        self._layout: ServedLayout | None = None
-        self._index = LayoutIndex.of((), path)
-
-    def attached_in(self, layout: ServedLayout) -> Attached:
-        """Return what refers to what in one version of it; for one thread at a time."""
-        if self._layout is not layout:
-            self._layout, self._index = layout, LayoutIndex.of(layout.entries, self.path)
-        return self.attached()
-
-    def index(self) -> LayoutIndex:
-        return self._index
-
-    def size_of(self, digest: Digest) -> int | None:
-        file = open_blob(self.path, digest)
-        if file is None:
-            return None
-        with file:
-            return file.size
-
-    def _open(self, descriptor: Descriptor, position: int) -> Reader:
-        file = open_blob(self.path, descriptor.digest)
-        if file is None:
-            raise MissingContent(f"{self.path}: {descriptor} is missing")
-        if file.size != descriptor.size:
-            file.close()
-            raise SizeMismatch(f"{self.path}: {descriptor} has {file.size} bytes")
-        name = f"{descriptor.digest} in {self.path}"
-        return FileReader(file.fd, name, position, file.size + 1, closes=True)
 
 
 class Relations:
     """The relations of all layouts. Thread-safe; one layout is read at a time."""
 
     def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._served: dict[str, _Served] = {}
         self._warned: dict[str, Attached] = {}
         self._documents: dict[Digest, tuple[Digest, dict[str, object]]] = {}
         self._documents_bytes = 0
@@ -97,21 +53,17 @@ class Relations:
         """Return content of unknown type with what it names, as far as that is here."""
         for layout in layouts:
             with suppress(NotFound, MissingContent):
-                return self._source(layout).read_manifest(manifest.descriptor)
+                return layout.source.read_manifest(manifest.descriptor)
         return manifest
 
     def _of(self, layout: ServedLayout) -> Attached:
-        with self._guard:
-            attached = self._source(layout).attached_in(layout)
+        attached = layout.source.attached(layout.entries)
         if self._warned.get(layout.path) is not attached:
             told = "cannot be read; it may be an attachment"
             lines = sorted({f"{layout.path}: {digest} {told}" for digest in attached.unread})
             warn_of_new(lines)
             self._warned[layout.path] = attached
         return attached
-
-    def _source(self, layout: ServedLayout) -> _Served:
-        return self._served.setdefault(layout.path, _Served(layout.path))
 
     def _document(
         self, layout: ServedLayout, descriptor: Descriptor
@@ -121,7 +73,7 @@ class Relations:
         if known is not None:
             return known
         try:
-            manifest = self._source(layout).read_manifest(descriptor)
+            manifest = layout.source.read_manifest(descriptor)
         except (NotFound, MissingContent, Unsupported):  # (Docker schema 1 has no subject)
             return None, {}
         if manifest.subject is None:

@@ -13,10 +13,9 @@ from types import MappingProxyType
 from ocimirror.errors import (
     DamagedLayout,
     InvalidReference,
+    LocalStorageError,
     NotFound,
     OciMirrorError,
-    storage_error,
-    storage_errors,
 )
 from ocimirror.model.clash import find_clashes
 from ocimirror.model.descriptor import Descriptor
@@ -29,12 +28,11 @@ from ocimirror.model.reference import (
     is_host,
     is_tag,
 )
-from ocimirror.serve.files import Identity, identity_of
 from ocimirror.stores.attached import cosign_saved, may_be_referrers_list
-from ocimirror.stores.disk.files import open_regular, read_bounded
+from ocimirror.stores.disk.files import Identity
 from ocimirror.stores.entry import Entry
-from ocimirror.stores.layout.index import MAX_SIZE_BYTES, LayoutIndex
-from ocimirror.stores.layout.layoutfile import LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES, check_layout_file
+from ocimirror.stores.layout.directory import LayoutDirectory
+from ocimirror.stores.layout.layoutfile import LAYOUT_FILE
 
 logger = logging.getLogger(__name__)
 MAX_DEPTH = 8
@@ -47,17 +45,30 @@ class ServedLayout:
     """One layout as its index.json had it.
 
     Attributes:
-        path: the directory.
+        source: the directory, the same one in every version of it.
         called: the repository of entries that have a tag and name none; empty for none.
         version: which index.json it was.
         left_out: a sentence about each entry that cannot be read.
     """
 
-    path: str
+    source: LayoutDirectory
     called: str
     version: Identity
     entries: tuple[Entry, ...]
     left_out: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> str:
+        """The directory."""
+        return self.source.path
+
+    @property
+    def current(self) -> bool:
+        """Whether its index.json is still the same."""
+        try:
+            return self.source.version() == self.version
+        except OciMirrorError:
+            return False
 
 
 @dataclass(eq=False)
@@ -190,7 +201,7 @@ class Shelf:
             if not os.path.isdir(path):
                 raise NotFound(f"there is no directory {path}")
             if _is_layout(path):
-                self._kept[path] = _read(path, os.path.basename(path))
+                self._kept[path] = _read(LayoutDirectory(path), os.path.basename(path))
         self.snapshot = Snapshot(())
         self.refresh()
 
@@ -228,15 +239,16 @@ class Shelf:
 
     def _looked_at(self, path: str, called: str, force: bool) -> ServedLayout | None:
         before = self._kept.get(path)
+        source = before.source if before else LayoutDirectory(path)
         version: Identity | None = None
         try:
-            version = _version(path)
+            version = source.version()
             if before is not None and version == before.version and not force:
                 self._refused.pop(path, None)
                 return before
             if version == self._refused.get(path) and not force:
                 return before
-            read = _read(path, called)
+            read = _read(source, called)
         except OciMirrorError as error:
             if path not in self._refused or self._refused[path] != version:
                 kept = "what it held before is served" if before else "it is not served"
@@ -279,36 +291,12 @@ def _below(top: str) -> Iterator[tuple[str, str]]:
             directories.sort()
 
 
-def _version(path: str) -> Identity:
+def _read(source: LayoutDirectory, called: str) -> ServedLayout:
     try:
-        return identity_of(os.stat(os.path.join(path, "index.json"), follow_symlinks=False))
-    except FileNotFoundError as error:
-        raise DamagedLayout(f"{path}: no index.json") from error
-    except OSError as error:
-        raise storage_error(error, f"cannot read {path}") from error
-
-
-def _read(path: str, called: str) -> ServedLayout:
-    layout_file, _ = _document(path, LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES)
-    check_layout_file(layout_file, path)
-    raw, version = _document(path, "index.json", MAX_SIZE_BYTES)
-    index = LayoutIndex.parse(raw, path)
-    return ServedLayout(
-        path, called, version, index.entries, tuple(row.told for row in index.unreadable)
-    )
-
-
-def _document(path: str, name: str, limit: int) -> tuple[bytes, Identity]:
-    """Read a whole document, and which version of it that was."""
-    try:
-        fd = open_regular(os.path.join(path, name))
-    except FileNotFoundError as error:
-        raise DamagedLayout(f"{path}: no {name}") from error
-    except OSError as error:
-        raise DamagedLayout(f"{path}: {name} cannot be read: {error.strerror}") from error
-    with os.fdopen(fd, "rb") as file, storage_errors(f"cannot read {name} in {path}"):
-        version = identity_of(os.fstat(fd))  # (before it is read: what changes now is seen later)
-        raw = read_bounded(file, limit)
-    if len(raw) > limit:
-        raise DamagedLayout(f"{path}: {name} is larger than {limit} bytes")
-    return raw, version
+        source.check()
+        version = source.version()  # (before it is read: what changes now is seen later)
+        index = source.read_index()
+    except LocalStorageError as error:
+        raise DamagedLayout(error.message) from error
+    left_out = tuple(row.told for row in index.unreadable)
+    return ServedLayout(source, called, version, index.entries, left_out)

@@ -11,7 +11,7 @@ from concurrent.futures import Executor
 from typing import Generic, TypeVar
 
 from ocimirror.errors import OciMirrorError
-from ocimirror.serve.files import Identity, identity_of
+from ocimirror.stores.disk.files import Identity, identity_of
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -6,13 +6,30 @@ import errno
 import os
 import stat
 import time
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from ocimirror.errors import UsageError, storage_error
 
 _SILENCE_S = 60.0
 _NO_WRITER_S = 2.0
 _PIECE_BYTES = 1024 * 1024
+
+
+class Identity(NamedTuple):
+    """What changes when a file's content may have changed."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+def identity_of(status: os.stat_result) -> Identity:
+    """Return the identity that a status shows."""
+    return Identity(
+        status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    )
 
 
 def open_regular(path: str, directory: int | None = None) -> int:

@@ -12,28 +12,25 @@ from typing import Literal
 from ocimirror.errors import (
     DamagedLayout,
     IntegrityError,
-    MissingContent,
     NotFound,
-    SizeMismatch,
     Unsupported,
     storage_error,
     storage_errors,
 )
-from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.graph import Descent, Seen, ignore
 from ocimirror.model.manifest import Manifest
 from ocimirror.stores.bydigest import proven
 from ocimirror.stores.disk.atomic import remove_abandoned
-from ocimirror.stores.disk.files import FileReader, is_there
+from ocimirror.stores.disk.files import is_there
 from ocimirror.stores.layout import index as layout_index
 from ocimirror.stores.layout.index import LayoutIndex
 from ocimirror.stores.layout.layout import Layout
 from ocimirror.stores.layout.mending import Names, roots_among, with_readable, with_roots
+from ocimirror.stores.layout.openblob import OpenBlob
 from ocimirror.stores.layout.quarantine import Quarantine
 from ocimirror.stores.layout.referrerslist import regained
 from ocimirror.stores.layout.writable import DAMAGED_INDEX, was_damaged
-from ocimirror.stores.stream import Reader
 
 Mended = Literal["kept", "restored", "rebuilt"]
 
@@ -61,7 +58,7 @@ class ExclusiveLayout(Layout):
     _lock_mode = "exclusive"
 
     def _open_for_writing(self, wait: bool) -> None:
-        self._refuse_what_is_no_layout()
+        self.check()
         self._lock = self._skeleton.locked(self._lock_mode, wait=wait)
         # (Every writer has the lock, so that whatever is left has none.)
         remove_abandoned(self._os.held(self._temporary_directory), new_s=0)
@@ -75,22 +72,17 @@ class ExclusiveLayout(Layout):
                 self._os.hold(above)
         return Quarantine(self._path("blobs"), directory, self._os, durable=self._durable)
 
-    def _open(self, descriptor: Descriptor, position: int) -> Reader:
+    def open_blob(self, digest: Digest) -> OpenBlob | None:
+        """Open the file of a blob, be it in quarantine; None where there is none."""
+        found = super().open_blob(digest)
+        if found is not None:
+            return found
         try:
-            return super()._open(descriptor, position)
-        except MissingContent as missing:
-            digest = descriptor.digest
-            try:
-                fd = self.quarantine.open(digest)
-            except FileNotFoundError:
-                raise missing from None
-            except OSError as error:
-                raise self._read_error(error, str(digest)) from error
-        size = os.fstat(fd).st_size
-        if size != descriptor.size:
-            os.close(fd)
-            raise SizeMismatch(f"{self.path}: {digest} has {size} bytes, wanted {descriptor.size}")
-        return FileReader(fd, f"{digest} in {self.path}", position, size + 1, closes=True)
+            return OpenBlob(self.quarantine.open(digest), digest, self.path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._read_error(error, str(digest)) from error
 
     def sync_index(self) -> None:
         """Wait until index.json is on the disk, whoever wrote it: what it lacks may go then."""
@@ -208,15 +200,7 @@ class ExclusiveLayout(Layout):
     def _size_of_any(self, digest: Digest) -> int | None:
         """Return the size of a blob, be it in quarantine."""
         size = self.size_of(digest)
-        if size is not None:
-            return size
-        try:
-            fd = self.quarantine.open(digest)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise self._read_error(error, str(digest)) from error
-        try:
-            return os.fstat(fd).st_size
-        finally:
-            os.close(fd)
+        if size is None and (file := self.open_blob(digest)) is not None:
+            with file:
+                return file.size
+        return size

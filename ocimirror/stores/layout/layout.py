@@ -17,32 +17,26 @@ Spec: image-spec image-layout.md.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import secrets
-import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Literal, TypeVar
 
 from ocimirror.errors import (
     DamagedLayout,
     LocalStorageError,
-    MissingContent,
     NoSpace,
-    NotFound,
-    SizeMismatch,
-    storage_error,
     storage_errors,
 )
 from ocimirror.model.descriptor import Descriptor
-from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import Manifest
 from ocimirror.stores.disk.atomic import PARTIAL, FileLock, NewFile, free_bytes, remove_abandoned
-from ocimirror.stores.disk.files import FileReader, is_there, open_regular, read_whole
 from ocimirror.stores.disk.oslayer import OsLayer
 from ocimirror.stores.layout import index as layout_index
+from ocimirror.stores.layout.directory import LayoutDirectory
 from ocimirror.stores.layout.index import LayoutIndex
 from ocimirror.stores.layout.layoutfile import (
     LAYOUT_FILE,
@@ -52,15 +46,14 @@ from ocimirror.stores.layout.layoutfile import (
 )
 from ocimirror.stores.layout.referrerslist import lists_with
 from ocimirror.stores.layout.skeleton import Skeleton
-from ocimirror.stores.layout.source import LayoutSource
 from ocimirror.stores.layout.writable import PRIVATE, is_layout_to_write
 from ocimirror.stores.store import Store, Stored, verified
-from ocimirror.stores.stream import CHUNK_BYTES, Reader, VerifiedStream
+from ocimirror.stores.stream import CHUNK_BYTES, VerifiedStream
 
 T = TypeVar("T")
 
 
-class Layout(LayoutSource, Store):
+class Layout(LayoutDirectory, Store):
     """An image layout directory.
 
     Args:
@@ -91,17 +84,12 @@ class Layout(LayoutSource, Store):
         wait: bool = False,
         os_layer: OsLayer | None = None,
     ) -> None:
-        self.path = os.fspath(path)
-        self.location = f"oci:{self.path}"
-        self._os = os_layer or OsLayer()
+        super().__init__(path, os_layer)
         self._durable = durable
-        self._root = os.path.abspath(self.path)
         self._skeleton = Skeleton(self._root, self._os, durable=durable)
         self._made = False
         self._private = os.path.join(self._root, PRIVATE)
-        self._directories: dict[str, int] = {}
-        self._parsed: tuple[tuple[int, int, int], bytes, LayoutIndex] | None = None
-        self._parsing = threading.Lock()
+        self._directories: dict[str, contextlib.nullcontext[int]] = {}
         self._guard = threading.Lock()
         self._lock: FileLock | None = None
         try:
@@ -116,19 +104,11 @@ class Layout(LayoutSource, Store):
     # --- opening -------------------------------------------------------------------------------
 
     def _open_for_reading(self, wait: bool) -> None:
-        self._refuse_what_is_no_layout()
+        self.check()
         lock = os.path.join(self._private, "lock")
         if os.path.exists(lock) and os.access(lock, os.R_OK):
             self._lock = FileLock(lock, create=False)
             self._lock.acquire(self._lock_mode, wait=wait)
-
-    def _refuse_what_is_no_layout(self) -> None:
-        if not (is_there(self._root) and os.path.isdir(self._root)):
-            raise NotFound(f"there is no directory {self.path}")
-        raw = self._read_small(LAYOUT_FILE, MAX_LAYOUT_FILE_BYTES)
-        rest = all(os.path.lexists(self._path(name)) for name in ("index.json", "blobs"))
-        if raw is not None or not rest:
-            check_layout_file(raw, self.path)
 
     def _open_for_writing(self, wait: bool) -> None:
         is_layout_to_write(self.path)
@@ -162,95 +142,12 @@ class Layout(LayoutSource, Store):
     def close(self) -> None:
         """Give the lock back; what was written stays."""
         for directory in self._directories.values():
-            os.close(directory)
+            os.close(directory.enter_result)
         self._directories.clear()
         self._os.let_go()
         if self._lock is not None:
             self._lock.release()
             self._lock = None
-
-    # --- reading -------------------------------------------------------------------------------
-
-    def index(self) -> LayoutIndex:
-        """Return index.json as it is now, parsed once for each version of the file."""
-        try:
-            name, directory = self._os.at(self._path("index.json"))
-            status = os.stat(name, dir_fd=directory)
-        except FileNotFoundError as error:
-            raise DamagedLayout(f"{self.path}: no index.json") from error
-        except OSError as error:
-            raise self._read_error(error, "index.json") from error
-        version = (status.st_ino, status.st_size, status.st_mtime_ns)
-        with self._parsing:  # (one thread parses, the others wait for that)
-            if self._parsed is None or self._parsed[0] != version:
-                raw = self._read_small("index.json", layout_index.MAX_SIZE_BYTES) or b""
-                self._parsed = version, raw, LayoutIndex.parse(raw, self.path)
-            return self._parsed[2]
-
-    def size_of(self, digest: Digest) -> int | None:
-        """Return the size of a blob file; links and special files are refused."""
-        try:
-            status = os.stat(
-                digest.encoded, dir_fd=self._directory(digest.algorithm), follow_symlinks=False
-            )
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise self._read_error(error, str(digest)) from error
-        if not stat.S_ISREG(status.st_mode):
-            raise DamagedLayout(f"{self.path}: {digest} is not a regular file")
-        return status.st_size
-
-    def blob_files(self) -> Iterator[tuple[str, str]]:
-        """Yield (path below the layout, digest text) of each file under blobs/, sorted."""
-        for name in self._listed("blobs"):
-            if self._is_directory(name):
-                for encoded in self._listed("blobs", name):
-                    yield f"blobs/{name}/{encoded}", f"{name}:{encoded}"
-            else:
-                yield f"blobs/{name}", name
-
-    def _is_directory(self, algorithm: str) -> bool:
-        name, blobs = self._os.at(self._path("blobs", algorithm))
-        with storage_errors(f"cannot read blobs/{algorithm} in {self.path}"):
-            return stat.S_ISDIR(os.stat(name, dir_fd=blobs, follow_symlinks=False).st_mode)
-
-    def _listed(self, *parts: str) -> list[str]:
-        try:
-            return sorted(os.listdir(self._os.held(self._path(*parts))))
-        except FileNotFoundError as error:
-            raise DamagedLayout(f"{self.path} has no directory {'/'.join(parts)}") from error
-        except OSError as error:
-            raise self._read_error(error, "/".join(parts)) from error
-
-    def _open(self, descriptor: Descriptor, position: int) -> Reader:
-        digest = descriptor.digest
-        try:
-            fd = open_regular(digest.encoded, self._directory(digest.algorithm))
-        except FileNotFoundError as error:
-            raise MissingContent(f"{self.path}: {descriptor} is missing") from error
-        except OSError as error:
-            raise self._read_error(error, str(digest)) from error
-        size = os.fstat(fd).st_size
-        if size != descriptor.size:
-            os.close(fd)
-            raise SizeMismatch(f"{self.path}: {digest} has {size} bytes, wanted {descriptor.size}")
-        return FileReader(fd, f"{digest} in {self.path}", position, size + 1, closes=True)
-
-    def _read_small(self, name: str, limit: int) -> bytes | None:
-        """Read a whole document at the root; None where it is absent."""
-        try:
-            name_there, directory = self._os.at(self._path(name))
-            return read_whole(name_there, limit, directory)
-        except OSError as error:
-            raise self._read_error(error, name) from error
-
-    def _read_error(self, error: OSError, what: str) -> DamagedLayout | LocalStorageError:
-        if error.errno in (errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.EISDIR, errno.ENOTDIR):
-            return DamagedLayout(f"{self.path}: {what} is a link or not a regular file")
-        if error.errno == errno.EFBIG:
-            return DamagedLayout(f"{self.path}: {what} is {error.strerror}")
-        return storage_error(error, f"cannot read {what} in {self.path}")
 
     # --- writing -------------------------------------------------------------------------------
 
@@ -374,24 +271,13 @@ class Layout(LayoutSource, Store):
         finally:
             lock.release()
 
-    def _path(self, *parts: str) -> str:
-        return os.path.join(self._root, *parts)
-
     @property
     def _temporary_directory(self) -> str:
         return os.path.join(self._private, "tmp")
 
-    def _directory(self, algorithm: str) -> int:
-        """Return a descriptor of blobs/<algorithm>, which may not be a link."""
+    def _blobs(self, algorithm: str) -> AbstractContextManager[int]:
+        """Give a descriptor of blobs/<algorithm>, which is held until `close`."""
         with self._guard:
             if algorithm not in self._directories:
-                name, root = self._os.at(self._path("blobs"))
-                blobs = os.open(name, _DIRECTORY, dir_fd=root)
-                try:
-                    self._directories[algorithm] = os.open(algorithm, _DIRECTORY, dir_fd=blobs)
-                finally:
-                    os.close(blobs)
+                self._directories[algorithm] = contextlib.nullcontext(self._open_blobs(algorithm))
             return self._directories[algorithm]
-
-
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

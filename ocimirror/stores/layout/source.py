@@ -21,7 +21,7 @@ from ocimirror.stores.unreadable import UnreadableEntry
 class LayoutSource(Source):
     """What a layout is to a reader, be it a directory or a tar."""
 
-    _attached: tuple[LayoutIndex, Attached, Edges] | None = None
+    _attached: tuple[tuple[Entry, ...], Attached, Edges] | None = None
     _attaching = threading.Lock()
 
     @abstractmethod
@@ -84,13 +84,17 @@ class LayoutSource(Source):
         unread = self.attached().unread
         return [f"{self.location}: {d} cannot be read; it may be an attachment" for d in unread]
 
-    def attached(self) -> Attached:
-        """Return what refers to what here; read once for each version of index.json."""
-        index = self.index()
+    def attached(self, entries: tuple[Entry, ...] | None = None) -> Attached:
+        """Return what refers to what here; read once for each version of index.json.
+
+        Args:
+            entries: of the version that is meant; None for index.json as it is now.
+        """
+        meant = self.entries() if entries is None else entries
         with self._attaching:
-            if self._attached is None or self._attached[0] is not index:
-                edges = self._attached[2].kept(index.entries) if self._attached else Edges(self)
-                self._attached = index, Attached(index.entries, edges), edges
+            if self._attached is None or self._attached[0] is not meant:
+                edges = self._attached[2].kept(meant) if self._attached else Edges(self)
+                self._attached = meant, Attached(meant, edges), edges
             return self._attached[1]
 
     def images(self) -> list[Entry]:
