@@ -30,11 +30,7 @@ from ocimirror.model.digest import Digest
 from ocimirror.model.graph import MAX_GENERATIONS, Seen
 from ocimirror.model.manifest import Manifest
 from ocimirror.model.platform import WITHOUT_ATTESTATIONS, Platform, sparse_text
-from ocimirror.stores.archive.archive import Archive
-from ocimirror.stores.dockerarchive.read import DockerArchive
 from ocimirror.stores.entry import platforms_of, sparse
-from ocimirror.stores.layout.index import LayoutIndex
-from ocimirror.stores.layout.layout import Layout
 from ocimirror.stores.layout.partial import held
 from ocimirror.stores.layout.source import LayoutSource
 from ocimirror.stores.reach import reach, whole_first
@@ -148,16 +144,14 @@ def check(
     """
     shown = shown or str(image)
     source, name = image.place, image.name
-    local = isinstance(source, LayoutSource)
-    report = Report(hashed=local or deep, repairable=isinstance(source, Layout))
+    report = Report(hashed=source.local or deep, repairable=source.mendable)
     roots = _roots(image, shown, platforms)
-    if isinstance(source, LayoutSource) and not name:
-        report.faults += _unreadable(source.index(), repairable=report.repairable)
+    if not name:
+        report.faults += _unreadable(source)
     report.images = len(roots) + len(report.faults)
-    if isinstance(source, DockerArchive):
-        for digest, text in source.misnamed.items():
-            report.faults.append(Fault("corrupt", str(digest), "manifest.json", "", text))
-    if isinstance(source, LayoutSource) and not isinstance(source, Layout):
+    for digest, text in source.misnamed.items():
+        report.faults.append(Fault("corrupt", str(digest), "manifest.json", "", text))
+    if source.local and not source.mendable:
         held = ((what, platforms_of(root)) for what, root in roots)
         report.notes += [sparse_text(what, here) for what, here in held if here]
     blobs: dict[tuple[Digest, int], tuple[Descriptor, str]] = {}
@@ -180,16 +174,16 @@ def check(
     report.blobs = len({digest for digest, _ in blobs})
     report.bytes += sum(blob.size for blob, _ in blobs.values()) if report.hashed else 0
     report.faults += [fault for fault in found if fault is not None]
-    if isinstance(source, Layout):
+    if isinstance(source, LayoutSource) and source.mendable:
         report.notes += _perhaps_sparse(source, roots, report.faults)
-    if isinstance(source, (Layout, Archive)) and not name:
+    if not name:
         report.faults += _strays(source.blob_files())
     return report
 
 
 def _roots(image: Image, shown: str, platforms: Sequence[Platform]) -> list[tuple[str, Descriptor]]:
     source = image.place
-    if isinstance(source, LayoutSource) and not image.name:
+    if source.local and not image.name:
         entries = whole_first(source.entries())
         return [(entry.name or str(entry.descriptor.digest), entry.descriptor) for entry in entries]
     root = source.resolve(image.name)
@@ -197,7 +191,7 @@ def _roots(image: Image, shown: str, platforms: Sequence[Platform]) -> list[tupl
 
 
 def _perhaps_sparse(
-    layout: Layout, roots: Sequence[tuple[str, Descriptor]], faults: Sequence[Fault]
+    layout: LayoutSource, roots: Sequence[tuple[str, Descriptor]], faults: Sequence[Fault]
 ) -> Iterator[str]:
     """Yield a note on each image that would be whole if its entry said which platforms it has."""
     lacking = {fault.image for fault in faults if fault.kind == "missing"}
@@ -211,9 +205,9 @@ def _perhaps_sparse(
             )
 
 
-def _unreadable(index: LayoutIndex, *, repairable: bool) -> Iterable[Fault]:
-    advice = "`ocimirror repair` mends it" if repairable else "make the archive anew"
-    for row in index.unreadable:
+def _unreadable(source: Source) -> Iterable[Fault]:
+    advice = "`ocimirror repair` mends it" if source.mendable else "make the archive anew"
+    for row in source.unreadable():
         digest = str(row.digest or "")
         message = f"{row.message}; {advice}"
         yield Fault("malformed", digest, "index.json", row.name, message)

@@ -15,9 +15,7 @@ from ocimirror.copy.unread import failures
 from ocimirror.errors import Interrupted, OciMirrorError, UsageError, blamed_on
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location
-from ocimirror.stores.archive.archive import ArchiveWriter
 from ocimirror.stores.dockerarchive.compression import require_zstd
-from ocimirror.stores.dockerarchive.write import DockerArchiveWriter
 from ocimirror.stores.entry import is_synthesised
 from ocimirror.stores.profiles import (
     Image,
@@ -26,7 +24,7 @@ from ocimirror.stores.profiles import (
     index_document,
     one_image,
 )
-from ocimirror.stores.store import Source
+from ocimirror.stores.store import Source, Store
 
 
 @dataclass(slots=True)
@@ -67,7 +65,7 @@ def copy(
         raise UsageError("--profile says what an oci-archive: is for; nothing else has one")
     origin = places.source(source)
     image = replace(origin[source.read_name], reference=source.reference)
-    name = new_name(destination, image)
+    name = new_name(destination, image, by_digest=source.digest is not None)
     manifest_for = platforms if len(platforms) == 1 else ()
     asked = platforms
     entry = origin.find(source.name) if not platforms and source.digest is None else None
@@ -88,7 +86,7 @@ def copy(
         request = replace(request, pinned=source.reference)
     options = replace(options, referrers=wanted.referrers)
     (outcome,) = copy_images([request], options, _Unfinished(reporter))
-    if isinstance(store, ArchiveWriter) and outcome.error is None:
+    if outcome.error is None:
         _commit(store, outcome, options)
     if outcome.error is None:
         outcome.notes += _notes_on_root(wanted.source, outcome)
@@ -146,7 +144,7 @@ def _notes_on_root(source: Source, outcome: Outcome) -> list[str]:
     return note_on_identity(root, verified=outcome.status == "copied")
 
 
-def _commit(archive: ArchiveWriter, outcome: Outcome, options: Options) -> None:
+def _commit(archive: Store, outcome: Outcome, options: Options) -> None:
     """Write the archive; the image is reported only after that."""
 
     def watch(_: int) -> None:
@@ -156,7 +154,7 @@ def _commit(archive: ArchiveWriter, outcome: Outcome, options: Options) -> None:
     try:
         with blamed_on("destination"):
             size_bytes = archive.commit(watch)
-        if isinstance(archive, DockerArchiveWriter):
+        if not archive.takes_indexes:
             # (What its layers were at the source is not what they are in there.)
             outcome.bytes_total = outcome.bytes_copied = size_bytes
     except OciMirrorError as error:

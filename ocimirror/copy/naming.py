@@ -20,23 +20,24 @@ def name_in_a_layout(reference: Reference) -> str:
     return str(replace(readable, digest=None) if readable.tag else readable)
 
 
-def entry_of(image: Image) -> Entry | None:
+def entry_of(image: Image, *, by_digest: bool = True) -> Entry | None:
     """Return the entry of a layout or archive that is meant.
 
-    None in a registry, and for a digest that has not exactly one name.
+    None in a registry, and for a digest that has not exactly one name; without `by_digest`, text
+    that is a digest means the first name of it.
 
     Raises:
         NotFound: a layout without that image.
         UsageError: it has several.
     """
     digest = digest_or_none(image.name)
-    if digest is None:
+    if digest is None or not by_digest:
         return image.place.find(image.name)
     named = [e for e in image.place.entries() if e.name and e.descriptor.digest == digest]
     return named[0] if len({entry.name for entry in named}) == 1 else None
 
 
-def new_name(target: Image | Location, source: Image) -> str:
+def new_name(target: Image | Location, source: Image, *, by_digest: bool = True) -> str:
     """Return what the image will be called at the destination: a tag there, or a full reference.
 
     Raises:
@@ -48,7 +49,7 @@ def new_name(target: Image | Location, source: Image) -> str:
         raise UsageError(
             f"{target}: a destination is named by a tag; its digest is the content's own"
         )
-    entry = None if source.reference else entry_of(source)
+    entry = None if source.reference else entry_of(source, by_digest=by_digest)
     known = source.reference and source.reference.readable()
     if entry is not None:
         known = entry.reference()

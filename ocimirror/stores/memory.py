@@ -11,6 +11,7 @@ from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import Manifest
 from ocimirror.model.reference import attachment_tag, is_attachment_tag
+from ocimirror.stores.entry import Entry
 from ocimirror.stores.store import Referrer, Store, Stored, verified
 from ocimirror.stores.stream import Reader, VerifiedStream
 
@@ -26,6 +27,12 @@ class MemoryStore(Store):
         self._roots: dict[str, Descriptor] = {}
         self._manifests: dict[str, Descriptor] = {}
         self._subjects: dict[Digest, Digest] = {}
+
+    def entries(self) -> list[Entry]:
+        """Return what names stand for."""
+        return [
+            Entry(root, name, name.rpartition(":")[2]) for name, root in list(self._roots.items())
+        ]
 
     def _resolve(self, name: str) -> Descriptor:
         if not name and len(self._roots) == 1:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
@@ -17,7 +17,7 @@ from typing import NamedTuple, Self, final
 from ocimirror.errors import IntegrityError, NotFound, Unsupported
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor, Kind
-from ocimirror.model.digest import digest_or_none
+from ocimirror.model.digest import Digest, digest_or_none
 from ocimirror.model.manifest import MAX_SIZE_BYTES, Manifest
 from ocimirror.model.reference import Reference
 from ocimirror.stores.entry import Entry
@@ -76,6 +76,10 @@ class Source(ABC):
     """The place in the words of containers-transports(5), without a name."""
     local: bool = True
     """Content is on this machine: to read it again costs no network."""
+    mendable: bool = False
+    """It is a layout in a directory: `repair` can write to it."""
+    misnamed: Mapping[Digest, str] = {}
+    """Content that is not what its name says, and is taken as it is, with a sentence each."""
 
     def __getitem__(self, name: str) -> Image:
         """Return the image of that name here; whether it exists is seen when it is read."""
@@ -166,6 +170,10 @@ class Source(ABC):
 
     def unreadable(self) -> Sequence[UnreadableEntry]:
         """Return the entries of the index that cannot be read."""
+        return ()
+
+    def blob_files(self) -> Iterable[tuple[str, str]]:
+        """Return (path, digest text) of each file that is there for a blob, if such are known."""
         return ()
 
     def find(self, name: str) -> Entry | None:  # noqa: ARG002 - a place without an index
@@ -300,6 +308,14 @@ class Store(Source):
             return self._resolve(name).digest == descriptor.digest
         except NotFound:
             return False
+
+    def commit(self, watch: Watch | None = None) -> int:  # noqa: ARG002 - nothing to write
+        """Make what was stored appear, where it does not at once; return the bytes written.
+
+        Args:
+            watch: told the number of bytes of each chunk; raises to stop.
+        """
+        return 0
 
     @abstractmethod
     def _ingest(self, descriptor: Descriptor, stream: VerifiedStream, replace: bool) -> Stored: ...

@@ -13,9 +13,12 @@ import pytest
 import ocimirror
 from ocimirror import (
     Archive,
+    Descriptor,
+    Digest,
     IntegrityError,
     InvalidReference,
     Layout,
+    Manifest,
     MemoryStore,
     NotFound,
     OciMirrorError,
@@ -114,6 +117,17 @@ def test_verify_raises_with_every_fault(
 
     faults = {fault.digest: fault.kind for fault in caught.value.faults}  # type: ignore[attr-defined]
     assert faults == {damaged: "corrupt", missing: "missing"}
+
+
+def test_all_of_a_store_in_memory_is_verified() -> None:
+    store = MemoryStore()
+    graph = images.single()
+    for digest, (media_type, raw) in graph.manifests.items():
+        found = Descriptor(media_type, Digest.parse(digest), len(raw), kind="manifest")
+        store.tag([("registry.example/a:1", Manifest.parse(raw, found))])
+    with pytest.raises(IntegrityError) as caught:
+        verify(store)
+    assert len(caught.value.faults) == len(graph.blobs)
 
 
 def test_a_destination_for_reading_and_a_name_by_digest_are_refused(

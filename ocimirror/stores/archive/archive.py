@@ -147,6 +147,8 @@ class ArchiveWriter(Layout):
         platforms: which one a manifest.json is about, where there are several.
     """
 
+    mendable = False
+
     def __init__(
         self,
         path: str,

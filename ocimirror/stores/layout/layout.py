@@ -73,6 +73,7 @@ class Layout(LayoutDirectory, Store):
     """
 
     names_at_once = 64
+    mendable = True
     _lock_mode: Literal["shared", "exclusive"] = "shared"
 
     def __init__(
