@@ -13,8 +13,8 @@ from ocimirror.errors import Interrupted
 from ocimirror.model.codec import to_document, to_json
 
 if TYPE_CHECKING:
-    from ocimirror.engines.docker_refs import Found, Shown, ShownImage, Where
-    from ocimirror.engines.docker_restore import Restoration, RestoredImage
+    from ocimirror.engines.docker.refs import Found, Shown, ShownImage, Where
+    from ocimirror.engines.docker.restore import Restoration, RestoredImage
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -67,7 +67,7 @@ def _finding_docker(command: F) -> F:
 
 
 def _where(options: dict[str, Any]) -> Where:
-    from ocimirror.engines.docker_refs import Where
+    from ocimirror.engines.docker.refs import Where
 
     return Where(*(options.pop(name) for name in ("host", "data_root", "driver", "pid_file")))
 
@@ -91,7 +91,7 @@ def show_command(layouts: tuple[str, ...], **options: Any) -> int:
       ocimirror docker-refs show ./layout --json
       ocimirror docker-refs show ./layout --data-root /var/lib/docker
     """
-    from ocimirror.engines.docker_refs import show
+    from ocimirror.engines.docker.refs import show
 
     where = _where(options)
     settings = settings_from(options, writes=False)
@@ -206,7 +206,7 @@ def restore_command(
       ocimirror docker-refs restore ./layout --data-root /var/lib/docker
     """
     from ocimirror.engines.docker.daemon import Service
-    from ocimirror.engines.docker_restore import How, restore
+    from ocimirror.engines.docker.restore import How, restore
 
     where = _where(options)
     planned = options.pop("dry_run")
@@ -270,7 +270,7 @@ def _restored_lines(done: Restoration, settings: Settings) -> None:
     for note in done.notes:
         output.line(f"note: {note}")
     if done.backup or any(image.status == "planned" for image in done.images):
-        from ocimirror.engines.docker_restore import UNSUPPORTED_UPSTREAM
+        from ocimirror.engines.docker.restore import UNSUPPORTED_UPSTREAM
 
         output.line(f"note: {UNSUPPORTED_UPSTREAM}")
 

@@ -121,7 +121,7 @@ def load_command(
 
 def _undo(host: str, settings: Settings) -> int:
     """Put back what a killed `load --route alias` left changed."""
-    from ocimirror.engines.alias import undo
+    from ocimirror.engines.docker.alias import undo
     from ocimirror.engines.opening import EngineOptions, open_engine
 
     undone = undo(lambda: open_engine(EngineOptions("docker", host), settings.stop))

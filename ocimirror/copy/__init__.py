@@ -1,6 +1,9 @@
 """The one verb: copy images from a source to a store without changing a byte.
 
-Refuses to convert: what cannot be carried byte for byte fails with the reason. Read `copy` first
-(resolve, walk, transfer, publish; names move last), then `walk` (pure: which manifest leads
-where), `plan` (what there is to do) and `transfer` (one blob, tried again where that helps).
+Refuses to convert: what cannot be carried byte for byte fails with the reason. Read `pipeline`
+first (resolve, walk, plan, transfer, publish; names move last), then `walk` (what an image consists
+of), `plan` (what there is to do) and `transfer` (one piece of content, tried again if that helps).
+
+Above them are the journeys: `pull`, `push`, and `copy` between any two locations, which `places`
+opens and `naming` names; `library` has the same for a program.
 """

@@ -5,7 +5,8 @@ pull from a registry, and keep of an image's identity what their own stores can 
 asked afterwards what it has, and only its answers are believed.
 
 Start with `engine` (what can be asked and done), `wanted` (what an engine is to have, proved) and
-`receipt` (what it kept). `docker`, `containerd`, `podman` and `cri` are the engines; `contentstore`
-reads containerd's. `client` runs an engine's command-line client, `archive` is what it is fed with,
-`borrowed` changes files of the machine for a moment and puts them back, `diffid` unpacks layers.
+`receipt` (what it kept). `load` and `save` are the two journeys, `routes` the ways in, and
+`opening` finds the engine that a command names: `docker`, `containerd`, `podman` or `cri`. Below
+them `client` runs an engine's command-line client, `archive` is what it is fed with, `saved` is
+what comes out, and `contentstore` reads containerd's.
 """

@@ -57,7 +57,7 @@ def opened(
     platform = str(options.platforms[0]) if options.platforms else ""
     try:
         if name == "alias":
-            from ocimirror.engines.alias import Alias
+            from ocimirror.engines.docker.alias import Alias
 
             named = [entry.reference() for entry in entries]  # (else it fails on its own)
             registries = [reference.registry for reference in named if reference is not None]

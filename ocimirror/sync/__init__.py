@@ -1,12 +1,17 @@
-"""What a nightly sync knows before it runs, and what it keeps; the run is `workflows.sync`.
+"""The nightly mirror: what it knows before it runs, the run, and what it keeps.
 
 Before: `config` makes one `Config` of a strict YAML file, or one error that lists every fault with
 its line. `entries` are the values that it consists of, `patterns` says which repositories an entry
 reads and where its images go. `vocabulary` has every word of the file, made of `shapes` and
-`records`, of which the loader and the JSON Schema for editors are two views; `yamlfile` below them
+`fields`, of which the loader and the JSON Schema for editors are two views; `yamlfile` below them
 knows YAML and nothing else. `filters` decides which tags are mirrored, `matching` whether an
 expression matches them, `versions` what a tag is as a version. `importing` translates the files of
 `skopeo` sync and `regsync` into `drafts` of ours.
+
+The run: `plan` lists and filters, and knows in the end which image goes where. `run` copies that as
+one plan (`carry`), remembers it, takes away what the sources have no more (`prune`, opt-in), and
+reports; an entry that fails fails alone. `access` says how registries with settings of their own
+are reached.
 
 After: `record` is the value that everything shares: one image as a source offered it. `lock` keeps
 such records in a file for version control, `state` keeps what is complete where, what each tag

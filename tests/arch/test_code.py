@@ -37,8 +37,8 @@ IMPORTED_ONLY_IN = {
 CALLED_ONLY_IN = {
     # What is serialised is ours: a layout's index, a login, a report. Content never is.
     "json.dumps": {
-        "engines/docker/alias.py",
-        "engines/borrowed.py",
+        "engines/docker/redirect.py",
+        "engines/docker/borrowed.py",
         "model/strictjson.py",
         "shown.py",
         "stores/layout/index.py",
@@ -58,7 +58,7 @@ CALLED_ONLY_IN = {
     # Elsewhere content would be read with duplicate keys and NaN; these read no content, but
     # error documents, tokens, credential files and the answers of engines as they come.
     "json.loads": {
-        "engines/borrowed.py",
+        "engines/docker/borrowed.py",
         "engines/engine.py",
         "model/strictjson.py",
         "registry/answers.py",

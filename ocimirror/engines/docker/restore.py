@@ -11,12 +11,10 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from ocimirror.copy.places import Places
-from ocimirror.engines.chains import prove
+from ocimirror.engines.docker.chains import prove
 from ocimirror.engines.docker.daemon import Daemon, Service
 from ocimirror.engines.docker.references import DockerName, DockerReferences, taken
-from ocimirror.engines.docker.root import DockerRoot
-from ocimirror.engines.docker.use import evidence_of_use, running
-from ocimirror.engines.docker_refs import (
+from ocimirror.engines.docker.refs import (
     Found,
     Where,
     find,
@@ -24,6 +22,8 @@ from ocimirror.engines.docker_refs import (
     same_path,
     wanted_names,
 )
+from ocimirror.engines.docker.root import DockerRoot
+from ocimirror.engines.docker.use import evidence_of_use, running
 from ocimirror.errors import (
     DigestNotPreserved,
     EngineFailed,

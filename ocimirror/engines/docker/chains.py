@@ -6,7 +6,7 @@ and nobody else checks it: dockerd believes whatever its reference store says.
 
 from __future__ import annotations
 
-from ocimirror.engines.diffid import diff_id_of
+from ocimirror.engines.docker.diffid import diff_id_of
 from ocimirror.engines.docker.root import DockerRoot
 from ocimirror.errors import DigestMismatch, ForeignLayer, IntegrityError, Unsupported
 from ocimirror.model import mediatype
