@@ -18,6 +18,7 @@ from ocimirror.errors import (
     DamagedLayout,
     IntegrityError,
     NotFound,
+    OciMirrorError,
     RemoteError,
     Unsupported,
     UsageError,
@@ -228,14 +229,20 @@ def _with_faults(
     entries = layout.entries()
     seen: set[Seen] = set()
     above: dict[Seen | Digest, list[Seen]] = {}  # (who names a manifest, or a blob)
+    not_read: set[Seen] = set()
     for entry in entries:
-        for manifest in reach(layout, entry.descriptor, seen, ignore, stop):
+
+        def failed(error: OciMirrorError, named: Descriptor, entry: Entry = entry) -> None:
+            not_read.add((named.digest, named.size, entry.platforms))
+            ignore(error, named)
+
+        for manifest in reach(layout, entry.descriptor, seen, failed, stop):
             parent = manifest.digest, manifest.descriptor.size, entry.platforms
             for blob in manifest.blobs:
                 above.setdefault(blob.digest, []).append(parent)
             for child in manifest.manifests:
                 above.setdefault((child.digest, child.size, entry.platforms), []).append(parent)
-    led = {key for key in seen if str(key[0]) in faulty}
+    led = {key for key in seen | not_read if str(key[0]) in faulty}
     unread: list[Seen | Digest] = [*led]
     unread += [key for key in above if isinstance(key, Digest) and str(key) in faulty]
     while unread:

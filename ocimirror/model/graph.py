@@ -90,7 +90,7 @@ class Descent:
     Args:
         root: where it begins.
         platforms: for which children are added; what `seen` has for other platforms is new.
-        seen: what earlier descents have yielded, which is left out; what this one names is added.
+        seen: what earlier descents have yielded, which is left out; what this one yields is added.
         refused: told of each descriptor that is nested too deep, which is not yielded; and of the
             first that is one too many, after which nothing is yielded.
 
@@ -152,19 +152,20 @@ class Descent:
 
     def _name(self, descriptor: Descriptor, depth: int) -> bool:
         key = self._key(descriptor)
-        if key in self._seen or self._full:
+        if key in self._seen or key in self._depths or self._full:
             return False
-        self._seen.add(key)
         self._depths[key] = depth
         if depth > MAX_DEPTH:
             text = f"{self._what}: indexes nested deeper than {MAX_DEPTH}"
             self._refused(MalformedManifest(text), descriptor)
         elif len(self._depths) > MAX_MANIFESTS:
             self._full = True
+            self._seen -= {self._key(unread) for unread in self._unread}
             self._unread.clear()
             text = f"{self._what}: more than {MAX_MANIFESTS} manifests"
             self._refused(MalformedManifest(text), descriptor)
         else:
+            self._seen.add(key)
             self._unread.append(descriptor)
         return True
 

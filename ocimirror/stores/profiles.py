@@ -257,11 +257,13 @@ def _offered(source: Source, root: Manifest) -> Iterator[Descriptor]:
     offered: set[_Named] = set()
     descent = Descent(root.descriptor)
     for named in descent:
+        if named is not root.descriptor and not mediatype.is_index(named.media_type):
+            continue
         try:
             index = root if named is root.descriptor else source.read_manifest(named)
         except (NotFound, MissingContent):
             continue  # (a sparse image)
-        descent.add(named, (c for c in index.manifests if mediatype.is_index(c.media_type)))
+        descent.add(named, index.manifests)
         for child in images_in(index):
             key = child.digest, child.platform
             if key in offered or mediatype.is_index(child.media_type):

@@ -73,11 +73,19 @@ def test_more_manifests_than_any_image_has_are_refused_before_they_are_read(tmp_
         parts.append(builder.index(children))
     graph = builder.graph(builder.index(parts))
     layout = images.write_layout(tmp_path / "layout", {NAME: graph})
+    index = json.loads((layout / "index.json").read_text())
+    tag = {"org.opencontainers.image.ref.name": "lost"}
+    lost = {"mediaType": images.OCI_MANIFEST, "digest": f"sha256:{0:064x}", "size": 2}
+    index["manifests"].append({**lost, "annotations": tag})
+    (layout / "index.json").write_text(json.dumps(index))
 
     verified = ocimirror("verify", layout, "--json")
     assert verified.code == 5
-    (fault,) = verified.document["faults"]
-    assert "more than 100000 manifests" in fault["message"]
+    bomb, missing = verified.document["faults"]
+    assert (bomb["image"], missing["image"]) == (NAME, "lost")
+    assert "more than 100000 manifests" in bomb["message"]
+    assert missing["kind"] == "missing"
+    assert verified.document["checked"]["manifests"] < 10
 
 
 def test_an_image_that_an_index_names_twice_is_one_image(tmp_path: Path) -> None:
@@ -101,6 +109,30 @@ def test_an_image_that_is_named_for_two_platforms_is_found_for_each(tmp_path: Pa
         archive = f"docker-archive:{tmp_path}/{number}.tar"
         done = ocimirror("copy", f"oci:{layout}:{NAME}", archive, "--platform", platform)
         assert done.code == 0, (platform, done.stderr)
+
+
+def test_what_one_image_has_too_deep_belongs_to_another_all_the_same(tmp_path: Path) -> None:
+    builder = Builder()
+    image = images.add_image(builder, "app")
+    report = images.add_artifact(builder, "application/vnd.example.report", [], subject=image)
+    node = inner = builder.index([image, report])
+    for _ in range(8):
+        node = builder.index([node])
+    graphs = {"deep": builder.graph(node), "inner": builder.graph(inner)}
+    layout = images.write_layout(tmp_path / "layout", graphs)
+
+    shown = ocimirror("inspect", f"oci:{layout}:inner", "--json").document
+    found = [each["digest"] for each in shown["manifests"][0]["referrers"]]
+    assert found == [report["digest"]]
+    assert ocimirror("inspect", f"oci:{layout}:deep").code == 5
+
+    layer = json.loads(builder.manifests[image["digest"]][1])["layers"][0]["digest"]
+    images.blob_path(layout, layer).unlink()
+    faults = ocimirror("verify", layout, "--json").document["faults"]
+    assert {(fault["kind"], fault["image"]) for fault in faults} == {
+        ("malformed", "deep"),
+        ("missing", "inner"),
+    }
 
 
 @pytest.mark.parametrize(("indexes", "code"), [(7, 0), (8, 9)])
