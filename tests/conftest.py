@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from ocimirror.shown import forget_secrets
 from tests.support.certificates import Certificates
 from tests.support.faults import Rule
 from tests.support.proxy import Canary, Proxy, Script, run_canary, run_proxy
@@ -22,13 +21,6 @@ from tests.support.registry import StrictRegistry, run_registry
 from tests.support.servers import run_docker_registry
 from tests.support.tokenserver import TokenServer, run_token_server
 from tests.support.witness import Registry
-
-
-@pytest.fixture(autouse=True)
-def _no_secrets_of_other_tests() -> Iterator[None]:
-    """Let no message of a test lose a word because another test had it for a password."""
-    yield
-    forget_secrets()
 
 
 @pytest.fixture(scope="session")

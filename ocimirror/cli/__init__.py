@@ -20,6 +20,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from ocimirror.cli import streams
+from ocimirror.shown import keep_for_good
 from ocimirror.version import __version__
 
 _COMMANDS = {
@@ -104,6 +105,7 @@ def main(arguments: list[str] | None = None) -> None:
     gc.set_threshold(50_000)
     argv = sys.argv[1:] if arguments is None else arguments
     streams.prepare()
+    keep_for_good()
     code = streams.finish(_run(argv))
     # A thread may hang in a read of a silent peer; a stopped run does not wait for it.
     os._exit(code)

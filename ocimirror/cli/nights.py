@@ -14,6 +14,7 @@ from ocimirror.cli import output
 from ocimirror.cli.options import Settings
 from ocimirror.errors import Interrupted, OciMirrorError
 from ocimirror.model.codec import to_document
+from ocimirror.shown import forget_closed
 
 if TYPE_CHECKING:
     from ocimirror.sync.config import Config
@@ -55,6 +56,7 @@ class Nights:
         while True:
             began = time.monotonic()
             self._night(night)
+            forget_closed()  # (hundreds of tokens a night; all of it is printed)
             if self._settings.signal:
                 return 128 + self._settings.signal
             self._settings.stop.clear()  # (the deadline of a run sets it too)

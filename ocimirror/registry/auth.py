@@ -33,7 +33,6 @@ from ocimirror.registry.credentials import Credential, CredentialFiles
 from ocimirror.registry.http import Transport
 from ocimirror.registry.messages import Access, Authorization, Request, Response
 from ocimirror.registry.url import Origin, UrlPolicy, redact
-from ocimirror.shown import keep_secret
 
 MAX_TOKEN_BYTES = 1024 * 1024
 DEFAULT_LIFE_S = 60.0  # the token specification's
@@ -163,8 +162,14 @@ class Authorizer:
         with self._lock:
             return self._grants.setdefault(access, _Grant())
 
+    def _credential(self, access: Access) -> Credential | None:
+        credential = self._files.find(access.repository)
+        if credential is not None:
+            self._transport.secrets.keep(*credential.secrets)
+        return credential
+
     def _refusal(self, message: str, access: Access) -> AuthenticationFailed:
-        if self._files.find(access.repository) is not None:
+        if self._credential(access) is not None:
             return AuthenticationFailed(message)
         files = ", ".join(str(file) for file in self._transport.options.auth_files)
         return AuthenticationFailed(
@@ -173,7 +178,7 @@ class Authorizer:
         )
 
     def _renew(self, grant: _Grant, access: Access, challenge: Challenge) -> Authorization:
-        credential = self._files.find(access.repository)
+        credential = self._credential(access)
         if challenge.scheme == "basic":
             if credential is None or not (credential.username or credential.secret):
                 raise AuthenticationFailed(f"{self._registry} wants a user name and a password")
@@ -302,7 +307,8 @@ class _TokenService:
         if not isinstance(document, dict):
             raise TokenServiceUnavailable(f"{self}: its answer is not a token document")
         names = ("token", "access_token", "refresh_token", "id_token")
-        keep_secret(*(text for name in names if isinstance(text := document.get(name), str)))
+        texts = (document.get(name) for name in names)
+        self._transport.secrets.keep(*(text for text in texts if isinstance(text, str)))
         self._document = document
         return _Answer(document)
 

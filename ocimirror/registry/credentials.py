@@ -20,7 +20,6 @@ from typing import IO
 from ocimirror.errors import LocalStorageError, UsageError
 from ocimirror.model.reference import DOCKER_HUB, check_registry
 from ocimirror.registry.options import AuthFile
-from ocimirror.shown import keep_secret
 from ocimirror.stores.disk.files import read_input
 
 HELPER_TIMEOUT_S = 30.0
@@ -47,10 +46,11 @@ class Credential:
     identity_token: str = field(default="", repr=False)
     registry_token: str = field(default="", repr=False)
 
-    def __post_init__(self) -> None:
-        """Keep it out of everything printed."""
-        keep_secret(self.password, self.identity_token, self.registry_token)
-        keep_secret(f"{self.username}:{self.secret}" if self.secret else "")
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What nothing printed may show; some of them may be empty."""
+        login = f"{self.username}:{self.secret}" if self.secret else ""
+        return self.password, self.identity_token, self.registry_token, login
 
     @property
     def secret(self) -> str:

@@ -44,6 +44,8 @@ class RegistryHost:
     ) -> None:
         self.registry = check_registry(registry)
         self.transport = transport
+        if credential is not None:
+            transport.secrets.keep(*credential.secrets)
         self.blobs: dict[Digest, str] = {}
         """A repository where each blob was seen in this run."""
         self.refuses_sparse = False

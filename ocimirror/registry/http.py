@@ -15,6 +15,7 @@ import time
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
+from weakref import finalize
 
 from requests import PreparedRequest, RequestException
 from requests.adapters import HTTPAdapter
@@ -41,6 +42,7 @@ from ocimirror.registry.pulse import Pulse
 from ocimirror.registry.tls import certificates_of, client_context
 from ocimirror.registry.url import Origin, UrlPolicy, bypasses_proxy, redact
 from ocimirror.retries import Tries
+from ocimirror.shown import Lease, Secrets
 from ocimirror.stores.stream import CHUNK_BYTES, VerifiedStream
 from ocimirror.version import __version__
 
@@ -70,6 +72,9 @@ class Transport:
     Args:
         options: what the user said about the network.
 
+    Attributes:
+        secrets: what was sent to prove who we are, and is not shown until this is closed.
+
     Raises:
         UsageError: a certificate file, or the proxy, of the options cannot be used.
     """
@@ -83,6 +88,10 @@ class Transport:
         self._limits = Limits(options)
         self._pulses: dict[Origin, Pulse] = {}
         self._notices = Notices()
+        self.secrets = Secrets()
+        self.secrets.keep(*options.secrets)
+        # (Who never closes it is not to have its secrets for words that cannot be shown for ever.)
+        finalize(self, self.secrets.abandon).atexit = False
 
     def send(self, request: Request) -> Response:
         """Send a request until it is answered by something else than 408, 429 and 5xx.
@@ -136,8 +145,9 @@ class Transport:
         host.wait(seconds)
 
     def close(self) -> None:
-        """Close the connections that are not in use."""
+        """Close the connections that are not in use, and forget secrets; idempotent."""
         self._adapter.close()
+        self.secrets.close()
 
     def __enter__(self) -> Transport:
         return self
@@ -177,6 +187,43 @@ class Transport:
             response.drain()
 
     def _exchange(self, request: Request, url: str) -> Response:
+        origin = Origin.of(url)
+        lease: Lease | None = self.secrets.lease()
+        try:
+            prepared = self._prepared(request, url, origin)
+            silence_s = min(self.options.timeout_s, BRIEF_S if request.brief else math.inf)
+            answer_s = max(silence_s, CLOSING_S) if request.closes_upload else silence_s
+            # (urllib3 sends a body under the timeout for connecting.)
+            connect_s = silence_s if request.body else min(CONNECT_TIMEOUT_S, silence_s)
+            proxies = self._proxies(origin)
+            # (A proxy resolves names itself, and is to judge them.)
+            gate = None if proxies else request.policy.gate(url)
+            with self._limits.of(origin).turn() as turn:
+                began = time.monotonic()
+                try:
+                    with limited(math.inf, self.options.stop), through(gate):
+                        raw = self._adapter.send(
+                            prepared,
+                            stream=True,
+                            timeout=(connect_s, answer_s),
+                            proxies=proxies,
+                        ).raw
+                except (RequestException, HTTPError, OSError) as error:
+                    logger.debug("%s %s failed", request.method, redact(url))
+                    raise translated(error, request) from root_cause(error)
+                turn.status = raw.status
+            if logger.isEnabledFor(logging.DEBUG):
+                ms = (time.monotonic() - began) * 1000
+                logger.debug("%s %s %d %.0f ms", request.method, redact(url), raw.status, ms)
+            self._notices.read(origin, raw.headers)
+            piece_bytes = _TLS_PIECE_BYTES if origin.scheme == "https" else CHUNK_BYTES
+            timeout_s = self.options.timeout_s
+            body = _Body(raw, request, timeout_s, piece_bytes, self._limits, lease)
+            return Response(request, url, raw.status, raw.headers, body)
+        finally:
+            lease = None  # (the traceback of an error keeps this frame)
+
+    def _prepared(self, request: Request, url: str, origin: Origin) -> PreparedRequest:
         prepared = PreparedRequest()
         prepared.method, prepared.url = request.method, url
         # (requests sends what has `read` and a length.)
@@ -184,37 +231,11 @@ class Transport:
         prepared.headers = CaseInsensitiveDict({**_HEADERS, **request.headers})
         if request.body is not None:
             prepared.headers["Content-Length"] = str(len(request.body))
-        origin, authorization = Origin.of(url), request.authorization
+        authorization = request.authorization
         if authorization is not None and authorization.origin == origin:
+            self.secrets.keep(authorization.value.partition(" ")[2])
             prepared.headers["Authorization"] = authorization.value
-        silence_s = min(self.options.timeout_s, BRIEF_S if request.brief else math.inf)
-        answer_s = max(silence_s, CLOSING_S) if request.closes_upload else silence_s
-        # (urllib3 sends a body under the timeout for connecting.)
-        connect_s = silence_s if request.body else min(CONNECT_TIMEOUT_S, silence_s)
-        proxies = self._proxies(origin)
-        # (A proxy resolves names itself, and is to judge them.)
-        gate = None if proxies else request.policy.gate(url)
-        with self._limits.of(origin).turn() as turn:
-            began = time.monotonic()
-            try:
-                with limited(math.inf, self.options.stop), through(gate):
-                    raw = self._adapter.send(
-                        prepared,
-                        stream=True,
-                        timeout=(connect_s, answer_s),
-                        proxies=proxies,
-                    ).raw
-            except (RequestException, HTTPError, OSError) as error:
-                logger.debug("%s %s failed", request.method, redact(url))
-                raise translated(error, request) from root_cause(error)
-            turn.status = raw.status
-        if logger.isEnabledFor(logging.DEBUG):
-            milliseconds = (time.monotonic() - began) * 1000
-            logger.debug("%s %s %d %.0f ms", request.method, redact(url), raw.status, milliseconds)
-        self._notices.read(origin, raw.headers)
-        piece_bytes = _TLS_PIECE_BYTES if origin.scheme == "https" else CHUNK_BYTES
-        body = _Body(raw, request, self.options.timeout_s, piece_bytes, self._limits)
-        return Response(request, url, raw.status, raw.headers, body)
+        return prepared
 
     def _proxies(self, origin: Origin) -> dict[str, str] | None:
         proxy = self.options.proxy
@@ -262,8 +283,10 @@ class _Body:
         window_s: float,
         piece_bytes: int,
         limits: Limits,
+        lease: Lease | None,
     ) -> None:
         self._raw = raw
+        self._lease = lease
         self._request = request
         self._window_s = window_s
         self._piece_bytes = piece_bytes
@@ -318,6 +341,8 @@ class _Body:
     def close(self) -> None:
         self._raw.close()
         self._raw.release_conn()
+        # (Who reads an answer after all was closed may quote it in an error later.)
+        self._lease = self._lease and self._lease.ended()
 
 
 class _Adapter(HTTPAdapter):

@@ -20,7 +20,6 @@ from ocimirror.errors import (
 )
 from ocimirror.registry import answers
 from ocimirror.registry.url import Origin, UrlPolicy, Use, redact
-from ocimirror.shown import keep_secret
 from ocimirror.stores.stream import CHUNK_BYTES, Reader, VerifiedStream
 
 MAX_ERROR_BYTES = 64 * 1024
@@ -51,10 +50,6 @@ class Authorization:
 
     origin: Origin
     value: str = field(repr=False)
-
-    def __post_init__(self) -> None:
-        """Keep it out of everything printed."""
-        keep_secret(self.value.partition(" ")[2])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

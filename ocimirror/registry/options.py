@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote
 
-from ocimirror.shown import keep_secret
-
 
 @dataclass(frozen=True, slots=True)
 class AuthFile:
@@ -64,7 +62,8 @@ class NetworkOptions:
     auth_files: tuple[AuthFile, ...] = ()
     stop: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        """Keep the proxy's password out of everything printed."""
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What nothing printed may show: the login to the proxy, and its password."""
         login = self.proxy.partition("://")[2].rpartition("@")[0]
-        keep_secret(login, unquote(login), unquote(login.partition(":")[2]))
+        return login, unquote(login), unquote(login.partition(":")[2])

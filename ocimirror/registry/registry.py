@@ -50,5 +50,5 @@ class Registry:
         self.close()
 
     def close(self) -> None:
-        """Close the connections; idempotent."""
+        """Close the connections, and forget what must not be printed; idempotent."""
         self._transport.close()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
+import gc
 import itertools
 import json
+import threading
 from urllib.parse import quote_plus
 
 import pytest
 
-from ocimirror import AuthFile, NetworkOptions, OciMirrorError, Registry
+from ocimirror import AuthFile, NetworkOptions, NotFound, OciMirrorError, Registry
 from tests.support.command import environment, ocimirror
 from tests.support.rawpeer import answer, raw_peer
 
@@ -223,3 +225,91 @@ def test_a_registry_token_goes_to_the_registry_as_it_is(tmp_path) -> None:
         done = ocimirror("list", f"docker://{host}/a", *file, *QUICK)
     assert done.code == 4, done
     assert "T0KEN" not in done.stderr
+
+
+def told(text: str) -> str:
+    """Return a text as a message of the library shows it."""
+    return NotFound(text).message
+
+
+def test_a_word_is_shown_again_once_no_open_registry_has_it_for_a_password(tmp_path) -> None:
+    with raw_peer(asking_for(f"Basic {login('dog')}", "Basic realm=x")) as host:
+        _, file = auth_file(tmp_path / "a.json", host, auth=login("dog"))
+        options = NetworkOptions(timeout_s=5, retries=0, auth_files=(AuthFile(file, "docker"),))
+        first, second = Registry(host, options), Registry(host, options)
+        assert first["a:t"].place.names() == second["a:t"].place.names() == ["t"]
+        assert told("the dog barks") == "the … barks"
+        first.close()
+        first.close()
+        assert told("the dog barks") == "the … barks"
+        second.close()
+        assert told(f"the dog barks {login('dog')}") == f"the dog barks {login('dog')}"
+        assert second["a:t"].place.names() == ["t"]
+        gc.collect()
+        assert told("the dog barks") == "the dog barks"
+
+
+@pytest.mark.parametrize("closed", [True, False], ids=["closed", "dropped"])
+def test_the_password_of_a_proxy_is_hidden_as_long_as_a_registry_is_open(closed) -> None:
+    options = NetworkOptions(proxy="http://ada:d%6Fg@127.0.0.1:9")
+    assert told("the dog barks") == "the dog barks"
+    registry = Registry("registry.example.com", options)
+    assert told("the dog barks at ada:d%6Fg") == "the … barks at …"
+    if closed:
+        registry.close()
+    del registry
+    gc.collect()
+    assert told("the dog barks at ada:d%6Fg") == "the dog barks at ada:d%6Fg"
+
+
+def test_what_a_thread_is_told_after_the_close_is_not_printed(tmp_path) -> None:
+    asked, closed = threading.Event(), threading.Event()
+
+    def script(_, fields):
+        if "authorization" not in fields:
+            return answer(b"", "WWW-Authenticate: Basic realm=x\r\n", "401 Unauthorized")
+        asked.set()
+        closed.wait(30)
+        return refusal(f"you said {PASSWORD}")
+
+    errors: list[OciMirrorError] = []
+
+    def read() -> None:
+        try:
+            image.place.names()
+        except OciMirrorError as error:
+            errors.append(error)
+
+    with raw_peer(script) as host:
+        _, file = auth_file(tmp_path / "a.json", host, auth=login())
+        options = NetworkOptions(timeout_s=60, retries=0, auth_files=(AuthFile(file, "docker"),))
+        with Registry(host, options) as registry:
+            image = registry["a:t"]
+            thread = threading.Thread(target=read)
+            thread.start()
+            assert asked.wait(30)
+        assert PASSWORD not in told(f"it is {PASSWORD}")
+        closed.set()
+        thread.join(30)
+    assert "you said …" in errors[0].message
+    errors.clear()
+    gc.collect()
+    assert told(f"it is {PASSWORD}") == f"it is {PASSWORD}"
+
+
+def test_threads_that_share_a_password_forget_it_together() -> None:
+    options = NetworkOptions(proxy="http://ada:dog@127.0.0.1:9")
+    shown = []
+
+    def work() -> None:
+        for _ in range(50):
+            with Registry("registry.example.com", options):
+                shown.append(told("the dog barks"))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert shown == ["the … barks"] * 200
+    assert told("the dog barks") == "the dog barks"
