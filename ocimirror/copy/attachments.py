@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ocimirror.copy.outcome import LeftOut, Request
-from ocimirror.copy.plan import Plan
+from ocimirror.copy.outcome import Request
+from ocimirror.copy.plan import LeftOut, Plan
 from ocimirror.errors import NotFound, PushRejected, blamed_on
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
-from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import Manifest
 from ocimirror.model.reference import (
     Reference,
@@ -59,11 +58,11 @@ def attachment_name(new_name: str, tag: str) -> str:
     return tag
 
 
-def notes_on(left_out: Sequence[tuple[Digest, Digest, str]]) -> list[str]:
+def notes_on(left_out: Sequence[LeftOut]) -> list[str]:
     """Return a note for each attachment that was left out; of many, the first and how many."""
     notes = [
-        f"attachment {digest} of {subject} was left out: {reason}"
-        for digest, subject, reason in left_out[:_MAX_NOTES]
+        f"attachment {each.digest} of {each.subject} was left out: {each.reason}"
+        for each in left_out[:_MAX_NOTES]
     ]
     more = len(left_out) - len(notes)
     return [*notes, f"{more} more attachments were left out"] if more else notes

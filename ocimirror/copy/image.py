@@ -13,7 +13,7 @@ from ocimirror.copy.attachments import (
     notes_on,
     tag_of,
 )
-from ocimirror.copy.outcome import LeftOut, Outcome, Request
+from ocimirror.copy.outcome import Outcome, Request
 from ocimirror.copy.plan import Plan
 from ocimirror.copy.walk import Walk
 from ocimirror.errors import MissingContent, NotFound, OciMirrorError
@@ -57,7 +57,7 @@ class Image:
         outcome.attachments = tuple(found.digest for _, found in plan.attachments)
         outcome.blobs["skipped"] = len(plan.foreign)
         outcome.notes += [f"foreign layer not carried: {layer.digest}" for layer in plan.foreign]
-        outcome.left_out += [LeftOut(*each) for each in plan.left_out]
+        outcome.left_out += plan.left_out
         outcome.notes += notes_on(plan.left_out)
         if plan.absent and self.request.platforms == platforms_of(plan.root.descriptor):
             outcome.notes += [
@@ -91,7 +91,7 @@ class Image:
         outcome.bytes_total = plan.size_bytes
         outcome.referrers = len(plan.attachments)
         outcome.attachments = tuple(found.digest for _, found in plan.attachments)
-        outcome.left_out += [LeftOut(*each) for each in plan.left_out]
+        outcome.left_out += plan.left_out
         outcome.notes += notes_on(plan.left_out)
         return True
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from ocimirror.copy.plan import Plan
+from ocimirror.copy.plan import LeftOut, Plan
 from ocimirror.errors import OciMirrorError, SourceMoved
 from ocimirror.model.codec import LATER
 from ocimirror.model.descriptor import Descriptor
@@ -64,15 +64,6 @@ class Request:
                 f"{self.shown_source} stands for {root.digest}, and not for {self.expected}"
             )
         return root
-
-
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """An attachment that did not come along, and why."""
-
-    digest: Digest
-    subject: Digest
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ from typing import TypeVar
 from ocimirror.copy.attachments import Name, keeping_signatures
 from ocimirror.copy.image import BlobKey, Image, SharedBlob, key_of
 from ocimirror.copy.lone import look_around
-from ocimirror.copy.outcome import LeftOut, Options, Outcome, Reporter, Request, Silent, Status
-from ocimirror.copy.plan import Plan
+from ocimirror.copy.outcome import Options, Outcome, Reporter, Request, Silent, Status
+from ocimirror.copy.plan import LeftOut, Plan
 from ocimirror.copy.ready import Ready
 from ocimirror.copy.sparse import instead_of_sparse, refuse_or_warn_of_sparse
 from ocimirror.copy.tasks import Tasks

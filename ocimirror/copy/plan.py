@@ -13,6 +13,15 @@ from ocimirror.model.reference import subject_of_tag
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """An attachment that did not come along, and why."""
+
+    digest: Digest
+    subject: Digest
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """The closure of one root, and what refers to a part of it where that was asked for.
 
@@ -24,8 +33,7 @@ class Plan:
         opaque: manifests of unknown type, carried with what looks like a descriptor in them.
         attachments: (tag, manifest) of what refers to a manifest of the image; the tag is
             cosign's, empty where a subject field says it. They are among the levels.
-        left_out: (digest, subject, reason) of what is said to refer to a manifest of the image
-            and is not carried.
+        left_out: what is said to refer to a manifest of the image and is not carried.
         absent: children of indexes that are for other platforms than those asked for; where there
             are any, the copy is sparse.
     """
@@ -35,7 +43,7 @@ class Plan:
     foreign: tuple[Descriptor, ...] = ()
     opaque: tuple[Manifest, ...] = ()
     attachments: tuple[tuple[str, Manifest], ...] = ()
-    left_out: tuple[tuple[Digest, Digest, str], ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
     absent: tuple[Descriptor, ...] = ()
 
     @property
@@ -89,7 +97,7 @@ class Plan:
             opaque=tuple(m for m in self.opaque if m.digest in kept),
             attachments=tuple(pair for pair in self.attachments if pair[1].digest not in gone),
             left_out=tuple(
-                (digest, _subject_of(manifest, tag, self.root), gone[digest])
+                LeftOut(digest, _subject_of(manifest, tag, self.root), gone[digest])
                 for tag, manifest in {m.digest: (t, m) for t, m in self.attachments}.values()
                 if (digest := manifest.digest) in gone
             ),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from ocimirror.copy.plan import Plan
+from ocimirror.copy.plan import LeftOut, Plan
 from ocimirror.errors import (
     ForeignLayer,
     MalformedManifest,
@@ -189,7 +189,8 @@ class Walk:
                 if digest in self._manifests and digest != self._root.digest
             ),
             left_out=tuple(
-                (digest, self._about[digest], reason) for digest, reason in self._left_out.items()
+                LeftOut(digest, self._about[digest], reason)
+                for digest, reason in self._left_out.items()
             ),
             absent=tuple(d for d in self._absent.values() if d.digest not in self._manifests),
         )
