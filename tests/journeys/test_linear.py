@@ -83,7 +83,7 @@ def made(path: Path, shape: str, count: int) -> Path:
 def cpu_s(*arguments: object, code: int = 0) -> float:
     """Run the command; return the processor time that it took."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-    result = ocimirror(*map(str, arguments))
+    result = ocimirror(*map(str, arguments), fresh=True)
     assert result.code == code, result.stderr
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
 
