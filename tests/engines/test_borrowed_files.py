@@ -17,7 +17,7 @@ from tests.support import images
 from tests.support.command import PROGRAM, Result
 from tests.support.dockermachine import Machine, run_machine
 from tests.support.engines import remove, short_directory
-from tests.support.systemcalls import Call, killed_before, recorded
+from tests.support.traced import FirstThread, Step
 
 HUB, ALIASED = "docker.io/team/x:1", "reg.example.com:5443/x:1"
 HOSTS = b"127.0.0.1 localhost\n" * 400
@@ -73,61 +73,63 @@ def undo(machine: Machine) -> Result:
 # --- killed -----------------------------------------------------------------------------------
 
 
-def visible(calls: Sequence[Call], sizes: dict[str, int]) -> list[Call]:
+def visible(steps: Sequence[Step], sizes: dict[str, int]) -> list[Step]:
     """Return the steps before which the files are other ones than before the step ahead."""
     found = []
-    for call in calls:
-        if call.name == "ftruncate":
-            shrinks = sizes.get(call.path, 0) > sizes["written"]
-            sizes[call.path] = sizes["written"]
+    for step in steps:
+        if step.operation == "truncate":
+            shrinks = sizes.get(step.path, 0) > sizes["written"]
+            sizes[step.path] = sizes["written"]
             if not shrinks:
                 continue
-        elif call.name == "write":
-            sizes["written"] = len(call.content)
-        elif call.name in ("openat", "fsync"):
+        elif step.operation == "write":
+            sizes["written"] = len(step.content)
+        elif step.operation in ("create", "begin", "sync"):
             continue
-        found.append(call)
+        found.append(step)
     return found
 
 
-def tear(machine: Machine, call: Call, number: int) -> None:
+def tear(machine: Machine, step: Step, number: int) -> None:
     """Write half of what a killed write would have written."""
-    content = call.content
+    content = step.content
     journal = machine.etc / JOURNAL
-    if call.path != str(ETC / JOURNAL):
+    if step.path != str(ETC / JOURNAL):
         changes = json.loads(journal.read_bytes())["changes"]
-        (change,) = (c for c in changes if call.path in (c["path"], f"{c['path']}.ocimirror-new"))
+        (change,) = (c for c in changes if step.path in (c["path"], f"{c['path']}.ocimirror-new"))
         contents = [change["after"], *filter(None, [change["between"]]), change["before"]]
         content = base64.b64decode(contents[number])
-    path = machine.etc / Path(call.path).relative_to(ETC)
+    path = machine.etc / Path(step.path).relative_to(ETC)
     with path.open("r+b") as file:
         file.write(content[: len(content) // 2])
 
 
-def kill_at_each_step(machine: Machine, layout: Path, trace: Path, what: str = "/etc") -> int:
+def kill_at_each_step(machine: Machine, layout: Path, file: Path, what: str = "/etc") -> int:
     """Kill a load before each step that changes a file; return how often it was killed.
 
     `what` is how the paths begin of the files that are meant.
     """
-    before, env, command = machine.state(), machine.env(), [PROGRAM, *words(layout)]
-    calls = recorded(command, env, trace, ETC, {CAME_THROUGH}, machine.namespace)
+    before = machine.state()
+    command = FirstThread(words(layout), file, machine.env(), machine.namespace)
+    trace = command.traced(ETC)
+    assert trace.result.code == CAME_THROUGH, trace.result
     assert machine.state() == before
     files = {ETC / p.relative_to(machine.etc): p for p in machine.etc.rglob("*") if p.is_file()}
     sizes = {str(name): path.stat().st_size for name, path in files.items()}
     configuration = machine.etc / "docker" / "daemon.json"
     is_new = not configuration.exists()
     killed, writes = 0, Counter[str]()
-    for call in visible([call for call in calls if call.path.startswith(what)], sizes):
-        died = killed_before(call, command, env, machine.namespace)
+    for step in visible([step for step in trace.steps if step.path.startswith(what)], sizes):
+        died = command.is_killed_before(step)
         killed += died
-        if died and call.name == "write" and "ocimirror-" not in Path(call.path).name:
-            tear(machine, call, writes[call.path])
-            writes[call.path] += 1
+        if died and step.operation == "write" and "ocimirror-" not in Path(step.path).name:
+            tear(machine, step, writes[step.path])
+            writes[step.path] += 1
         if is_new and configuration.exists():
             json.loads(configuration.read_bytes())  # (dockerd does not start with half of it)
         undone = undo(machine)
-        assert undone.code == 0, (call, undone)
-        assert machine.state() == before, call
+        assert undone.code == 0, (step, undone)
+        assert machine.state() == before, step
     return killed
 
 

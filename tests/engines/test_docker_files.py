@@ -24,8 +24,7 @@ from tests.support.engines import require_root
 from tests.support.powerloss import disk_of
 from tests.support.recorded import Answer, Runs, recorded
 from tests.support.runnable import image_id_of, manifest_of
-from tests.support.systemcalls import killed_before, steps_of
-from tests.support.systemcalls import recorded as recorded_calls
+from tests.support.traced import FirstThread
 
 NOWHERE = "--host=unix:///nonexistent.sock"
 APP = "registry.example.com/app"
@@ -57,13 +56,13 @@ def show(root: DataRoot, *options: object) -> Result:
 
 
 def restoring(layout: Path, root: DataRoot, *options: object) -> list[str]:
-    """Return the command that restores what a data root has lost, of a docker that is down."""
+    """Return what restores what a data root has lost, of a docker that is down."""
     where = [NOWHERE, f"--data-root={root.path}", *map(str, options)]
-    return [PROGRAM, "docker-refs", "restore", str(layout), *where, "--json"]
+    return ["docker-refs", "restore", str(layout), *where, "--json"]
 
 
 def restore(layout: Path, root: DataRoot, *options: object) -> Result:
-    return ocimirror(*restoring(layout, root, *options)[1:])
+    return ocimirror(*restoring(layout, root, *options))
 
 
 # --- what docker info says --------------------------------------------------------------------
@@ -487,14 +486,16 @@ def test_an_edit_that_dies_at_any_step_or_loses_power_leaves_the_old_file_or_the
     tmp_path: Path, layout: Path, root: DataRoot
 ) -> None:
     old, disk = root.references.read_bytes(), disk_of(root.path)
-    env, command = environment(), restoring(layout, root)
-    calls = recorded_calls(command, env, tmp_path / "trace", root.directory, {0})
+    command = FirstThread(restoring(layout, root), tmp_path / "trace")
+    trace = command.traced(root.directory)
+    assert trace.result.code == 0, trace.result
     new = root.references.read_bytes()
     path = str(root.references)
 
     found = set()
-    for seed, step in enumerate([lambda _: None, *steps_of(calls)]):
-        step(disk)
+    for seed, step in enumerate([None, *trace.steps]):
+        if step is not None:
+            step.apply(disk)
         for files in disk.after_power_loss(seed):
             found.add(files[path])
             backups = [content for name, content in files.items() if ".ocimirror-" in name]
@@ -502,13 +503,15 @@ def test_an_edit_that_dies_at_any_step_or_loses_power_leaves_the_old_file_or_the
     assert found == {old, new}
 
     died = 0
-    for call in calls:
-        if call.name == "openat" or (call.name == "fsync" and call.path != str(root.directory)):
+    for step in trace.steps:
+        if step.operation in ("create", "begin"):
+            continue
+        if step.operation == "sync" and step.path != f"{root.directory}/":
             continue  # (before these there is nothing on the disk that the next step does not find)
         for backup in root.backups:
             backup.unlink()
         root.references.write_bytes(old)
-        died += killed_before(call, command, env)
+        died += command.is_killed_before(step)
         now = root.references.read_bytes()
         assert now in (old, new)
         assert now == old or old in [backup.read_bytes() for backup in root.backups]

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import signal
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.support import images
-from tests.support.command import PROGRAM, environment, ocimirror
-from tests.support.programs import require_strace
+from tests.support.command import ocimirror
+from tests.support.traced import stopped
 
 APP, OTHER, THIRD = (f"registry.example.com/{name}:v1" for name in ("app", "other", "third"))
 QUARANTINE = ".ocimirror/quarantine"
@@ -49,18 +45,6 @@ def state_of(directory: Path) -> dict[str, tuple[int, int]]:
     return found
 
 
-def stopped_at(trace: Path, process: subprocess.Popen[str]) -> int:
-    """Wait until the traced process has stopped itself; return its id."""
-    end = time.monotonic() + 60
-    while time.monotonic() < end and process.poll() is None:
-        lines = trace.read_text().splitlines() if trace.exists() else []
-        for line in lines:
-            if "stopped by SIGSTOP" in line:
-                return int(line.split()[0])
-        time.sleep(0.01)
-    pytest.fail(f"it never stopped: {process.communicate()}")
-
-
 @pytest.mark.bar("R43")
 @pytest.mark.parametrize(
     ("command", "part", "call", "when"),
@@ -89,31 +73,16 @@ def test_a_directory_that_is_replaced_by_a_link_redirects_no_write(
     call: str,
     when: int,
 ) -> None:
-    strace = require_strace()
     layout = shutil.copytree(used, tmp_path / "L")
     if command[0] == "repair":
         (layout / "index.json").write_bytes(b"")
         (layout / "oci-layout").write_bytes(b"")
     arguments = [word.replace("GOOD", str(good)) for word in command]
-    inject = ["-e", f"trace={call}", "-e", f"inject={call}:signal=SIGSTOP:when={when}"]
-    run = subprocess.Popen(
-        [strace, "-f", "-o", tmp_path / "trace", *inject, PROGRAM, *arguments],
-        env=environment(PYTHONDONTWRITEBYTECODE="1"),  # (which renames files, too)
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    pid = stopped_at(tmp_path / "trace", run)
-    # (The other directory has all that the replaced one has, so that nothing fails by accident.)
-    elsewhere = shutil.copytree(layout / part, tmp_path / "elsewhere")
-    before = state_of(elsewhere)
-
-    (layout / part).rename(tmp_path / "held")
-    (layout / part).symlink_to(elsewhere)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGCONT)
-    told = run.communicate(timeout=120)
-
-    assert state_of(elsewhere) == before, told
-    assert run.returncode in ((8,) if not part else (0, 5, 8)), told
+    codes = (8,) if not part else (0, 5, 8)
+    with stopped(call, when, arguments, tmp_path / "trace", cwd=tmp_path, codes=codes):
+        # (The other directory has all that the replaced one has: nothing fails by accident.)
+        elsewhere = shutil.copytree(layout / part, tmp_path / "elsewhere")
+        before = state_of(elsewhere)
+        (layout / part).rename(tmp_path / "held")
+        (layout / part).symlink_to(elsewhere)
+    assert state_of(elsewhere) == before

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import images
-from tests.support.command import PROGRAM, environment, ocimirror
+from tests.support.command import ocimirror
 from tests.support.dockerservice import DockerService
 from tests.support.engines import (
     Dockerd,
@@ -26,7 +26,7 @@ from tests.support.engines import (
 )
 from tests.support.images import Graph
 from tests.support.runnable import SAYS, docker_archive, image_id_of, manifest_of, runnable
-from tests.support.systemcalls import stopped_before
+from tests.support.traced import stopped
 
 REPOSITORY = "registry.example.com/team/app"
 APP = f"{REPOSITORY}:1.0"
@@ -284,13 +284,12 @@ def test_a_dockerd_that_starts_while_the_file_is_written_gives_up(
     service.stop()
     before = store_of(loaded).read_bytes()
     blind = ["--host", loaded.host, "--data-root", str(loaded.data_root)]
-    command = [PROGRAM, "docker-refs", "restore", str(layout), *blind]
-    with stopped_before("rename", command, environment(), tmp_path / "trace") as restoring:
+    arguments = ["docker-refs", "restore", layout, *blind]
+    with stopped("rename", 1, arguments, tmp_path / "trace"):
         started = subprocess.run(
             service.command, capture_output=True, text=True, timeout=60, check=False
         )
         assert store_of(loaded).read_bytes() == before
-    assert restoring.returncode == 0
     assert store_of(loaded).read_bytes() != before
     assert started.returncode == 1
     said = started.stderr + started.stdout

@@ -198,8 +198,7 @@ def test_what_is_in_flight_is_finished_before_the_end(
             received += chunk
         assert received.partition(b"\r\n\r\n")[2] == content
         assert idle.recv(1) == b""
-    command.process.communicate(timeout=10)
-    assert command.process.returncode == 0
+    assert command.process.wait(10) == 0
 
 
 def test_a_reader_that_takes_nothing_does_not_keep_the_server_from_ending(

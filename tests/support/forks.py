@@ -23,7 +23,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -39,32 +39,61 @@ def can_fork(env: Mapping[str, str]) -> bool:
     return asked == {"LC_ALL": "C.UTF-8"}
 
 
+class Forked:
+    """A run of `ocimirror`, as `subprocess.Popen` is one of a program.
+
+    Attributes:
+        pid: of the process.
+    """
+
+    def __init__(
+        self, command: Sequence[str], env: Mapping[str, str], cwd: Path | None, streams: list[int]
+    ) -> None:
+        """Start a run with three descriptors, which this closes."""
+        request = json.dumps([command, dict(env), str(cwd or Path.cwd())]).encode()
+        self._command = list(command)
+        self._end, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            socket.send_fds(_server(), [request], [*streams, theirs.fileno()])
+        for descriptor in streams:
+            os.close(descriptor)
+        self.pid = int(self._end.recv(64))  # (empty if the first process has died: see its stderr)
+        self._code: int | None = None
+
+    def wait(self, timeout_s: float) -> int:
+        """Wait for its end, and return its exit code."""
+        if self._code is None:
+            self._end.settimeout(timeout_s)
+            try:
+                self._code = int(self._end.recv(64))
+            except TimeoutError:
+                raise subprocess.TimeoutExpired(self._command, timeout_s) from None
+            self._end.close()
+        return self._code
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it is known that it has ended."""
+        if self._code is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+
 def run_forked(
     command: Sequence[str], stdin: bytes, env: Mapping[str, str], cwd: Path | None, timeout_s: float
 ) -> subprocess.CompletedProcess[bytes]:
     """Run `ocimirror` with arguments as `subprocess.run` does, its output captured."""
-    request = json.dumps([command, dict(env), str(cwd or Path.cwd())]).encode()
-    with ExitStack() as stack:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        stack.enter_context(ours)
-        read_in, write_in = os.pipe()
-        read_out, write_out = os.pipe()
-        read_err, write_err = os.pipe()
-        out, err = _Reader(read_out), _Reader(read_err)
-        with theirs:
-            passed = [read_in, write_out, write_err]
-            socket.send_fds(_server(), [request], [*passed, theirs.fileno()])
-            for descriptor in passed:
-                os.close(descriptor)
-        pid = int(ours.recv(64))  # (empty if the first process has died: see its stderr)
-        _write(write_in, stdin)
-        ours.settimeout(timeout_s)
-        try:
-            code = int(ours.recv(64))
-        except TimeoutError:
-            os.kill(pid, signal.SIGKILL)
-            raise subprocess.TimeoutExpired(list(command), timeout_s) from None
-        return subprocess.CompletedProcess(list(command), code, out.all(), err.all())
+    read_in, write_in = os.pipe()
+    read_out, write_out = os.pipe()
+    read_err, write_err = os.pipe()
+    out, err = _Reader(read_out), _Reader(read_err)
+    run = Forked(command, env, cwd, [read_in, write_out, write_err])
+    _write(write_in, stdin)
+    try:
+        code = run.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        run.send_signal(signal.SIGKILL)
+        raise
+    return subprocess.CompletedProcess(list(command), code, out.all(), err.all())
 
 
 class _Reader(threading.Thread):

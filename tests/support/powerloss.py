@@ -49,9 +49,9 @@ class Disk:
         """Append to a file."""
         self.written[self.live[path]] += content
 
-    def truncate(self, path: str) -> None:
-        """Make a file empty."""
-        self.written[self.live[path]] = b""
+    def truncate(self, path: str, size: int) -> None:
+        """Make a file that short."""
+        self.written[self.live[path]] = self.written[self.live[path]][:size]
 
     def rename(self, old: str, new: str) -> None:
         """Give a file another name, over whatever has it."""

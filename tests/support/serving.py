@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.command import PROGRAM, environment
+from tests.support.forks import Forked
 from tests.support.witness import Registry
 
 
@@ -20,7 +21,7 @@ from tests.support.witness import Registry
 class Command:
     """A running `ocimirror serve`."""
 
-    process: subprocess.Popen[str]
+    process: Forked
     document: dict[str, Any]
     log: Path
 
@@ -37,8 +38,7 @@ class Command:
     def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
         """Send a signal; return the exit code and what it wrote to stderr."""
         self.process.send_signal(number)
-        self.process.communicate(timeout=30)
-        return self.process.returncode, self.said()
+        return self.process.wait(30), self.said()
 
 
 @contextlib.contextmanager
@@ -50,17 +50,14 @@ def serving(*arguments: str | Path) -> Iterator[Command]:
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="serve-")))
         log = directory / "stderr"
-        process = subprocess.Popen(
-            [PROGRAM, "serve", "--json", "--listen", "127.0.0.1:0", *map(str, arguments)],
-            stdout=subprocess.PIPE,
-            stderr=stack.enter_context(log.open("w")),
-            env=environment(),
-            text=True,
-        )
+        nothing, written = os.open(os.devnull, os.O_RDONLY), os.open(log, os.O_CREAT | os.O_WRONLY)
+        read, write = os.pipe()
+        output = stack.enter_context(open(read))
+        command = [PROGRAM, "serve", "--json", "--listen", "127.0.0.1:0", *map(str, arguments)]
+        process = Forked(command, environment(), None, [nothing, write, written])
         stack.callback(_end, process)
-        assert process.stdout is not None
         text = ""
-        for line in process.stdout:
+        for line in output:
             text += line
             if line == "}\n":
                 break
@@ -70,6 +67,6 @@ def serving(*arguments: str | Path) -> Iterator[Command]:
         yield Command(process, document, log)
 
 
-def _end(process: subprocess.Popen[str]) -> None:
-    process.kill()
-    process.communicate(timeout=30)
+def _end(process: Forked) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.wait(30)

@@ -13,7 +13,8 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +32,7 @@ _CALLS = (
     "pwrite64,writev,pwritev,truncate,symlink,symlinkat,copy_file_range,sendfile,syncfs,sync"
 )
 _HEX = re.compile(r"(?:\\x[0-9a-f]{2})+")
-_LINE = re.compile(r"(\d+) +(?:<\.\.\. \w+ resumed>)?(.*)")
+_LINE = re.compile(r"(\d+ +)?(?:<\.\.\. \w+ resumed>)?(.*)")
 _CALL = re.compile(r"(\w+)\((.*)\) += (-?\d+)(.*)", re.DOTALL)
 _BEGUN = " <unfinished ...>"
 
@@ -40,12 +41,16 @@ class Step(NamedTuple):
     """A change of the disk: `apply` does it to a model of the disk.
 
     A sync covers what was there when it began, so that it is two steps: `begin` and `sync`. The
-    path of a directory that is synced ends with a slash.
+    path of a directory that is synced ends with a slash. `number` is how many calls of that name
+    the thread had made, this one counted; `content` is what was written.
     """
 
     operation: str
     path: str
     apply: Callable[[Disk], object]
+    call: str
+    number: int
+    content: bytes = b""
 
 
 @dataclass
@@ -79,8 +84,46 @@ class Trace:
 def traced(directory: Path, *arguments: str | Path) -> Trace:
     """Run the command and return what it did below a directory."""
     trace = directory.parent / f"{directory.name}.trace"
-    result = _strace(["-y", "-xx", "-s", "100000000", "-e", f"trace={_CALLS}"], trace, arguments)
+    result = _strace(_WRITTEN, trace, arguments)
     return _Parser(str(directory)).parse(trace.read_text("latin-1"), result)
+
+
+@dataclass(frozen=True)
+class FirstThread:
+    """A command of which strace sees the first thread alone, so that its calls can be counted.
+
+    Attributes:
+        arguments: of the command.
+        trace: a file for strace.
+        env: its environment.
+        prefix: a program that enters a namespace.
+    """
+
+    arguments: Sequence[str | Path]
+    trace: Path
+    env: dict[str, str] | None = None
+    prefix: Sequence[str] = ()
+
+    def traced(self, directory: Path) -> Trace:
+        """Run it and return what it did below a directory."""
+        result = self._run(_WRITTEN)
+        return _Parser(str(directory)).parse(self.trace.read_text("latin-1"), result)
+
+    def is_killed_before(self, step: Step) -> bool:
+        """Kill it before a step; return whether it was, or had ended before."""
+        at = f"inject={step.call}:signal=SIGKILL:when={step.number}"
+        return self._run(["-e", f"trace={step.call}", "-e", at]).code == -signal.SIGKILL
+
+    def _run(self, options: Sequence[str]) -> Result:
+        strace = [require_strace(), "-qq", "-o", str(self.trace), *options]
+        done = subprocess.run(
+            [*self.prefix, *strace, PROGRAM, *map(str, self.arguments)],
+            env={**(self.env or _ENVIRONMENT), "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            timeout=120,
+            check=False,
+        )
+        return Result(done.returncode, done.stdout, done.stderr.decode())
 
 
 def refused(
@@ -136,23 +179,33 @@ def killed(
 
 
 @contextlib.contextmanager
-def stopped(call: str, when: int, arguments: Sequence[str | Path], trace: Path) -> Iterator[None]:
-    """Run the command up to one of its system calls; it goes on, and must succeed, afterwards."""
+def stopped(
+    call: str,
+    when: int,
+    arguments: Sequence[str | Path],
+    trace: Path,
+    *,
+    cwd: Path | None = None,
+    codes: Collection[int] = (0,),
+) -> Iterator[None]:
+    """Run the command up to one of its system calls; it goes on afterwards, to one of the codes."""
     inject = f"inject={call}:signal=SIGSTOP:when={when}"
     command = _command(["-e", f"trace={call}", "-e", inject], trace, arguments)
     command.remove("--seccomp-bpf")  # (with which it does not signal)
-    process = subprocess.Popen(command, env=_ENVIRONMENT, stdout=subprocess.PIPE)
-    pid = stopped_at(trace, process)
+    process = subprocess.Popen(
+        command, env=_ENVIRONMENT, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    pid = _stopped_at(trace, process)
     try:
         yield
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
-        process.communicate(timeout=120)
-    assert process.returncode == 0
+        said = process.communicate(timeout=120)
+    assert process.returncode in codes, said
 
 
-def stopped_at(trace: Path, process: subprocess.Popen[Any]) -> int:
+def _stopped_at(trace: Path, process: subprocess.Popen[Any]) -> int:
     """Wait until the traced process has stopped itself; return its id."""
     end = time.monotonic() + 60
     while time.monotonic() < end and process.poll() is None:
@@ -164,6 +217,7 @@ def stopped_at(trace: Path, process: subprocess.Popen[Any]) -> int:
     pytest.fail(f"it never stopped: {process.communicate()}")
 
 
+_WRITTEN = ["-y", "-xx", "-s", "100000000", "-e", f"trace={_CALLS}"]
 _ENVIRONMENT = environment(PYTHONDONTWRITEBYTECODE="1")  # (which renames files, too)
 
 
@@ -191,13 +245,13 @@ class _Parser:
         self._steps: list[Step] = []
         self._marks: list[tuple[int, str]] = []
         self._begun: dict[str, str] = {}
-        self._files: dict[str, str] = {}
+        self._counts: Counter[tuple[str, str]] = Counter()
 
     def parse(self, text: str, result: Result) -> Trace:
         for line in text.splitlines():
             match = _LINE.fullmatch(line)
             assert match, line
-            thread, rest = match.groups()
+            thread, rest = match[1] or "", match[2]
             if rest.startswith(("+++", "---")):
                 continue
             if rest.endswith(_BEGUN):
@@ -210,74 +264,35 @@ class _Parser:
             self._done(thread, whole + rest)
         return Trace(result, self._steps, self._marks)
 
-    def _add(self, operation: str, path: str, apply: Callable[[Disk], object]) -> None:
-        self._steps.append(Step(operation, path, apply))
-
-    def _begin(self, thread: str, call: str) -> None:
-        name, _, arguments = call.partition("(")
+    def _begin(self, thread: str, text: str) -> None:
+        call, _, arguments = text.partition("(")
+        self._counts[thread, call] += 1
         path = _descriptor(arguments.partition(")")[0])
-        if name in ("fsync", "fdatasync") and self._is_ours(path):
-            self._add("begin", path, lambda disk: disk.begin_sync(thread, path))
+        if call in ("fsync", "fdatasync") and self._is_ours(path):
+            number = self._counts[thread, call]
+            begin = Step("begin", path, lambda disk: disk.begin_sync(thread, path), call, number)
+            self._steps.append(begin)
 
     def _done(self, thread: str, text: str) -> None:
         match = _CALL.fullmatch(text)
         if match is None or match[3].startswith("-"):
             return
-        name, returned = match[1], match[4]
+        call, returned = match[1], match[4]
         arguments = match[2].split(", ")
-        if name in ("fsync", "fdatasync"):
-            self._synced(thread, _descriptor(arguments[0]))
-        elif name == "write":
-            self._written(arguments, int(match[3]))
-        elif name == "ftruncate":
-            path = _descriptor(arguments[0])
-            if self._is_ours(path):
-                assert arguments[1] == "0"
-                self._add("truncate", path, lambda disk: disk.truncate(path))
-        else:
-            self._named(name, arguments, returned)
-
-    def _synced(self, thread: str, path: str) -> None:
-        if self._is_ours(path):
-            shown = f"{path}/" if os.path.isdir(path) else path
-            self._add("sync", shown, lambda disk: disk.finish_sync(thread))
-
-    def _written(self, arguments: list[str], count: int) -> None:
-        path = _descriptor(arguments[0])
-        content = _bytes(arguments[1])[:count]
-        if arguments[0].startswith("1<"):
-            lines = content.decode().splitlines()
+        if call == "write" and arguments[0].startswith("1<"):
+            lines = _bytes(arguments[1])[: int(match[3])].decode().splitlines()
             self._marks += [(len(self._steps), line) for line in lines]
-        elif self._is_ours(path):
-            self._add("write", path, lambda disk: disk.write(path, content))
-
-    def _named(self, name: str, arguments: list[str], returned: str) -> None:
-        at = name.endswith(("at", "at2"))
-        if name == "open":
-            at = False
-        paths = _paths(arguments, at=at)
-        if not any(self._is_ours(path) for path in paths):
             return
-        if name in ("open", "openat"):
-            flags = arguments[2 if at else 1]
-            path = _descriptor(returned.strip()) or paths[0]
-            if "O_CREAT" in flags:
-                self._add("create", path, lambda disk: disk.create(path))
-            assert "O_TRUNC" not in flags
-        elif name.startswith("rename"):
-            old, new = paths
-            self._add("rename", new, lambda disk: disk.rename(old, new))
-        elif name.startswith("link"):
-            old, new = paths
-            self._add("link", new, lambda disk: disk.change(new, disk.live[old]))
-        elif name.startswith("mkdir"):
-            self._add("mkdir", paths[0], lambda disk: disk.change(paths[0], DIRECTORY))
-        elif name.startswith(("unlink", "rmdir")):
-            self._add("unlink", paths[0], lambda disk: disk.change(paths[0], None))
-        elif name == "utimensat":
-            self._add("touch", paths[0], lambda disk: None)
+        if "<" in arguments[0] and call in ("fsync", "fdatasync", "write", "ftruncate"):
+            paths = [_descriptor(arguments[0])]
         else:
-            raise AssertionError(f"{name} cannot be replayed: {paths}")
+            paths = _paths(arguments, at=call.endswith(("at", "at2")) and call != "creat")
+        if any(self._is_ours(path) for path in paths):
+            content = _bytes(arguments[1])[: int(match[3])] if call == "write" else b""
+            done = _change(thread, call, arguments, paths, content, returned)
+            if done is not None:
+                number = self._counts[thread, call]
+                self._steps.append(Step(*done, call, number, content))
 
     def _is_ours(self, path: str) -> bool:
         return path == self._directory or path.startswith(f"{self._directory}/")
@@ -307,3 +322,36 @@ def _paths(arguments: list[str], *, at: bool) -> list[str]:
             path = _decoded(argument.strip('"'))
             found.append(os.path.normpath(os.path.join(base, path)))
     return found
+
+
+def _change(
+    thread: str, call: str, arguments: list[str], paths: list[str], content: bytes, returned: str
+) -> tuple[str, str, Callable[[Disk], object]] | None:
+    """Return the operation of a call that succeeded, its path, and what it does to a disk."""
+    path = paths[-1]
+    match call:
+        case "fsync" | "fdatasync":
+            shown = f"{path}/" if os.path.isdir(path) else path
+            return "sync", shown, lambda disk: disk.finish_sync(thread)
+        case "write":
+            return "write", path, lambda disk: disk.write(path, content)
+        case "ftruncate":
+            size = int(arguments[1])
+            return "truncate", path, lambda disk: disk.truncate(path, size)
+        case "open" | "openat":
+            flags = arguments[2 if call == "openat" else 1]
+            assert "O_TRUNC" not in flags
+            opened = _descriptor(returned.strip()) or path
+            creates = "O_CREAT" in flags
+            return ("create", opened, lambda disk: disk.create(opened)) if creates else None
+        case "rename" | "renameat" | "renameat2":
+            return "rename", path, lambda disk: disk.rename(paths[0], path)
+        case "link" | "linkat":
+            return "link", path, lambda disk: disk.change(path, disk.live[paths[0]])
+        case "mkdir" | "mkdirat":
+            return "mkdir", path, lambda disk: disk.change(path, DIRECTORY)
+        case "unlink" | "unlinkat" | "rmdir":
+            return "unlink", path, lambda disk: disk.change(path, None)
+        case "utimensat":
+            return "touch", path, lambda disk: None
+    raise AssertionError(f"{call} cannot be replayed: {paths}")
