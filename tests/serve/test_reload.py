@@ -81,6 +81,7 @@ def test_a_torn_index_leaves_the_old_state_in_force(
     for _ in range(5):
         assert client.get_manifest("app", "v1") == ONE.raw
         assert client.tags("app") == ["v1"]
+        assert client.request("GET", f"/v2/app/referrers/{ONE.root}").status == 200
         time.sleep(0.1)
     said = [line for line in command.said().splitlines() if "is served" in line]
     assert len(said) == 1, said
@@ -158,9 +159,26 @@ def test_gc_works_while_a_layout_is_served(
     tmp_path: Path, serve_command: Callable[..., Command]
 ) -> None:
     layout = write_layout(tmp_path / "layout", {f"{NAME}:v1": ONE})
+    assert ocimirror("gc", layout).code == 0  # (from now on there is a lock to be held)
     command = serve_command(layout)
+    assert command.client.get_manifest("app", "v1") == ONE.raw
     assert ocimirror("gc", layout).code == 0
     assert command.client.get_manifest("app", "v1") == ONE.raw
+
+
+def test_no_file_stays_open_for_a_layout(
+    tmp_path: Path, serve_command: Callable[..., Command]
+) -> None:
+    numbers = range(40)
+    for number in numbers:
+        write_layout(tmp_path / f"tree/app{number}", {f"quay.io/app{number}:v1": TWO})
+    command = serve_command(tmp_path / "tree")
+    opened = Path(f"/proc/{command.process.pid}/fd")
+    for number in numbers:
+        assert command.client.get_manifest(f"app{number}", "v1") == TWO.raw
+        for digest in TWO.blobs:
+            assert command.client.has_blob(f"app{number}", digest)
+    assert eventually(lambda: len(list(opened.iterdir())) < len(numbers))
 
 
 def test_a_hangup_signal_looks_again_and_ends_nothing(

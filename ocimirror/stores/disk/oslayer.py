@@ -67,6 +67,8 @@ class OsLayer:
 
     def at(self, path: str) -> tuple[str, int | None]:
         """Return how to reach a path: a name and the descriptor of its directory, if it is held."""
+        if not self._held:
+            return path, None
         parent, name = os.path.split(path)
         fd = self._held.get(parent)
         return (path, None) if fd is None else (name, fd)

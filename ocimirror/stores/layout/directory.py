@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
 import threading
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from ocimirror.errors import (
     DamagedLayout,
@@ -34,6 +33,7 @@ from ocimirror.stores.layout.openblob import OpenBlob
 from ocimirror.stores.layout.source import LayoutSource
 from ocimirror.stores.stream import Reader
 
+T = TypeVar("T")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -113,8 +113,7 @@ class LayoutDirectory(LayoutSource):
             LocalStorageError: it cannot be read.
         """
         try:
-            with self._blobs(digest.algorithm) as directory:
-                fd = open_regular(digest.encoded, directory)
+            fd = self._in_blobs(digest, open_regular)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -124,8 +123,7 @@ class LayoutDirectory(LayoutSource):
     def size_of(self, digest: Digest) -> int | None:
         """Return the size of a blob file; links and special files are refused."""
         try:
-            with self._blobs(digest.algorithm) as directory:
-                status = os.stat(digest.encoded, dir_fd=directory, follow_symlinks=False)
+            status = self._in_blobs(digest, _status)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -188,9 +186,13 @@ class LayoutDirectory(LayoutSource):
     def _path(self, *parts: str) -> str:
         return os.path.join(self._root, *parts)
 
-    def _blobs(self, algorithm: str) -> AbstractContextManager[int]:
-        """Give a descriptor of blobs/<algorithm>, for as long as the block lasts."""
-        return _closing(self._open_blobs(algorithm))
+    def _in_blobs(self, digest: Digest, act: Callable[[str, int], T]) -> T:
+        """Act on the name of a blob and a descriptor of its directory, which may not be a link."""
+        directory = self._open_blobs(digest.algorithm)
+        try:
+            return act(digest.encoded, directory)
+        finally:
+            os.close(directory)
 
     def _open_blobs(self, algorithm: str) -> int:
         """Open blobs/<algorithm>; neither of both may be a link."""
@@ -202,9 +204,5 @@ class LayoutDirectory(LayoutSource):
             os.close(blobs)
 
 
-@contextlib.contextmanager
-def _closing(fd: int) -> Iterator[int]:
-    try:
-        yield fd
-    finally:
-        os.close(fd)
+def _status(name: str, directory: int) -> os.stat_result:
+    return os.stat(name, dir_fd=directory, follow_symlinks=False)

@@ -21,7 +21,6 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 from typing import Literal, TypeVar
 
@@ -32,6 +31,7 @@ from ocimirror.errors import (
     storage_errors,
 )
 from ocimirror.model.descriptor import Descriptor
+from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import Manifest
 from ocimirror.stores.disk.atomic import PARTIAL, FileLock, NewFile, free_bytes, remove_abandoned
 from ocimirror.stores.disk.oslayer import OsLayer
@@ -90,7 +90,7 @@ class Layout(LayoutDirectory, Store):
         self._skeleton = Skeleton(self._root, self._os, durable=durable)
         self._made = False
         self._private = os.path.join(self._root, PRIVATE)
-        self._directories: dict[str, contextlib.nullcontext[int]] = {}
+        self._directories: dict[str, int] = {}
         self._guard = threading.Lock()
         self._lock: FileLock | None = None
         try:
@@ -143,7 +143,7 @@ class Layout(LayoutDirectory, Store):
     def close(self) -> None:
         """Give the lock back; what was written stays."""
         for directory in self._directories.values():
-            os.close(directory.enter_result)
+            os.close(directory)
         self._directories.clear()
         self._os.let_go()
         if self._lock is not None:
@@ -276,9 +276,11 @@ class Layout(LayoutDirectory, Store):
     def _temporary_directory(self) -> str:
         return os.path.join(self._private, "tmp")
 
-    def _blobs(self, algorithm: str) -> AbstractContextManager[int]:
-        """Give a descriptor of blobs/<algorithm>, which is held until `close`."""
+    def _in_blobs(self, digest: Digest, act: Callable[[str, int], T]) -> T:
+        """Act on the name of a blob and a descriptor of its directory, held until `close`."""
         with self._guard:
-            if algorithm not in self._directories:
-                self._directories[algorithm] = contextlib.nullcontext(self._open_blobs(algorithm))
-            return self._directories[algorithm]
+            directory = self._directories.get(digest.algorithm)
+            if directory is None:
+                directory = self._open_blobs(digest.algorithm)
+                self._directories[digest.algorithm] = directory
+        return act(digest.encoded, directory)
