@@ -12,7 +12,8 @@ what those need to know of it. Below them `host` finds the
 endpoint and answers challenges, `http` sends and receives `messages`, `limits` says when, `url`
 judges every URL that came from outside, `answers` reads header fields and error documents, `tls`
 says whom we trust, `notices` passes on what registries want people to know.
-`connections` ends each exchange in time, `failures` says what went wrong below HTTP.
+`bodies` are read and sent at the rate of the run, `connections` ends each exchange in time,
+`failures` says what went wrong below HTTP.
 `auth`, which imports oras, and `credentials` are loaded when a registry first asks who we are;
 `credential_store` writes what `credentials` reads.
 

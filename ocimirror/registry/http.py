@@ -1,4 +1,4 @@
-"""The one place that calls requests: sending, waiting, following, and the body that comes back.
+"""The one place that calls requests: sending, waiting, following.
 
 No requests.Session: it would add cookies, .netrc, proxies from the environment, and quote signed
 URLs again. Its transport adapter is used directly; urllib3's pool below it is thread-safe.
@@ -7,7 +7,6 @@ URLs again. Its transport adapter is used directly; urllib3's pool below it is t
 from __future__ import annotations
 
 import functools
-import io
 import logging
 import math
 import ssl
@@ -20,11 +19,9 @@ from weakref import finalize
 from requests import PreparedRequest, RequestException
 from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
-from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError
 
 from ocimirror.errors import (
-    Interrupted,
     OciMirrorError,
     RateLimited,
     RegistryUnavailable,
@@ -32,6 +29,7 @@ from ocimirror.errors import (
     UrlRefused,
     UsageError,
 )
+from ocimirror.registry.bodies import TLS_PIECE_BYTES, Body, Upload
 from ocimirror.registry.connections import POOLS, limited, through
 from ocimirror.registry.failures import root_cause, translated
 from ocimirror.registry.limits import Limits
@@ -49,17 +47,12 @@ from ocimirror.version import __version__
 CONNECT_TIMEOUT_S = 10.0
 BRIEF_S = 3.0
 MAX_REDIRECTS = 5
-MIN_RATE_BYTES_S = 1024
 # A registry hashes the whole blob, or moves it in its storage, before it answers.
 CLOSING_S = 600.0
 
 _HEADERS = {"Accept-Encoding": "identity", "User-Agent": f"ocimirror/{__version__}"}
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
-# A TLS record holds 16 KiB, and one read returns one record: a larger buffer is made for nothing.
-_TLS_PIECE_BYTES = 64 * 1024
-_GATHER_S = 0.05
-_DRIP_BYTES = 1024
 
 logger = logging.getLogger(__name__)
 # urllib3's debug lines hold whole URLs, and so the signatures of redirect targets.
@@ -161,7 +154,7 @@ class Transport:
         pulse = self._pulses.get(origin) or self._pulses.setdefault(origin, Pulse())
         answered: Response | None = None
         try:
-            with pulse.felt(request, last=last):
+            with pulse.learning(request, last=last):
                 response = self._exchange(request, url)
                 answered = response
                 if response.status in RETRIED:
@@ -216,9 +209,9 @@ class Transport:
                 ms = (time.monotonic() - began) * 1000
                 logger.debug("%s %s %d %.0f ms", request.method, redact(url), raw.status, ms)
             self._notices.read(origin, raw.headers)
-            piece_bytes = _TLS_PIECE_BYTES if origin.scheme == "https" else CHUNK_BYTES
+            piece_bytes = TLS_PIECE_BYTES if origin.scheme == "https" else CHUNK_BYTES
             timeout_s = self.options.timeout_s
-            body = _Body(raw, request, timeout_s, piece_bytes, self._limits, lease)
+            body = Body(raw, request, timeout_s, piece_bytes, self._limits, lease)
             return Response(request, url, raw.status, raw.headers, body)
         finally:
             lease = None  # (the traceback of an error keeps this frame)
@@ -244,105 +237,13 @@ class Transport:
         return {origin.scheme: proxy}
 
     def _paced(self, body: bytes | VerifiedStream | None) -> object:
-        return _Upload(body, self._limits) if body and self.options.bytes_per_second else body
+        return Upload(body, self._limits) if body and self.options.bytes_per_second else body
 
 
 def _redirect(request: Request, response: Response) -> str:
     """Return where an answer sends us, empty if we do not go there."""
     redirects = response.status in _REDIRECTS and request.method in ("GET", "HEAD")
     return response.headers.get("Location", "") if redirects else ""
-
-
-class _Upload:
-    """A body on its way out, in pieces as the rate of the run allows them."""
-
-    def __init__(self, body: bytes | VerifiedStream, limits: Limits) -> None:
-        self._size_bytes = len(body)
-        self._body = io.BytesIO(body) if isinstance(body, bytes) else body
-        self._limits = limits
-
-    def __len__(self) -> int:
-        return self._size_bytes
-
-    def read(self, amount: int, /) -> bytes:
-        piece = self._body.read(min(amount, self._limits.piece_bytes))
-        self._limits.moved(len(piece))
-        return piece
-
-
-class _Body:
-    """A body as it comes off the wire: a Reader that fails with our errors only.
-
-    Silence ends it, and so does a trickle: less than 1 KiB/s over the time of silence.
-    """
-
-    def __init__(
-        self,
-        raw: BaseHTTPResponse,
-        request: Request,
-        window_s: float,
-        piece_bytes: int,
-        limits: Limits,
-        lease: Lease | None,
-    ) -> None:
-        self._raw = raw
-        self._lease = lease
-        self._request = request
-        self._window_s = window_s
-        self._piece_bytes = piece_bytes
-        self._limits = limits
-        self._waited_s = 0.0
-        self._received = 0
-        self._failure: RemoteError | None = None
-
-    def read(self, amount: int, /) -> bytes:
-        began = time.monotonic()
-        pieces = self._gathered(min(amount, self._limits.piece_bytes), began + _GATHER_S)
-        # Only the time spent in here counts: a slow destination is not a slow source.
-        self._waited_s += time.monotonic() - began
-        received = sum(map(len, pieces))
-        if received < _DRIP_BYTES and self._limits.stop.is_set():
-            raise Interrupted("stopped")
-        self._received += received
-        if self._waited_s >= self._window_s:
-            if self._received < MIN_RATE_BYTES_S * self._waited_s:
-                raise RegistryUnavailable(
-                    f"{self._request}: stalled, {self._received} bytes in {self._waited_s:.0f} s"
-                )
-            self._waited_s, self._received = 0.0, 0
-        self._limits.moved(received)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    def _gathered(self, amount: int, until: float) -> list[bytes]:
-        """Return what comes within a moment: many small pieces cost more than one large one.
-
-        A failure after the first piece waits for the next read: what came before it came.
-        """
-        if self._failure is not None:
-            raise self._failure
-        pieces: list[bytes] = []
-        while amount and (not pieces or time.monotonic() < until):
-            try:
-                # (Not `read`: it would wait for a trickle to fill the whole amount.)
-                with limited(self._window_s, self._limits.stop):
-                    piece = self._raw.read1(min(amount, self._piece_bytes))
-            except (HTTPError, OSError) as error:
-                self._failure = translated(error, self._request)
-                self._failure.__cause__ = root_cause(error)
-                if not pieces:
-                    raise self._failure from self._failure.__cause__
-                break
-            if not piece:
-                break
-            pieces.append(piece)
-            amount -= len(piece)
-        return pieces
-
-    def close(self) -> None:
-        self._raw.close()
-        self._raw.release_conn()
-        # (Who reads an answer after all was closed may quote it in an error later.)
-        self._lease = self._lease and self._lease.ended()
 
 
 class _Adapter(HTTPAdapter):

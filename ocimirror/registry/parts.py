@@ -12,7 +12,7 @@ from typing import Protocol
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.registry.http import Transport
-from ocimirror.registry.messages import Access, Response
+from ocimirror.registry.messages import Access, Response, Send
 from ocimirror.registry.url import Origin, UrlPolicy
 from ocimirror.stores.store import Store
 from ocimirror.stores.stream import VerifiedStream
@@ -96,8 +96,9 @@ class Repository(Protocol):
         """The registry that it is in."""
         ...
 
-    def send(self, method: str, target: str, *, accept: str = "") -> Response:
-        """Ask for a path below the repository."""
+    @property
+    def send(self) -> Send:
+        """Asks for a path below the repository."""
         ...
 
     def resolve(self, name: str) -> Descriptor:

@@ -29,7 +29,7 @@ class Pulse:
         self._ask_at = 0.0
 
     @contextmanager
-    def felt(self, request: object, *, last: bool) -> Iterator[None]:
+    def learning(self, request: object, *, last: bool) -> Iterator[None]:
         """Send a request in the block, if the host is worth it, and learn from what comes of it.
 
         Args:

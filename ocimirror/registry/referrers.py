@@ -40,7 +40,8 @@ MAX_REFERRERS_BYTES = 64 * 1024 * 1024
 MAX_ROUNDS = 5
 _NO_API = (400, 401, 403, 404, 405, 406, 501)
 _WITHOUT = "--no-referrers copies the image without what refers to it."
-_ACCEPT = ", ".join(mediatype.ACCEPTED)
+_ACCEPT = {"Accept": ", ".join(mediatype.ACCEPTED)}
+_ACCEPT_INDEX = {"Accept": mediatype.OCI_INDEX}
 _GENERIC = ("", "application/json", "text/plain", mediatype.OCTET_STREAM)
 
 
@@ -89,7 +90,7 @@ class Referrers:
         path = f"referrers/{subject.digest}"
 
         def ask(page: str) -> Response:
-            return self._repository.send("GET", page, accept=mediatype.OCI_INDEX)
+            return self._repository.send("GET", page, headers=_ACCEPT_INDEX)
 
         try:
             response = ask(path)
@@ -156,7 +157,7 @@ class Referrers:
         tag = attachment_tag(subject.digest)
         if not self._may_exist(tag):
             return []
-        response = self._repository.send("GET", f"manifests/{tag}", accept=_ACCEPT)
+        response = self._repository.send("GET", f"manifests/{tag}", headers=_ACCEPT)
         if response.status == 404:
             response.drain()
             return []
@@ -253,7 +254,7 @@ class Referrers:
         )
 
     def _fallback_document(self, tag: str, subject: Digest) -> dict[str, Any]:
-        response = self._repository.send("GET", f"manifests/{tag}", accept=mediatype.OCI_INDEX)
+        response = self._repository.send("GET", f"manifests/{tag}", headers=_ACCEPT_INDEX)
         if response.status == 404:
             response.drain()
             return {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": []}

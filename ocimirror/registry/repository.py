@@ -60,7 +60,7 @@ class RegistryRepository(Store):
         self._heads_lie = False
         self._pushes = False
         self._put: set[Digest] = set()
-        self._uploads = Uploads(self, self._send)
+        self._uploads = Uploads(self)
         self._referring = Referrers(self)
 
     @property
@@ -153,7 +153,7 @@ class RegistryRepository(Store):
         def ask(position: int, length: int = 0) -> Response:
             end = position + length - 1 if length else ""
             at = {"Range": f"bytes={position}-{end}"} if position else {}
-            return self._send("GET", path, headers={"Accept": accept, **at})
+            return self.send("GET", path, headers={"Accept": accept, **at})
 
         def read_on(response: Response | None, position: int) -> ResumedBody:
             return ResumedBody(
@@ -179,7 +179,7 @@ class RegistryRepository(Store):
 
     def _get(self, path: str, accept: str, *, brief: bool = False) -> Response:
         """Return the answer to a GET of content."""
-        response = self._send("GET", path, headers={"Accept": accept}, brief=brief)
+        response = self.send("GET", path, headers={"Accept": accept}, brief=brief)
         if response.status != 200:
             raise response.failure()
         return response
@@ -247,7 +247,7 @@ class RegistryRepository(Store):
         return "blob" if blob else None
 
     def _head(self, path: str, accept: str) -> Response:
-        response = self._send("HEAD", path, headers={"Accept": accept})
+        response = self.send("HEAD", path, headers={"Accept": accept})
         response.drain()
         return response
 
@@ -262,10 +262,6 @@ class RegistryRepository(Store):
     def notes_on_referrers(self) -> list[str]:
         """Return what made the answers of `referrers` uncertain."""
         return list(self._referring.notes)
-
-    def send(self, method: str, target: str, *, accept: str = "") -> Response:
-        """Send a request without a body to a path below the repository; any status is an answer."""
-        return self._send(method, target, headers={"Accept": accept} if accept else None)
 
     def _names(self) -> list[str]:
         names = list_tags(self)
@@ -328,7 +324,7 @@ class RegistryRepository(Store):
             self.put_manifest(str(descriptor.digest), raw, descriptor, keeps_referrers=False)
             self._saw(descriptor, True)
         headers = {"Content-Type": descriptor.header}
-        response = self._send("PUT", f"manifests/{name}", headers=headers, body=raw)
+        response = self.send("PUT", f"manifests/{name}", headers=headers, body=raw)
         if response.status not in STORED:
             refusal = rejection(response)
             odd = may_be_a_blob(descriptor)
@@ -372,7 +368,7 @@ class RegistryRepository(Store):
 
     # --- one request ---------------------------------------------------------------------------
 
-    def _send(
+    def send(
         self,
         method: str,
         target: str,
@@ -383,7 +379,10 @@ class RegistryRepository(Store):
         brief: bool = False,
         closes_upload: bool = False,
     ) -> Response:
-        """Send to a path below the repository, or to a URL that the policy let through."""
+        """Send to a path below the repository, or to a URL that the policy let through.
+
+        Any status is an answer; see `RegistryHost.send`.
+        """
         url = target if "://" in target.partition("?")[0] else f"/v2/{self.name}/{target}"
         access = Access(self.name, self._pushes, mount_from if mount_from != self.name else "")
         return self.host.send(

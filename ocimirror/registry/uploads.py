@@ -50,14 +50,14 @@ class Uploads:
     so the upload finds out, where the registry can do that: two requests a blob instead of three.
     """
 
-    def __init__(self, repository: Repository, send: Send) -> None:
+    def __init__(self, repository: Repository) -> None:
         self._repository = repository
-        self._send = send
+        self._send = repository.send
         self._absences = 0
         self._sent: Digest | None = None
 
     def bring(self, descriptor: Descriptor, stream: VerifiedStream, *, replace: bool) -> Stored:
-        """Store a blob; see `Store.push` and `push_blob`."""
+        """Store a blob; see `Store.push`."""
         own, holder = self._repository.name, ""
         # (Who answers to a mount may still begin an upload for sha256 only.)
         plain = descriptor.digest.algorithm == "sha256"
@@ -77,8 +77,50 @@ class Uploads:
         return stored
 
     def _push(self, stream: VerifiedStream, holder: str) -> Stored:
-        host = self._repository.host
-        return push_blob(self._send, host.policy, stream, holder, host.habits)
+        """Mount a blob, or send it in one PUT, or in chunks.
+
+        One PUT is what every registry takes, unless something before it limits the size of a body;
+        that is learned once, and the caller's fresh fetch then goes in chunks.
+
+        Args:
+            stream: the blob; not opened where the mount succeeds, never sent twice.
+            holder: a repository of the same registry that has it, or an empty string.
+
+        Raises:
+            RegistryUnavailable: a fresh upload may succeed.
+            PushRejected: it will not.
+            IntegrityError: the stream failed its check; the upload was cancelled.
+            DigestNotPreserved: the registry stored something else.
+
+        Spec: distribution-spec, pushing a blob monolithically (POST then PUT), mounting a blob.
+        """
+        send, digest = self._send, stream.descriptor.digest
+        policy, habits = self._repository.host.policy, self._repository.host.habits
+        session = _mount(send, digest, holder) if holder else None
+        if session is not None and session.status == 201:
+            if _is_mounted(send, session, stream.descriptor):
+                return Stored.MOUNTED
+            session = None
+        session = session or _begin(send, digest)
+        location = _location(session, policy)
+        try:
+            if habits.chunked and len(stream) > CHUNK_BYTES:
+                upload = ChunkedUpload(
+                    send,
+                    lambda answer: policy.follow(
+                        answer.url, answer.headers.get("Location", ""), "upload location"
+                    ),
+                    location,
+                    minimum_of(session),
+                )
+                upload.send_all(stream)
+                location = upload.location
+            _put(send, location, stream, habits)
+        except OciMirrorError:
+            with suppress(OciMirrorError):
+                _cancel(send, location)
+            raise
+        return Stored.COPIED
 
     def _exists(self, descriptor: Descriptor) -> bool:
         exists = self._repository.exists(descriptor)
@@ -114,57 +156,6 @@ class Uploads:
         else:
             holder = host.blobs.get(stream.descriptor.digest, "")
         return holder if holder != self._repository.name else ""
-
-
-def push_blob(
-    send: Send, policy: UrlPolicy, stream: VerifiedStream, holder: str, habits: Habits
-) -> Stored:
-    """Bring a blob into a repository: mounted, or sent in one PUT, or in chunks.
-
-    One PUT is what every registry takes, unless something before it limits the size of a body;
-    that is learned once, and the caller's fresh fetch then goes in chunks.
-
-    Args:
-        send: to the destination repository.
-        policy: judges the upload location.
-        stream: the blob; not opened where the mount succeeds, never sent twice.
-        holder: a repository of the same registry that has it, or an empty string.
-        habits: of this registry; updated.
-
-    Raises:
-        RegistryUnavailable: a fresh upload may succeed.
-        PushRejected: it will not.
-        IntegrityError: the stream failed its check; the upload was cancelled.
-        DigestNotPreserved: the registry stored something else.
-
-    Spec: distribution-spec, pushing a blob monolithically (POST then PUT), mounting a blob.
-    """
-    digest = stream.descriptor.digest
-    session = _mount(send, digest, holder) if holder else None
-    if session is not None and session.status == 201:
-        if _is_mounted(send, session, stream.descriptor):
-            return Stored.MOUNTED
-        session = None
-    session = session or _begin(send, digest)
-    location = _location(session, policy)
-    try:
-        if habits.chunked and len(stream) > CHUNK_BYTES:
-            upload = ChunkedUpload(
-                send,
-                lambda answer: policy.follow(
-                    answer.url, answer.headers.get("Location", ""), "upload location"
-                ),
-                location,
-                minimum_of(session),
-            )
-            upload.send_all(stream)
-            location = upload.location
-        _put(send, location, stream, habits)
-    except OciMirrorError:
-        with suppress(OciMirrorError):
-            _cancel(send, location)
-        raise
-    return Stored.COPIED
 
 
 def rejection(response: Response) -> RemoteError:
