@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -242,18 +243,54 @@ def test_what_works_on_this_machine_alone_imports_no_network_library(module: str
     assert NETWORK & set(loaded) == set()
 
 
-def test_nothing_in_the_package_can_be_imported_in_a_circle() -> None:
-    """Each module imports by itself, whichever comes first."""
-    modules = [
-        "ocimirror." + name.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
-        for name in MODULES
-        if not name.startswith(("registry/", "cli/")) and name != "__init__.py"
-    ]
-    script = (
-        "import importlib, sys\n"
-        "for module in sys.argv[1:]:\n"
-        "    for loaded in [m for m in sys.modules if m.startswith('ocimirror')]:\n"
-        "        del sys.modules[loaded]\n"
-        "    importlib.import_module(module)\n"
-    )
-    subprocess.run([sys.executable, "-c", script, *modules], check=True, cwd=ROOT)
+def modules_imported(tree: ast.AST) -> Iterator[str]:
+    """Yield the modules of the package that are named in imports, be it for types only."""
+    known = {f"ocimirror.{name}" for name in map(dotted, MODULES)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in known)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            below = {f"{node.module}.{alias.name}" for alias in node.names}
+            yield from below & known or {node.module} & known
+
+
+def dotted(name: str) -> str:
+    """Return a module's name below the package."""
+    return name.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+
+
+def test_no_modules_import_one_another_in_a_circle() -> None:
+    edges = {
+        f"ocimirror.{dotted(name)}": set(modules_imported(tree)) - {f"ocimirror.{dotted(name)}"}
+        for name, tree in MODULES.items()
+        if name != "__init__.py"  # (the front page, which imports what is asked of it)
+    }
+    TopologicalSorter(edges).prepare()
+
+
+TESTS = {
+    path.relative_to(ROOT).as_posix(): ast.parse(path.read_bytes())
+    for path in sorted((ROOT / "tests").rglob("*.py"))
+}
+
+
+REACHES_INSIDE = {
+    # It runs the command, in a fork of a process that has loaded it.
+    "tests/support/forks.py",
+}
+
+
+def test_tests_come_through_the_door() -> None:
+    """They import what the package exports, or run the command."""
+    inside = {
+        name
+        for name, tree in TESTS.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom | ast.Import)
+        and any(
+            module.startswith("ocimirror.")
+            for module in (getattr(node, "module", ""), *(alias.name for alias in node.names))
+            if module
+        )
+    }
+    assert inside == REACHES_INSIDE
