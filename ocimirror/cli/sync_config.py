@@ -124,7 +124,7 @@ def _rules(tags: TagRules) -> list[str]:
 
 
 def _age(age: Age | None) -> str:
-    return f"{span(age.span.total_seconds())} since {age.by}" if age else ""
+    return f"{span(age.age.total_seconds())} since {age.by}" if age else ""
 
 
 def _rest(mirror: Mirror) -> list[str]:
@@ -182,7 +182,7 @@ def _mirror_document(mirror: Mirror) -> dict[str, object]:
 
 
 def _age_document(age: Age | None) -> dict[str, object] | None:
-    return {"age": age.span.total_seconds(), "by": age.by} if age else None
+    return {"age": age.age.total_seconds(), "by": age.by} if age else None
 
 
 def _registry_document(settings: RegistrySettings) -> dict[str, object]:

@@ -21,8 +21,7 @@ from ocimirror.sync.entries import (
 )
 from ocimirror.sync.fields import Fields
 from ocimirror.sync.patterns import SourcePattern, Target
-from ocimirror.sync.shapes import Reading, Refused
-from ocimirror.sync.yamlfile import Findings, Mark
+from ocimirror.sync.yamlfile import Findings, Mark, Refused
 
 __all__ = [
     "Age",
@@ -107,20 +106,21 @@ class _Reader:
         node = yamlfile.parse(text, name, self.findings, self.environment)
         if node is None:
             return
-        directory = os.path.dirname(name)
         try:
-            said = vocabulary.FILE.read(node, Reading(self.findings, directory))
+            said = vocabulary.FILE.read(node, self.findings)
         except Refused:
             return
         if depth == 0:  # (what is included may be a configuration of its own)
-            self.name = said[vocabulary.NAME]
+            self.name = said.get("name", "")
         own = said.over(defaults)
-        for included in said[vocabulary.FILES]:
-            self._include(included, said.place(vocabulary.FILES), directory, own, depth)
+        included: tuple[str, ...] = said.get("include", ())
+        for file in included:
+            self._include(file, said.marks["include"], os.path.dirname(name), own, depth)
         self._registries(said)
-        for entry in said[vocabulary.MIRRORS]:
+        entries: tuple[Fields, ...] = said.get("mirrors", ())
+        for entry in entries:
             self._entry(entry, entry.over(own))
-        if said.complete and not said.says_any(("include", "mirrors", "registries")):
+        if said.complete and said.marks.keys().isdisjoint(("include", "mirrors", "registries")):
             hint = "Defaults hold for this file and for what it includes."
             self.findings.add(said.where, f"{name} mirrors nothing", hint)
 
@@ -141,39 +141,40 @@ class _Reader:
             self.read(name, text, defaults, depth + 1)
 
     def _registries(self, said: Fields) -> None:
-        for host, settings in said[vocabulary.REGISTRIES].items():
+        registries: dict[str, RegistrySettings] = said.get("registries", {})
+        for host, settings in registries.items():
             if host in self.registries:
-                where = said.place(vocabulary.REGISTRIES)
+                where = said.marks["registries"]
                 self.findings.add(where, f"{host} has settings in another file already")
             self.registries[host] = settings
 
     def _entry(self, entry: Fields, fields: Fields) -> None:
         """Make one mirror of what an entry and the defaults say."""
-        source = fields[vocabulary.FROM]
+        source: SourcePattern | None = fields.get("from", None)
         if source is None or not entry.complete:
             return
-        if not fields.says(vocabulary.TO):
+        if "to" not in fields.marks:
             hint = "Give it a `to`, or write one at the top level."
             self.findings.add(entry.where, f"{source} goes nowhere: there is no 'to'", hint)
-        tags = fields[vocabulary.TAGS]
+        tags = fields.get("tags", TagRules())
         if source.tag or source.digest:
-            if entry.says(vocabulary.TAGS):
-                where = entry.place(vocabulary.TAGS)
+            if "tags" in entry.marks:
+                where = entry.marks["tags"]
                 self.findings.add(where, f"{source} is one image, and has no tags to choose from")
-            tags = TagRules(explicit=(NamedTag(source.tag, source.digest),))
-        targets = fields[vocabulary.TO]
+            tags = TagRules((NamedTag(source.tag, source.digest),))
+        targets: tuple[Target, ...] = fields.get("to", ())
         for problem in _misdirected(source, tags, targets):
-            self.findings.add(fields.place(vocabulary.TO), problem)
+            self.findings.add(fields.marks["to"], problem)
         self.mirrors.append(
             Mirror(
                 source=source,
                 targets=targets,
                 tags=tags,
-                platforms=fields[vocabulary.PLATFORMS],
-                sparse=vocabulary.sparse(fields),
-                referrers=fields[vocabulary.REFERRERS],
-                priority=fields[vocabulary.PRIORITY],
-                prune=fields[vocabulary.PRUNE],
+                platforms=fields.get("platforms", ()),
+                sparse=fields.get("sparse", "fail"),
+                referrers=fields.get("referrers", True),
+                priority=fields.get("priority", 0),
+                prune=fields.get("prune", None),
                 where=f"{entry.where.file}:{entry.where.line}",
             )
         )

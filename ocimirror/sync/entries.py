@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from ocimirror.errors import UsageError
 from ocimirror.model.digest import Digest
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Reference
@@ -30,7 +31,7 @@ class Newest:
 class Age:
     """An age, counted from an image's creation, or from when we first saw its digest."""
 
-    span: timedelta
+    age: timedelta
     by: Clock = "created"
 
 
@@ -44,7 +45,7 @@ class NamedTag(NamedTuple):
     digest: Digest | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class TagRules:
     """Which tags of a repository are mirrored; `filters.select` applies it, in a fixed order.
 
@@ -58,6 +59,9 @@ class TagRules:
         min_age: younger images are left for later: a quarantine.
         max_age: older images are left out.
         newest: of what is left then.
+
+    Raises:
+        UsageError: a tag is named twice, or no image can be of such an age.
     """
 
     explicit: tuple[NamedTag, ...] = ()
@@ -68,6 +72,17 @@ class TagRules:
     min_age: Age | None = None
     max_age: Age | None = None
     newest: Newest | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what contradicts itself."""
+        seen: set[str] = set()
+        for named in self.explicit:
+            if named.tag in seen:
+                raise UsageError(f"{named.tag} is in the list twice")
+            seen.add(named.tag)
+        least, most = self.min_age, self.max_age
+        if least and most and least.by == most.by and least.age > most.age:
+            raise UsageError("no image is older than min_age and younger than max_age")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +139,13 @@ class Mirror:
 
     source: SourcePattern
     targets: tuple[Target, ...]
-    tags: TagRules = TagRules()
-    platforms: tuple[Platform, ...] = ()
-    sparse: Sparse = "fail"
-    referrers: bool = True
-    priority: int = 0
-    prune: Prune | None = None
-    where: str = ""
+    tags: TagRules
+    platforms: tuple[Platform, ...]
+    sparse: Sparse
+    referrers: bool
+    priority: int
+    prune: Prune | None
+    where: str
 
 
 @dataclass(frozen=True, slots=True)

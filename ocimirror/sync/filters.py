@@ -160,7 +160,7 @@ class _Chosen:
         time = self.time(tag, least.by)
         if time is None:
             return _NO_TIME
-        if now - time >= least.span:
+        if now - time >= least.age:
             return ""
         return f"{_since(least.by)} {_shown(time)}, less than {_length(least)} ago"
 
@@ -168,7 +168,7 @@ class _Chosen:
         time = self.time(tag, most.by)
         if time is None:
             return "" if most.by == "first_seen" else _NO_TIME
-        if now - time <= most.span:
+        if now - time <= most.age:
             return ""
         return f"{_since(most.by)} {_shown(time)}, more than {_length(most)} ago"
 
@@ -192,7 +192,7 @@ _NO_TIME = "its config does not say when it was created"
 
 
 def _length(age: Age) -> str:
-    return span(age.span.total_seconds())
+    return span(age.age.total_seconds())
 
 
 def _since(clock: str) -> str:

@@ -6,15 +6,15 @@ Loader and schema are two methods of one object, so that they do not part ways.
 from __future__ import annotations
 
 import difflib
+import os.path
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from collections.abc import Sequence as Several
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from ocimirror.errors import UsageError
-from ocimirror.sync.yamlfile import Findings, Mapping, Mark, Node, Scalar, Sequence
+from ocimirror.sync.yamlfile import Findings, Mapping, Node, Refused, Scalar, Sequence
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -27,23 +27,7 @@ _MAYBE = {"yes": True, "on": True, "y": True, "no": False, "off": False, "n": Fa
 _NOTHING = ("", "~", "null", "Null", "NULL")
 _MAX_ITEMS = 100_000
 VARIABLE = r"\$\{"
-
-
-class Refused(Exception):
-    """A value that is not taken; the finding is there already."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What goes along while a file is read: where findings go, what paths are relative to."""
-
-    findings: Findings
-    directory: str = ""
-
-    def refuse(self, where: Mark, problem: str, hint: str = "") -> Refused:
-        """Note a fault; the caller raises the result."""
-        self.findings.add(where, problem, hint)
-        return Refused()
+_FILLED = {"type": "string", "pattern": VARIABLE}
 
 
 def kind(node: Node) -> str:
@@ -72,11 +56,12 @@ def shorten(node: Scalar) -> str:
 class Shape(ABC, Generic[T]):
     """What a value may be."""
 
+    of: ClassVar[type[Node]] = Scalar
     wanted: str = "a value"
     secret: bool = False
 
     @abstractmethod
-    def read(self, node: Node, reading: Reading) -> T:
+    def read(self, node: Node, findings: Findings) -> T:
         """Return the value; Refused where it is not taken, with all its findings noted."""
 
     @abstractmethod
@@ -85,9 +70,20 @@ class Shape(ABC, Generic[T]):
 
     def takes(self, node: Node) -> bool:
         """Whether a node is of this kind, whatever it holds."""
-        return isinstance(node, Scalar)
+        return isinstance(node, self.of)
 
-    def wrong(self, node: Node, reading: Reading) -> Refused:
+    def attempt(self, node: Node, findings: Findings) -> list[T]:
+        """Return the one value, or none where it is not taken."""
+        try:
+            return [self.read(node, findings)]
+        except Refused:
+            return []
+
+    def made(self, make: Callable[[T], S]) -> Shape[S]:
+        """Return a shape whose value is what is made of this one's; UsageError is a fault of it."""
+        return _Made(self, make)
+
+    def wrong(self, node: Node, findings: Findings) -> Refused:
         """Note that a node is of another kind."""
         if isinstance(node, Scalar) and node.broken:
             return Refused()
@@ -95,7 +91,27 @@ class Shape(ABC, Generic[T]):
         told = isinstance(node, Scalar) and node.text and not self.secret
         shown = f" ({shorten(node)})" if isinstance(node, Scalar) and told else ""
         hint = "Leave the key out, or give it a value." if found == "nothing" else ""
-        return reading.refuse(node.where, f"{self.wanted} is wanted, not {found}{shown}", hint)
+        return findings.refuse(node.where, f"{self.wanted} is wanted, not {found}{shown}", hint)
+
+
+class _Made(Shape[S], Generic[T, S]):
+    def __init__(self, shape: Shape[T], make: Callable[[T], S]) -> None:
+        self._shape = shape
+        self._make = make
+        self.wanted = shape.wanted
+
+    def read(self, node: Node, findings: Findings) -> S:
+        value = self._shape.read(node, findings)
+        try:
+            return self._make(value)
+        except UsageError as error:
+            raise findings.refuse(node.where, error.message, error.advice) from error
+
+    def schema(self) -> Schema:
+        return self._shape.schema()
+
+    def takes(self, node: Node) -> bool:
+        return self._shape.takes(node)
 
 
 class Text(Shape[T]):
@@ -103,7 +119,7 @@ class Text(Shape[T]):
 
     Args:
         wanted: what it is, for messages: "a glob".
-        parse: gets the text and the directory; raises UsageError or ValueError.
+        parse: raises UsageError or ValueError.
         pattern: for the schema, a regular expression of ECMA 262.
         longest: characters.
         secret: findings do not show it.
@@ -112,7 +128,7 @@ class Text(Shape[T]):
     def __init__(
         self,
         wanted: str,
-        parse: Callable[[str, str], T],
+        parse: Callable[[str], T],
         *,
         pattern: str = "",
         longest: int = 1024,
@@ -124,33 +140,34 @@ class Text(Shape[T]):
         self._longest = longest
         self.secret = secret
 
-    def read(self, node: Node, reading: Reading) -> T:
+    def read(self, node: Node, findings: Findings) -> T:
         """Return what the text stands for."""
-        if not isinstance(node, Scalar) or node.broken:
-            raise self.wrong(node, reading)
         found = kind(node)
-        if found == "nothing":
-            raise self.wrong(node, reading)
+        if not isinstance(node, Scalar) or node.broken or found == "nothing":
+            raise self.wrong(node, findings)
         if found != "text":
             shown = "this" if self.secret else node.text[:100]
-            raise reading.refuse(
+            raise findings.refuse(
                 node.where,
                 f"{shown} without quotes is {found}, and {self.wanted} is wanted",
-                "Write it in quotes." if self.secret else self._in_quotes(node, reading),
+                "Write it in quotes." if self.secret else self._in_quotes(node),
             )
         if not 0 < len(node.text) <= self._longest:
-            raise reading.refuse(node.where, f"{self.wanted} has 1 to {self._longest} characters")
+            raise findings.refuse(node.where, f"{self.wanted} has 1 to {self._longest} characters")
         try:
-            return self._parse(node.text, reading.directory)
+            return self._meaning(node)
         except UsageError as error:
-            raise reading.refuse(node.where, error.message, error.advice) from error
+            raise findings.refuse(node.where, error.message, error.advice) from error
         except ValueError as error:
-            raise reading.refuse(node.where, f"not {self.wanted}: {error}") from error
+            raise findings.refuse(node.where, f"not {self.wanted}: {error}") from error
 
-    def _in_quotes(self, node: Scalar, reading: Reading) -> str:
+    def _meaning(self, node: Scalar) -> T:
+        return self._parse(node.text)
+
+    def _in_quotes(self, node: Scalar) -> str:
         """Return what to write instead: the same in quotes, unless that is wrong too."""
         try:
-            self._parse(node.text, reading.directory)
+            self._meaning(node)
         except (UsageError, ValueError) as error:
             return (error.advice or "") if isinstance(error, UsageError) else ""
         return f'Write "{node.text[:100]}".'
@@ -161,6 +178,17 @@ class Text(Shape[T]):
         if self._pattern:
             schema["pattern"] = f"{VARIABLE}|{self._pattern}"
         return schema
+
+
+class Relative(Text[T]):
+    """Text that is relative to the directory of its file, which `parse` gets after it."""
+
+    def __init__(self, wanted: str, parse: Callable[[str, str], T], *, longest: int = 1024) -> None:
+        super().__init__(wanted, lambda text: parse(text, ""), longest=longest)
+        self._parse_in = parse
+
+    def _meaning(self, node: Scalar) -> T:
+        return self._parse_in(node.text, os.path.dirname(node.where.file))
 
 
 class Choice(Shape[str]):
@@ -176,13 +204,13 @@ class Choice(Shape[str]):
         self.wanted = wanted or told
         self._hint = hint
 
-    def read(self, node: Node, reading: Reading) -> str:
+    def read(self, node: Node, findings: Findings) -> str:
         """Return the word."""
         if not isinstance(node, Scalar) or node.broken:
-            raise self.wrong(node, reading)
+            raise self.wrong(node, findings)
         if node.text not in self._words:
             hint = self._hint or did_you_mean(node.text, self._words)
-            raise reading.refuse(node.where, f"{self.wanted} is wanted, not {shorten(node)}", hint)
+            raise findings.refuse(node.where, f"{self.wanted} is wanted, not {shorten(node)}", hint)
         return node.text
 
     def schema(self) -> Schema:
@@ -196,23 +224,23 @@ class Flag(Shape[bool]):
 
     wanted = "true or false"
 
-    def read(self, node: Node, reading: Reading) -> bool:
+    def read(self, node: Node, findings: Findings) -> bool:
         """Return it."""
         if isinstance(node, Scalar) and not node.broken and (node.plain or node.filled):
             if node.text in _TRUE + _FALSE:
                 return node.text in _TRUE
             meant = _MAYBE.get(node.text.lower())
             if meant is not None:
-                raise reading.refuse(
+                raise findings.refuse(
                     node.where,
                     f"{node.text} is true or false to some readers of YAML, and text to others",
                     f"Write {str(meant).lower()}.",
                 )
-        raise self.wrong(node, reading)
+        raise self.wrong(node, findings)
 
     def schema(self) -> Schema:
         """A boolean, or something from the environment."""
-        return {"anyOf": [{"type": "boolean"}, {"type": "string", "pattern": VARIABLE}]}
+        return {"anyOf": [{"type": "boolean"}, _FILLED]}
 
     def takes(self, node: Node) -> bool:
         """Whether it looks like one."""
@@ -225,39 +253,35 @@ class Number(Shape[T]):
     """A number in bounds, without quotes.
 
     Args:
-        of: int or float.
+        of_text: int or float.
         least, most: bounds, both allowed.
     """
 
-    def __init__(self, of: Callable[[str], T], least: float, most: float) -> None:
-        self._of = of
-        self._whole = of is int
+    def __init__(self, of_text: Callable[[str], T], least: float, most: float) -> None:
+        self._of_text = of_text
         self._bounds = least, most
-        word = "a whole number" if self._whole else "a number"
+        whole = of_text is int
+        self._type = "integer" if whole else "number"
+        # (Other readers of YAML take 010 for 8.)
+        self._pattern = r"-?(0|[1-9][0-9]{0,8})" + ("" if whole else r"(\.[0-9]{1,9})?")
+        word = "a whole number" if whole else "a number"
         self.wanted = f"{word} from {least:.12g} to {most:.12g}"
 
-    def read(self, node: Node, reading: Reading) -> T:
+    def read(self, node: Node, findings: Findings) -> T:
         """Return it."""
         if not isinstance(node, Scalar) or node.broken or not (node.plain or node.filled):
-            raise self.wrong(node, reading)
-        # (Other readers of YAML take 010 for 8.)
-        pattern = r"-?(0|[1-9][0-9]{0,8})" + ("" if self._whole else r"(\.[0-9]{1,9})?")
-        if not re.fullmatch(pattern, node.text, re.ASCII):
-            raise self.wrong(node, reading)
+            raise self.wrong(node, findings)
+        if not re.fullmatch(self._pattern, node.text, re.ASCII):
+            raise self.wrong(node, findings)
         least, most = self._bounds
         if not least <= float(node.text) <= most:
-            raise reading.refuse(node.where, f"{self.wanted} is wanted, not {node.text}")
-        return self._of(node.text)
+            raise findings.refuse(node.where, f"{self.wanted} is wanted, not {node.text}")
+        return self._of_text(node.text)
 
     def schema(self) -> Schema:
         """A number, or something from the environment."""
         least, most = self._bounds
-        number = {
-            "type": "integer" if self._whole else "number",
-            "minimum": least,
-            "maximum": most,
-        }
-        return {"anyOf": [number, {"type": "string", "pattern": VARIABLE}]}
+        return {"anyOf": [{"type": self._type, "minimum": least, "maximum": most}, _FILLED]}
 
     def takes(self, node: Node) -> bool:
         """Whether it looks like one."""
@@ -265,36 +289,39 @@ class Number(Shape[T]):
 
 
 class ListOf(Shape[tuple[T, ...]]):
-    """One or more of the same shape."""
+    """One or more of the same shape.
 
-    def __init__(self, item: Shape[T]) -> None:
+    Args:
+        item: the shape.
+        alone: what a list or one item is, for messages, if one may stand for a list of one.
+    """
+
+    of = Sequence
+
+    def __init__(self, item: Shape[T], *, alone: str = "") -> None:
         self._item = item
-        self.wanted = f"a list, each {item.wanted}"
+        self._alone = bool(alone)
+        self.wanted = alone or f"a list, each {item.wanted}"
 
-    def read(self, node: Node, reading: Reading) -> tuple[T, ...]:
+    def read(self, node: Node, findings: Findings) -> tuple[T, ...]:
         """Return them in order."""
+        if self._alone and self._item.takes(node):
+            return (self._item.read(node, findings),)
         if not isinstance(node, Sequence):
-            raise self.wrong(node, reading)
+            raise self.wrong(node, findings)
         if not 0 < len(node.items) <= _MAX_ITEMS:
             hint = "" if node.items else "Leave the key out instead."
-            raise reading.refuse(node.where, f"a list has 1 to {_MAX_ITEMS} items", hint)
-        values = []
-        for item in node.items:
-            try:
-                values.append(self._item.read(item, reading))
-            except Refused:
-                continue
+            raise findings.refuse(node.where, f"a list has 1 to {_MAX_ITEMS} items", hint)
+        values = [value for item in node.items for value in self._item.attempt(item, findings)]
         if len(values) < len(node.items):
             raise Refused
         return tuple(values)
 
     def schema(self) -> Schema:
-        """An array."""
-        return {"type": "array", "items": self._item.schema(), "minItems": 1}
-
-    def takes(self, node: Node) -> bool:
-        """Whether it is a list."""
-        return isinstance(node, Sequence)
+        """An array, or an item."""
+        items = self._item.schema()
+        array: Schema = {"type": "array", "items": items, "minItems": 1}
+        return {"anyOf": [array, items]} if self._alone else array
 
 
 class Either(Shape[T]):
@@ -304,45 +331,16 @@ class Either(Shape[T]):
         self._shapes = shapes
         self.wanted = wanted or ", or ".join(shape.wanted for shape in shapes)
 
-    def read(self, node: Node, reading: Reading) -> T:
+    def read(self, node: Node, findings: Findings) -> T:
         """Return what the shape of its kind makes of it."""
         for shape in self._shapes:
             if shape.takes(node):
-                return cast("T", shape.read(node, reading))
-        raise self.wrong(node, reading)
+                return cast("T", shape.read(node, findings))
+        raise self.wrong(node, findings)
 
     def schema(self) -> Schema:
         """Any of them."""
         return {"anyOf": [shape.schema() for shape in self._shapes]}
-
-    def takes(self, node: Node) -> bool:
-        """Whether one of them takes it."""
-        return any(shape.takes(node) for shape in self._shapes)
-
-
-class Made(Shape[T], Generic[S, T]):
-    """A shape whose value becomes something else."""
-
-    def __init__(self, shape: Shape[S], make: Callable[[S], T]) -> None:
-        self._shape = shape
-        self._make = make
-        self.wanted = shape.wanted
-
-    def read(self, node: Node, reading: Reading) -> T:
-        """Return what is made of the value; UsageError of who makes it becomes a finding."""
-        value = self._shape.read(node, reading)
-        try:
-            return self._make(value)
-        except UsageError as error:
-            raise reading.refuse(node.where, error.message, error.advice) from error
-
-    def schema(self) -> Schema:
-        """As the shape's."""
-        return self._shape.schema()
-
-    def takes(self, node: Node) -> bool:
-        """As the shape."""
-        return self._shape.takes(node)
 
 
 def did_you_mean(word: str, known: Several[str]) -> str:

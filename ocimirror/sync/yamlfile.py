@@ -77,6 +77,10 @@ class Mapping:
 Node = Scalar | Sequence | Mapping
 
 
+class Refused(Exception):
+    """A value, or a whole file, that is not taken; the finding is there already."""
+
+
 class Findings:
     """Collects what is wrong in all files, so that all of it is said at once."""
 
@@ -87,6 +91,11 @@ class Findings:
         """Note one fault; beyond several hundred none is kept."""
         if len(self.found) < _MAX_FINDINGS:
             self.found.append(Finding(where.file, where.line, where.column, problem, hint))
+
+    def refuse(self, where: Mark, problem: str, hint: str = "") -> Refused:
+        """Note a fault; the caller raises the result."""
+        self.add(where, problem, hint)
+        return Refused()
 
     def complete(self, path: object) -> None:
         """Raise InvalidConfiguration where anything was found."""
@@ -133,7 +142,7 @@ def parse(
     except yaml.YAMLError as error:
         findings.add(*_syntax(error, file, text))
         return None
-    except _Given:
+    except Refused:
         return None
     if builder.root is None:
         findings.add(Mark(file), "the file is empty")
@@ -165,10 +174,6 @@ def _written(writer: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 
 _SURELY_TEXT = re.compile(r"[A-Za-z]{1,63}[./:_-][A-Za-z0-9./:_@{}-]*|[a-z]{2,}", re.ASCII)
 _Writer.add_representer(str, _written)
-
-
-class _Given(Exception):
-    """The rest of the file makes no sense, and a finding says why."""
 
 
 @dataclass(slots=True)
@@ -216,7 +221,9 @@ class _Builder:
         if isinstance(event, yaml.DocumentStartEvent):
             self._documents += 1
             if self._documents > 1:
-                self._give_up(where, "a second document", "One file is one document: no `---`.")
+                raise self._findings.refuse(
+                    where, "a second document", "One file is one document: no `---`."
+                )
         elif isinstance(event, yaml.NodeEvent):
             self._node(event, where)
         elif isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
@@ -231,7 +238,7 @@ class _Builder:
     def _node(self, event: yaml.NodeEvent, where: Mark) -> None:
         self._nodes += 1
         if self._nodes > MAX_NODES:
-            self._give_up(where, f"more than {MAX_NODES} values")
+            raise self._findings.refuse(where, f"more than {MAX_NODES} values")
         if isinstance(event, yaml.AliasEvent) and self._aliases:
             self._alias(event, where)
             return
@@ -256,19 +263,20 @@ class _Builder:
             self._place(scalar, anchor, 1 + len(scalar.text) // 64)
             return
         if len(self._open) >= MAX_DEPTH:
-            self._give_up(where, f"nested deeper than {MAX_DEPTH}")
+            raise self._findings.refuse(where, f"nested deeper than {MAX_DEPTH}")
         self._open.append(_Open(where, isinstance(event, yaml.MappingStartEvent), anchor))
 
     def _alias(self, event: yaml.AliasEvent, where: Mark) -> None:
         known = self._anchored.get(event.anchor or "")
         if known is None:
-            self._give_up(where, "this is an alias of nothing that stands before it")
-            return
+            raise self._findings.refuse(where, "this is an alias of nothing that stands before it")
         self._nodes += known.size
         if self._nodes > MAX_NODES:
-            self._give_up(where, f"more than {MAX_NODES} values, counting those of aliases")
+            raise self._findings.refuse(
+                where, f"more than {MAX_NODES} values, counting those of aliases"
+            )
         if len(self._open) + known.height > MAX_DEPTH:
-            self._give_up(where, f"nested deeper than {MAX_DEPTH}")
+            raise self._findings.refuse(where, f"nested deeper than {MAX_DEPTH}")
         self._place(known.node, "", known.size, known.height)
 
     def _scalar(self, scalar: Scalar) -> Scalar:
@@ -320,10 +328,6 @@ class _Builder:
                 continue
             for key, value in one.pairs:
                 pairs.setdefault(key.text, (key, value))
-
-    def _give_up(self, where: Mark, problem: str, hint: str = "") -> None:
-        self._findings.add(where, problem, hint)
-        raise _Given
 
 
 def fill(scalar: Scalar, environment: Environment[str, str], findings: Findings) -> Scalar:
