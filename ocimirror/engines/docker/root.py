@@ -43,17 +43,14 @@ class DockerRoot:
     Args:
         data_root: Docker's directory, as /var/lib/docker.
         driver: the name of the storage driver, as overlay2; empty for the only one there is.
-        os_layer: the operations that change the disk.
 
     Raises:
         NotFound: no reference store is there.
         UsageError: several are, and no driver is given.
     """
 
-    def __init__(
-        self, data_root: str, driver: str = "", *, os_layer: OsLayer | None = None
-    ) -> None:
-        self._os = os_layer or OsLayer()
+    def __init__(self, data_root: str, driver: str = "") -> None:
+        self._os = OsLayer()
         self.data_root = os.path.abspath(data_root)
         self.driver = driver or self._only_driver()
         self._directory = os.path.join(self.data_root, "image", self.driver)

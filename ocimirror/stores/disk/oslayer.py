@@ -1,8 +1,7 @@
 """The operations that change a disk, in one place.
 
-Everything that changes the disk goes through OsLayer, so that tests can record each step, fail
-it, or drop what was not synced, and look at what a crash would have left. And so that what happens
-in a directory that is held happens in that directory, whatever has its path by then.
+Everything that changes the disk goes through OsLayer, so that what happens in a directory that is
+held happens in that directory, whatever has its path by then.
 """
 
 from __future__ import annotations

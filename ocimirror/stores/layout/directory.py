@@ -46,14 +46,13 @@ class LayoutDirectory(LayoutSource):
 
     Args:
         path: the directory; nothing is read before it is asked for.
-        os_layer: knows the directories that are held.
     """
 
-    def __init__(self, path: str | os.PathLike[str], os_layer: OsLayer | None = None) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
         self.location = f"oci:{self.path}"
         self._root = os.path.abspath(self.path)
-        self._os = os_layer or OsLayer()
+        self._os = OsLayer()
         self._parsed: tuple[Identity, bytes, LayoutIndex] | None = None
         self._parsing = threading.Lock()
 

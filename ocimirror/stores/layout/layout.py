@@ -34,7 +34,6 @@ from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.manifest import Manifest
 from ocimirror.stores.disk.atomic import PARTIAL, FileLock, NewFile, free_bytes, remove_abandoned
-from ocimirror.stores.disk.oslayer import OsLayer
 from ocimirror.stores.layout import index as layout_index
 from ocimirror.stores.layout.directory import LayoutDirectory
 from ocimirror.stores.layout.index import LayoutIndex
@@ -62,7 +61,6 @@ class Layout(LayoutDirectory, Store):
             nothing at all is written, and read-only media will do.
         durable: survive power loss; without, only a crash of the process.
         wait: wait for a run that holds the lock exclusively.
-        os_layer: the operations that change the disk.
 
     Raises:
         UsageError: to be written, and the directory holds something else.
@@ -83,9 +81,8 @@ class Layout(LayoutDirectory, Store):
         write: bool = False,
         durable: bool = True,
         wait: bool = False,
-        os_layer: OsLayer | None = None,
     ) -> None:
-        super().__init__(path, os_layer)
+        super().__init__(path)
         self._durable = durable
         self._skeleton = Skeleton(self._root, self._os, durable=durable)
         self._made = False

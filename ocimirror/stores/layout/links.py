@@ -22,7 +22,6 @@ from collections.abc import Sequence
 from ocimirror.errors import IntegrityError, LocalStorageError, UsageError
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.stores.disk.files import FileReader, open_regular
-from ocimirror.stores.disk.oslayer import OsLayer
 from ocimirror.stores.layout.layout import Layout
 from ocimirror.stores.store import Stored
 from ocimirror.stores.stream import VerifiedStream
@@ -34,7 +33,7 @@ class LinkingLayout(Layout):
     """An image layout open for writing; blobs that others have become links to their files.
 
     Args:
-        path, durable, wait, os_layer: as those of Layout.
+        path, durable, wait: as those of Layout.
         link_from: the directories of other layouts, asked in this order.
 
     Raises:
@@ -48,13 +47,12 @@ class LinkingLayout(Layout):
         *,
         durable: bool = True,
         wait: bool = False,
-        os_layer: OsLayer | None = None,
     ) -> None:
         self._others = [os.path.abspath(other) for other in link_from]
         for other in self._others:
             if not os.path.isdir(os.path.join(other, "blobs")):
                 raise UsageError(f"{other} is not an OCI image layout, so nothing can be linked")
-        super().__init__(path, write=True, durable=durable, wait=wait, os_layer=os_layer)
+        super().__init__(path, write=True, durable=durable, wait=wait)
 
     def _ingest(self, descriptor: Descriptor, stream: VerifiedStream, replace: bool) -> Stored:
         wanted = descriptor.kind == "blob" and (replace or not self._exists(descriptor))
