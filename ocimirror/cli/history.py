@@ -36,17 +36,16 @@ def history_command(reference: str, path: str, **options: Any) -> int:
       ocimirror history registry.example.com/library/alpine:3.19 --json
     """
     from ocimirror.errors import NotFound
-    from ocimirror.model.reference import Location, Reference
+    from ocimirror.model.reference import Reference
     from ocimirror.sync.state import State
 
     asked = Reference.parse(reference.removeprefix("docker://")).readable()
     settings = settings_from(options, writes=False)
-    name = str(Location("docker", reference=asked))
     with State(path, read_only=True) as state:
-        sources = [name] if state.history(name) else state.sources_of(name)
-        histories = {source: state.history(source) for source in sources}
+        sources = [asked] if state.history(asked) else state.sources_of(asked.location)
+        histories = {str(source.location): state.history(source) for source in sources}
     if not any(histories.values()):
-        raise NotFound(f"{path} knows nothing of {name}: no sync has seen it")
+        raise NotFound(f"{path} knows nothing of {asked.location}: no sync has seen it")
     if settings.json:
         images = []
         for source, spans in histories.items():

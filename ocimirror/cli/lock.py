@@ -89,8 +89,8 @@ def _document(report: LockReport, path: str) -> dict[str, object]:
 
 def _image_document(image: Compared) -> dict[str, object]:
     return {
-        "source": image.record.source,
-        "location": image.location,
+        "source": str(image.record.source.location),
+        "location": str(image.location or ""),
         "status": image.state,
         "digest": str(image.record.digest),
         "found": str(image.found) if image.found else None,
@@ -102,9 +102,9 @@ def _image_document(image: Compared) -> dict[str, object]:
 def _print(report: LockReport, path: str, place: str) -> None:
     for image in report.images:
         if image.error is not None:
-            output.complain(image.error, image.record.source)
+            output.complain(image.error, str(image.record.source.location))
         elif image.state != "kept":
-            output.line(f"{image.state}  {image.location}")
+            output.line(f"{image.state}  {image.location or ''}")
             told = image.message or (f"it is {image.found}" if image.found else "no such image")
             output.line(f"  locked: {image.record.digest}; {told}")
     for fault in report.content.faults:

@@ -16,8 +16,7 @@ def name_in_a_layout(reference: Reference) -> str:
 
     With tag and digest the tag is what is written.
     """
-    readable = reference.readable()
-    return str(replace(readable, digest=None) if readable.tag else readable)
+    return str(reference.readable().unpinned())
 
 
 def entry_of(image: Image, *, by_digest: bool = True) -> Entry | None:

@@ -1,8 +1,8 @@
 """Values of ours as JSON documents, and back: one codec over dataclasses.
 
 A dataclass is an object with a member for each field, in their order; tuples and lists are arrays;
-digests and times are text, bytes base64; an error is the document of its `Failure`. Floats are
-amounts, kept to the thousandth.
+digests and times are text, bytes base64; references and locations are full locations, in one
+spelling; an error is the document of its `Failure`. Floats are amounts, kept to the thousandth.
 
 Reading believes nothing: every member has the type of its field, numbers are from 0 to 2**63-1, and
 an error names the member, as `images[3].digest`. A member is required, whether the field has a
@@ -30,6 +30,7 @@ from ocimirror.errors import InvalidReference, OciMirrorError
 from ocimirror.model.digest import Digest
 from ocimirror.model.failure import Failure
 from ocimirror.model.platform import Platform
+from ocimirror.model.reference import Location, Reference, written_location, written_source
 
 T = TypeVar("T")
 
@@ -110,7 +111,8 @@ def _writer(kind: Any) -> Callable[[Any], object]:
 _WRITERS: tuple[tuple[Any, Callable[[Any], object]], ...] = (
     ((str, int, NoneType), lambda value: value),
     (float, lambda value: round(value, 3)),
-    ((Digest, Platform), str),
+    ((Digest, Platform, Location), str),
+    (Reference, lambda value: str(value.location)),
     (datetime, time_text),
     (bytes, lambda value: base64.b64encode(value).decode()),
     (Mapping, lambda value: {key: to_json(item) for key, item in value.items()}),
@@ -261,6 +263,8 @@ _PLAIN: dict[Any, _Reader] = {
     int: _read_count,
     float: _read_amount,
     Digest: partial(_read_parsed, Digest.parse),
+    Reference: partial(_read_parsed, written_source),
+    Location: partial(_read_parsed, written_location),
     datetime: partial(_read_parsed, parse_time),
     bytes: partial(_read_parsed, _decoded),
     object: lambda value, _: value,

@@ -170,6 +170,15 @@ class Reference:
         """Whether it has a tag and a digest."""
         return bool(self.tag and self.digest)
 
+    @property
+    def location(self) -> Location:
+        """Where that is, as `docker://HOST/REPOSITORY:TAG`."""
+        return Location("docker", reference=self)
+
+    def unpinned(self) -> Reference:
+        """Return this reference without the digest, where it has a tag too."""
+        return replace(self, digest=None) if self.pinned else self
+
     def readable(self) -> Reference:
         """Return this reference with the tag `latest` where it has neither tag nor digest."""
         return self if self.tag or self.digest else replace(self, tag="latest")
@@ -276,6 +285,26 @@ class Location:
             return f"docker://{self.reference}"
         name = f":@{self.digest}" if self.digest else f":{self.name}" if self.name else ""
         return f"{self.scheme}:{self.path}{name}"
+
+
+def written_location(text: str) -> Location:
+    """Parse a location that we wrote ourselves; InvalidReference for any other spelling."""
+    location = Location.parse(text)
+    if str(location) != text:
+        raise InvalidReference(f"not a destination as it is written: {text[:300]!r}")
+    return location
+
+
+def written_source(text: str) -> Reference:
+    """Parse the location of an image in a registry that we wrote ourselves.
+
+    Raises:
+        InvalidReference: it is elsewhere, has neither tag nor digest, or is spelled another way.
+    """
+    reference = Location.parse(text).reference
+    if reference is None or str(reference.readable().location) != text:
+        raise InvalidReference(f"not a source as docker://HOST/REPOSITORY:TAG: {text[:300]!r}")
+    return reference
 
 
 def spellings(name: str) -> list[str]:

@@ -15,7 +15,7 @@ from ocimirror.model.digest import Digest
 from ocimirror.model.reference import Location, Reference
 from ocimirror.stores.store import Source, Store
 from ocimirror.sync.lock import LockFile
-from ocimirror.sync.plan import Planned, shown
+from ocimirror.sync.plan import Planned
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def carry(
                         first = source, first[1]
                     request = _request(work, source, first, destinations.store(work.target))
                     request = replace(request, whole=whole(work))
-                    if locked is not None and (record := locked.find(request.shown_source)):
+                    if locked is not None and (record := locked.find(work.image.known_as)):
                         request = replace(request, expected=record.digest)
                     requests[_key(request)] = work
                     asked.append(request)
@@ -151,15 +151,10 @@ def _request(work: Work, source: Source, first: Arrived | None, destination: Sto
         name,
         destination,
         name_at(target),
-        shown_source(image),
+        str(image.known_as.location),
         str(target),
         image.mirror.platforms,
     )
-
-
-def shown_source(image: Planned) -> str:
-    """Return the source of an image as reports, state and lock file name it."""
-    return shown(image.source)
 
 
 def name_at(target: Location) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ocimirror.errors import InvalidReference, UsageError
+from ocimirror.model.reference import Reference
 from ocimirror.sync import vocabulary, yamlfile
 from ocimirror.sync.entries import (
     Age,
@@ -203,9 +204,7 @@ def _goes_back(source: SourcePattern, tags: TagRules, target: Target) -> bool:
     repository = f"{source.repository}/any".lstrip("/") if source.wildcard else source.repository
     tag = tags.explicit[0].tag if len(tags.explicit) == 1 else ""
     try:
-        place = target.resolve(source.registry, repository, tag or "any").reference
+        place = target.resolve(Reference(source.registry, repository, tag or "any")).reference
     except InvalidReference:
         return False  # (The run says so, of each image that has no place there.)
-    if place is None or place.registry != source.registry:
-        return False
-    return source.matches(place.repository) and (not tag or place.tag == tag)
+    return place is not None and source.matches(place) and (not tag or place.tag == tag)

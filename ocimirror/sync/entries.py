@@ -164,11 +164,6 @@ class Config:
     files: tuple[str, ...]
     name: str = ""
 
-    def mirrors_from(self, source: str) -> bool:
-        """Whether a source, `docker://HOST/REPOSITORY…`, is one that an entry may read."""
-        reference = Reference.parse(source.removeprefix("docker://"))
-        return any(
-            mirror.source.registry == reference.registry
-            and mirror.source.matches(reference.repository)
-            for mirror in self.mirrors
-        )
+    def mirrors_from(self, source: Reference) -> bool:
+        """Whether an entry may read a source."""
+        return any(mirror.source.matches(source) for mirror in self.mirrors)

@@ -22,7 +22,7 @@ from ocimirror.model import strictjson
 from ocimirror.model.codec import LATER, from_document, time_text, to_document
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.platform import Platform
-from ocimirror.model.reference import Location, Reference
+from ocimirror.model.reference import Reference
 from ocimirror.stores.disk.atomic import replace_file
 from ocimirror.stores.disk.files import read_input
 from ocimirror.stores.entry import sparse
@@ -47,11 +47,11 @@ class LockFile:
 
     def __init__(
         self,
-        records: Mapping[str, ImageRecord],
+        records: Mapping[Reference, ImageRecord],
         shard: Shard = _WHOLE,
         own: Iterable[Owned] = (),
     ) -> None:
-        self._records = {source: records[source] for source in sorted(records)}
+        self._records = {source: records[source] for source in sorted(records, key=str)}
         self.shard = shard
         self.own = tuple(sorted({made.target: made for made in own}.values(), key=_target))
 
@@ -70,7 +70,7 @@ class LockFile:
         Raises:
             LockConflict: records of one source have different digests.
         """
-        joined: dict[str, ImageRecord] = {}
+        joined: dict[Reference, ImageRecord] = {}
         for record in records:
             known = joined.get(record.source)
             joined[record.source] = record if known is None else _joined(known, record)
@@ -103,11 +103,9 @@ class LockFile:
     def roots(self) -> Iterator[tuple[Reference, Descriptor]]:
         """Yield what each source is called and stood for, with the platforms asked for."""
         for record in self:
-            reference = Location.parse(record.source).reference
-            if reference is not None:
-                platforms = [Platform.parse(text) for text in record.platforms]
-                root = Descriptor(record.media_type, record.digest, 0, "manifest")
-                yield reference, sparse(root, platforms)
+            platforms = [Platform.parse(text) for text in record.platforms]
+            root = Descriptor(record.media_type, record.digest, 0, "manifest")
+            yield record.source, sparse(root, platforms)
 
     def write(self, path: str, *, durable: bool = True) -> None:
         """Replace the file, atomically.
@@ -161,7 +159,7 @@ class LockFile:
             own,
         )
 
-    def find(self, source: str) -> ImageRecord | None:
+    def find(self, source: Reference) -> ImageRecord | None:
         """Return the record of a source."""
         return self._records.get(source)
 
@@ -194,7 +192,7 @@ def joined(lock: LockFile, others: LockFile) -> LockFile:
 def _joined(one: ImageRecord, other: ImageRecord) -> ImageRecord:
     if one.digest != other.digest:
         raise LockConflict(
-            f"{one.source} is {one.digest} at {time_text(one.time)}"
+            f"{one.source.location} is {one.digest} at {time_text(one.time)}"
             f" and {other.digest} at {time_text(other.time)}",
             advice="Sync this source once more, in one process.",
         )
@@ -228,7 +226,7 @@ def _members(document: Mapping[str, object], keys: Iterable[str]) -> str:
 
 
 def _target(made: Owned) -> str:
-    return made.target
+    return str(made.target)
 
 
 # --- reading ------------------------------------------------------------------------------------
@@ -251,7 +249,7 @@ class _File:
     configuration: str = field(default="", metadata=LATER)
 
 
-def _parsed(raw: bytes, what: str) -> tuple[dict[str, ImageRecord], Shard, Sequence[Owned]]:
+def _parsed(raw: bytes, what: str) -> tuple[dict[Reference, ImageRecord], Shard, Sequence[Owned]]:
     document = strictjson.loads(raw, "it")
     schema = document.get("schema")
     if schema not in (SCHEMA, _OLD_SCHEMA):
@@ -262,41 +260,23 @@ def _parsed(raw: bytes, what: str) -> tuple[dict[str, ImageRecord], Shard, Seque
     if schema == _OLD_SCHEMA:
         return _by_source(from_document(_OldFile, document, exact=True).images), Shard(), ()
     file = from_document(_File, document, exact=True)
-    for number, made in enumerate(file.own):
-        _check_owned(made, f"own[{number}]")
     shard = Shard(file.shard, file.of, file.run, file.configuration)
     return _by_source(file.images), shard, file.own
 
 
-def _by_source(images: Sequence[ImageRecord]) -> dict[str, ImageRecord]:
-    records: dict[str, ImageRecord] = {}
+def _by_source(images: Sequence[ImageRecord]) -> dict[Reference, ImageRecord]:
+    records: dict[Reference, ImageRecord] = {}
     for number, record in enumerate(images):
         _check_record(record, f"images[{number}]")
         if record.source in records:
-            raise InvalidReference(f"{record.source} is there twice")
+            raise InvalidReference(f"{record.source.location} is there twice")
         records[record.source] = record
     return records
 
 
-def _check_owned(made: Owned, what: str) -> None:
-    if str(Location.parse(made.target)) != made.target:
-        raise InvalidReference(f"{what}: not a destination as it is written: {made.target[:300]!r}")
-    _check_source(made.source, what)
-
-
 def _check_record(record: ImageRecord, what: str) -> None:
-    _check_source(record.source, what)
     if not _MEDIA_TYPE.fullmatch(record.media_type):
         raise InvalidReference(f"{what}: not a media type: {record.media_type[:300]!r}")
     for text in record.platforms:
         if str(Platform.parse(text)) != text:
             raise InvalidReference(f"not a platform as it is written here: {text[:300]!r}")
-
-
-def _check_source(text: str, what: str) -> None:
-    """Refuse a source that is not written the one way in which we write it."""
-    reference = Location.parse(text).reference
-    if reference is None or str(Location("docker", reference=reference.readable())) != text:
-        raise InvalidReference(
-            f"{what}: not a source as docker://HOST/REPOSITORY:TAG: {text[:300]!r}"
-        )

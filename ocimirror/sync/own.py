@@ -9,11 +9,10 @@ from datetime import datetime
 from ocimirror.copy.tasks import patiently
 from ocimirror.errors import Interrupted, NotFound, OciMirrorError
 from ocimirror.model.digest import Digest
-from ocimirror.model.reference import Reference
+from ocimirror.model.reference import Location
 from ocimirror.stores.store import Store
-from ocimirror.sync.carry import Destinations, Work, name_at, shown_source
+from ocimirror.sync.carry import Destinations, Work, name_at
 from ocimirror.sync.plan import Chosen, Planned
-from ocimirror.sync.remembered import well_made
 from ocimirror.sync.shards import Owned
 from ocimirror.sync.state import State
 
@@ -38,7 +37,7 @@ class Own:
         self._destinations = destinations
         self._now = now
         self._stop = stop
-        self._absent: set[str] = set()
+        self._absent: set[Location] = set()
         self._known = state.own_targets()
 
     def look(
@@ -70,7 +69,7 @@ class Own:
                         names[id(store)] = None
                 present = names[id(store)]
                 if present is not None and name_at(target) not in present:
-                    self._absent.add(str(target))
+                    self._absent.add(target)
 
     def _names(self, store: Store) -> set[str]:
         try:
@@ -91,17 +90,17 @@ class Own:
             digest: what the target stands for now.
             previous: what it stood for before; a list of tags may have left it out.
         """
-        target = str(work.target)
+        target = work.target
         if (target in self._absent and previous is None) or target in self._known:
-            self._state.mark_created(target, shown_source(work.image), digest, self._now)
+            self._state.mark_created(target, work.image.known_as, digest, self._now)
 
 
 def owned(state: State, chosen: Chosen) -> tuple[Owned, ...]:
     """Return what this mirror made itself, of the repositories that are this shard's."""
     return tuple(
         Owned(made.target, made.source, made.digest, made.gone_since)
-        for made in well_made(state.own())
-        if chosen.belongs(_repository(made.source))
+        for made in state.own()
+        if chosen.belongs(made.source)
     )
 
 
@@ -115,18 +114,13 @@ def adopt(state: State, merged: Iterable[Owned], chosen: Chosen, now: datetime) 
     """
     before = Chosen(shard=state.shard() or chosen.shard)
     known = set()
-    for made in well_made(state.own()):
-        repository = _repository(made.source)
-        if not chosen.belongs(repository) or before.belongs(repository):
+    for made in state.own():
+        if not chosen.belongs(made.source) or before.belongs(made.source):
             known.add(made.target)
         elif made.gone_since is not None:
             state.mark_gone(made.target, None)
     for other in merged:
-        if other.target not in known and chosen.belongs(_repository(other.source)):
+        if other.target not in known and chosen.belongs(other.source):
             state.mark_created(other.target, other.source, other.digest, now)
             state.mark_gone(other.target, other.gone_since)
     state.is_shard(chosen.shard)
-
-
-def _repository(source: str) -> str:
-    return Reference.parse(source.removeprefix("docker://")).name

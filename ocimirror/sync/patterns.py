@@ -15,6 +15,7 @@ from ocimirror.model.reference import (
     check_registry,
     check_repository,
     is_host,
+    is_repository,
     is_tag,
 )
 
@@ -73,15 +74,13 @@ class SourcePattern:
         prefix = rest[:-1].rstrip("/")
         return cls(check_registry(host), check_repository(prefix) if prefix else "", wildcard=True)
 
-    def matches(self, repository: str) -> bool:
-        """Whether a repository of the registry, as a catalogue names it, belongs to the pattern."""
-        try:
-            check_repository(repository)
-        except InvalidReference:
+    def matches(self, reference: Reference) -> bool:
+        """Whether the repository of a reference belongs to the pattern."""
+        if reference.registry != self.registry:
             return False
         if not self.wildcard:
-            return repository == self.repository
-        return not self.repository or repository.startswith(f"{self.repository}/")
+            return reference.repository == self.repository
+        return not self.repository or reference.repository.startswith(f"{self.repository}/")
 
     def __str__(self) -> str:
         if self.wildcard:
@@ -142,7 +141,7 @@ class Target:
         if "@" in name or (":" in name and not tag):
             raise InvalidReference(f"a destination has a tag, and no digest: {text[:300]!r}")
         target = cls("docker", check_registry(host), repository, tag or "{tag}", text)
-        target.resolve("registry.example", "repository", "tag")
+        target.resolve(Reference("registry.example", "repository", "tag"))
         return target
 
     @property
@@ -150,13 +149,13 @@ class Target:
         """The fields in it; without `repository` images of all repositories go to one place."""
         return frozenset(_FIELD.findall(self.template + self.tag_template))
 
-    def origin(self, place: Reference, source: SourcePattern) -> str | None:
+    def origin(self, place: Reference, source: SourcePattern) -> Reference | None:
         """Return the repository of a source whose image would go to a place in a registry.
 
         Returns:
             The repository, None if no image of the source goes there.
         """
-        if self.registry != place.registry:
+        if self.scheme != "docker" or self.registry != place.registry:
             return None
         known = {"registry": re.escape(source.registry.replace(":", "_"))}
         if not source.wildcard:
@@ -176,53 +175,46 @@ class Target:
         repository = source.repository
         if source.wildcard:
             repository = match.groupdict().get("repository", "")
-        return repository if source.matches(repository) else None
+        origin = Reference(source.registry, repository)
+        return origin if is_repository(repository) and source.matches(origin) else None
 
-    def resolve(
-        self, registry: str, repository: str, tag: str, digest: Digest | None = None
-    ) -> Location:
+    def resolve(self, source: Reference) -> Location:
         """Return where an image goes.
 
-        A layout keeps it under its full name at the source. What does not fit the grammar of
-        names is refused, so that no catalogue or list of tags leads out of the path; and what
-        would lie among the files of another layout, as `app/blobs` does where `app` is one.
+        A layout keeps it under its full name at the source. What would lie among the files of
+        another layout, as `app/blobs` does where `app` is one, is refused. Nothing leads out of
+        the path: the parts of a reference are names, each with a letter or a digit.
 
         Args:
-            registry: canonical host of the source.
-            repository: at the source.
-            tag: at the source, or empty: then it goes to a registry by its digest alone.
-            digest: names it in a layout where it has no tag.
+            source: the image; without a tag it goes to a registry by its digest alone.
 
         Raises:
-            InvalidReference: one of them is no name, or what becomes of them is none.
+            InvalidReference: what becomes of it is no name.
         """
-        check_registry(registry)
-        check_repository(repository)
-        if tag and not is_tag(tag):
-            raise InvalidReference(f"not a tag: {tag[:300]!r}")
-        values = {"registry": registry.replace(":", "_"), "repository": repository, "tag": tag}
+        tag = source.tag
+        values = {
+            "registry": source.registry.replace(":", "_"),
+            "repository": source.repository,
+            "tag": tag,
+        }
         if not tag and "{tag}" in self.template:
-            raise InvalidReference(f"{self.text}: the image has no tag: {registry}/{repository}")
+            raise InvalidReference(f"{self.text}: the image has no tag: {source.name}")
         filled = _FIELD.sub(lambda match: values[match[1]], self.template)
         if self.scheme == "oci":
-            if filled.split("/").count("..") != self.template.split("/").count(".."):
-                raise InvalidReference(f"{self.text} leads elsewhere: {filled[:300]!r}")
-            inside = repository.split("/")[1:] if "{repository}" in self.template else []
+            inside = source.repository.split("/")[1:] if "{repository}" in self.template else []
             inside += [tag] if "{tag}" in self.template else []
             if not _OF_A_LAYOUT.isdisjoint(inside):
                 raise InvalidReference(
                     f"{self.text} may lead into another image's layout: {filled[:300]!r}",
                     advice="Give it an entry of its own, with another directory.",
                 )
-            name = Reference(registry, repository, tag, None if tag else digest)
-            return Location("oci", os.path.join(self.directory, filled), str(name))
+            path = os.path.join(self.directory, filled)
+            return Location("oci", path, str(source.unpinned()))
         by_digest = not tag and "{tag}" in self.tag_template
         named = "" if by_digest else _FIELD.sub(lambda m: values[m[1]], self.tag_template)
         if named and not is_tag(named):
             raise InvalidReference(f"{self.text}: not a tag: {named[:300]!r}")
-        return Location(
-            "docker", reference=Reference(self.registry, check_repository(filled), named)
-        )
+        return Reference(self.registry, check_repository(filled), named).location
 
     def __str__(self) -> str:
         return self.text

@@ -38,11 +38,11 @@ from ocimirror.model.reference import Location, Reference
 from ocimirror.stores.profiles import is_container_image
 from ocimirror.stores.store import Source
 from ocimirror.sync.access import source_of
-from ocimirror.sync.config import Config, Mirror, Target
+from ocimirror.sync.config import Config, Mirror, SourcePattern, Target
 from ocimirror.sync.filters import Selection, select
 
 FirstSeen = Callable[[Reference, Digest], datetime | None]
-_Taken = dict[str, tuple[str, Digest | None, tuple[Platform, ...]]]
+_Taken = dict[Location, tuple[Reference, Digest | None, tuple[Platform, ...]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +57,15 @@ class Chosen:
     only: str = ""
     shard: tuple[int, int] = (1, 1)
 
-    def takes(self, registry: str, repository: str) -> bool:
+    def takes(self, source: Reference) -> bool:
         """Whether a repository is this run's."""
-        name = f"{registry}/{repository}"
-        return (not self.only or fnmatch.fnmatchcase(name, self.only)) and self.belongs(name)
+        named = not self.only or fnmatch.fnmatchcase(source.name, self.only)
+        return named and self.belongs(source)
 
-    def belongs(self, name: str) -> bool:
-        """Whether a registry and repository are this shard's, be they of this run or not."""
+    def belongs(self, source: Reference) -> bool:
+        """Whether a repository is this shard's, be it of this run or not."""
         number, count = self.shard
-        return count == 1 or shard_of(name, count) == number
+        return count == 1 or shard_of(source.name, count) == number
 
 
 def shard_of(name: str, count: int) -> int:
@@ -95,6 +95,11 @@ class Planned:
     source: Reference
     targets: tuple[Location, ...]
 
+    @property
+    def known_as(self) -> Reference:
+        """The source as reports, state and lock file name it: by its tag, be it pinned or not."""
+        return self.source.unpinned()
+
 
 @dataclass(frozen=True, slots=True)
 class Listing:
@@ -102,7 +107,7 @@ class Listing:
 
     Attributes:
         entry: number of the mirror in the configuration.
-        repository: registry and repository, or the pattern where the catalogue failed.
+        repository: without tag and digest.
         selection: what became of each tag; None where the listing failed.
         judged: what the tags stood for whose age was looked at.
         unread: why the age of a tag cannot be told, if a filter asked for it.
@@ -110,7 +115,7 @@ class Listing:
     """
 
     entry: int
-    repository: str
+    repository: Reference
     selection: Selection | None = None
     judged: Mapping[str, Digest] = field(default_factory=dict)
     unread: Mapping[str, OciMirrorError] = field(default_factory=dict)
@@ -118,15 +123,25 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
+class Unlisted:
+    """An entry that is a pattern, and why the registry's catalogue does not tell what that is."""
+
+    entry: int
+    pattern: SourcePattern
+    error: OciMirrorError
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """An image that cannot go to a target.
 
-    It has no name there, or one that is taken; or whether a filter chooses it cannot be told.
+    It has no name there, or one that is taken; or whether a filter chooses it cannot be told. What
+    has no name there goes to the target as the configuration has it.
     """
 
     entry: int
-    source: str
-    target: str
+    source: Reference
+    target: Location | Target
     error: OciMirrorError
 
 
@@ -135,6 +150,7 @@ class SyncPlan:
     """The images, highest priority first, what every listing gave, and what cannot go anywhere."""
 
     images: list[Planned] = field(default_factory=list)
+    unlisted: list[Unlisted] = field(default_factory=list)
     listings: list[Listing] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
 
@@ -161,31 +177,30 @@ def plan(
         (number, mirror, repository)
         for number, mirror in enumerate(config.mirrors)
         for repository in _repositories(number, mirror, places, found, stop)
-        if chosen.takes(mirror.source.registry, repository)
+        if chosen.takes(repository)
     ]
     # (The stores are opened here: opening them is for one thread.)
-    sources = [source_in(config, places, Reference(m.source.registry, r)) for _, m, r in work]
+    sources = [source_in(config, places, repository) for _, _, repository in work]
 
-    def look(number: int, mirror: Mirror, repository: str, source: Source) -> Listing:
-        name = Reference(mirror.source.registry, repository)
-        clocks = _Clocks(name, source, first_seen)
+    def look(number: int, mirror: Mirror, repository: Reference, source: Source) -> Listing:
+        clocks = _Clocks(repository, source, first_seen)
         try:
             selection = _selected(mirror, source, now, clocks, stop)
         except Interrupted:
             raise
         except OciMirrorError as error:
             error.at("source")
-            return Listing(number, name.name, error=error)
+            return Listing(number, repository, error=error)
         selection = _without_excuses(selection, clocks.unread)
-        return Listing(number, name.name, selection, clocks.judged, clocks.unread)
+        return Listing(number, repository, selection, clocks.judged, clocks.unread)
 
     looks = [partial(look, *item, source) for item, source in zip(work, sources, strict=True)]
     listings = together(looks, jobs, stop)
     found.listings += listings
     taken: _Taken = {}
-    for (_, mirror, repository), listing in zip(work, listings, strict=True):
+    for (_, mirror, _), listing in zip(work, listings, strict=True):
         if listing.selection is not None:
-            _add(found, mirror, repository, listing, listing.selection, taken)
+            _add(found, mirror, listing, listing.selection, taken)
     found.images.sort(key=lambda image: -image.mirror.priority)
     return found
 
@@ -197,21 +212,22 @@ def source_in(config: Config, places: Places, reference: Reference) -> Source:
 
 def _repositories(
     number: int, mirror: Mirror, places: Places, found: SyncPlan, stop: threading.Event
-) -> Sequence[str]:
+) -> Sequence[Reference]:
     """Return the repositories of an entry; those of a wildcard are what the catalogue names."""
     source = mirror.source
     if not source.wildcard:
-        return [source.repository]
+        return [Reference(source.registry, source.repository)]
     try:
         names = patiently(partial(places.repositories, source.registry), stop)
-        matching = [name for name in names if source.matches(name)]
+        offered = (Reference(source.registry, name) for name in names)
+        matching = [repository for repository in offered if source.matches(repository)]
         if not matching:
             raise NotFound(f"the catalogue of {source.registry} names nothing that is {source}")
     except Interrupted:
         raise
     except OciMirrorError as error:
         error.at("source")
-        found.listings.append(Listing(number, str(source), error=error))
+        found.unlisted.append(Unlisted(number, source, error))
         return []
     return matching
 
@@ -237,7 +253,6 @@ def _selected(
 def _add(
     found: SyncPlan,
     mirror: Mirror,
-    repository: str,
     listing: Listing,
     selection: Selection,
     taken: _Taken,
@@ -246,13 +261,13 @@ def _add(
     pinned: dict[str, Digest | None] = dict(mirror.tags.explicit)
     number = listing.entry
     for tag, error in listing.unread.items():
-        image = Reference(mirror.source.registry, repository, tag)
+        image = replace(listing.repository, tag=tag)
         for target in mirror.targets if tag not in selection.kept else ():
-            found.refused.append(Refused(number, shown(image), _shown_at(target, image), error))
+            found.refused.append(Refused(number, image, _place_if_any(target, image), error))
     for tag in selection.kept:
         # (A tag that moves after its age was judged must not carry a younger image past it.)
         digest = pinned.get(tag) or listing.judged.get(tag)
-        image = Reference(mirror.source.registry, repository, tag, digest)
+        image = replace(listing.repository, tag=tag, digest=digest)
         targets = []
         for target in mirror.targets:
             try:
@@ -261,7 +276,7 @@ def _add(
             except UsageError as error:
                 # (Not its exit code: a run that copies is no mistake found before it.)
                 refusal = NoPlace(error.message, advice=error.advice)
-                found.refused.append(Refused(number, shown(image), str(target), refusal))
+                found.refused.append(Refused(number, image.unpinned(), target, refusal))
         if targets:
             found.images.append(Planned(number, mirror, image, tuple(targets)))
 
@@ -277,9 +292,9 @@ def _place(
 
     Two images cannot have one place, nor one image with different platforms.
     """
-    place = target.resolve(source.registry, source.repository, source.tag, source.digest)
-    own = f"{source.name}:{source.tag}", pinned, platforms
-    other = taken.setdefault(str(place), own)
+    place = target.resolve(source)
+    own = source.unpinned(), pinned, platforms
+    other = taken.setdefault(place, own)
     if other is own:
         return place
     if other != own:
@@ -287,20 +302,12 @@ def _place(
     return None
 
 
-def shown(source: Reference) -> str:
-    """Return a source as reports, state and lock file name it.
-
-    An image with a tag is known by its tag, be it pinned to a digest or not.
-    """
-    return str(Location("docker", reference=replace(source, digest=None) if source.tag else source))
-
-
-def _shown_at(target: Target, image: Reference) -> str:
+def _place_if_any(target: Target, image: Reference) -> Location | Target:
     """Return where an image would go, as far as that can be told."""
     try:
-        return str(target.resolve(image.registry, image.repository, image.tag))
+        return target.resolve(image)
     except UsageError:
-        return str(target)
+        return target
 
 
 def _without_excuses(selection: Selection, unread: Mapping[str, OciMirrorError]) -> Selection:

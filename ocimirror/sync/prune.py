@@ -30,10 +30,8 @@ from ocimirror.model.failure import Failure
 from ocimirror.model.reference import Location, Reference
 from ocimirror.registry.deletion import Needed, delete_tag, needed, other_tags, own_tag
 from ocimirror.registry.repository import RegistryRepository
-from ocimirror.sync.carry import shown_source
 from ocimirror.sync.config import Mirror, Target
 from ocimirror.sync.plan import Chosen, SyncPlan
-from ocimirror.sync.remembered import well_made
 from ocimirror.sync.report import PruneAction, Pruning
 from ocimirror.sync.state import Created, State
 
@@ -45,12 +43,12 @@ class Prunable:
     Attributes:
         entry: its name in the report.
         mirror: the entry, which wants to be pruned.
-        repository: registry and repository at the source.
+        repository: at the source, without a tag.
     """
 
     entry: str
     mirror: Mirror
-    repository: str
+    repository: Reference
 
 
 def after(
@@ -67,11 +65,11 @@ def after(
         found: the plan of the run; several entries may have listed one repository.
         mirrors: the entries, by number.
         names: of the entries.
-        arrived: sources that are at a target, or in a dry run would be.
+        arrived: sources that are at a target, or in a dry run would be, as the report has them.
     """
-    there = {image.source.name for image in found.images if shown_source(image) in arrived}
+    there = {image.source.name for image in found.images if str(image.known_as.location) in arrived}
     unsure = {
-        listing.repository
+        listing.repository.name
         for listing in found.listings
         if listing.selection is None or listing.unread or not listing.selection.kept
     }
@@ -79,7 +77,7 @@ def after(
     return [
         Prunable(names[listing.entry], mirrors[listing.entry], listing.repository)
         for listing in found.listings
-        if listing.repository in sure and mirrors[listing.entry].prune is not None
+        if listing.repository.name in sure and mirrors[listing.entry].prune is not None
     ]
 
 
@@ -97,37 +95,52 @@ class Wanted:
     """
 
     def __init__(
-        self, found: SyncPlan, mirrors: Sequence[Mirror], chosen: Chosen, locked: set[str]
+        self, found: SyncPlan, mirrors: Sequence[Mirror], chosen: Chosen, locked: set[Reference]
     ) -> None:
         self._mirrors = mirrors
         self._chosen = chosen
-        self.filled = {str(target) for image in found.images for target in image.targets}
+        self.filled = {target for image in found.images for target in image.targets}
         self._failed = {item.repository for item in found.listings if item.selection is None}
+        self._unlisted = {item.pattern for item in found.unlisted}
         self._sources = set(locked)
         for item in found.listings:
             tags = item.selection.kept if item.selection else ()
-            self._sources.update(f"docker://{item.repository}:{tag}" for tag in tags)
+            self._sources.update(replace(item.repository, tag=tag) for tag in tags)
 
     def wants(self, made: Created) -> bool:
         """Whether an own target is wanted: its source was chosen, or another entry fills it."""
         return made.source in self._sources or made.target in self.filled
 
-    def doubt(self, made: Created) -> str:
-        """Return the source of an entry that may fill a target and was not listed, or nothing."""
-        place = Location.parse(made.target).reference
+    def doubt(self, made: Created) -> Reference | None:
+        """Return the source of an entry that may fill a target and was not listed, if any."""
+        place = made.target.reference
         if place is None:
-            return ""  # (An image in a layout has its source's name: no other can be meant.)
+            return None  # (An image in a layout has its source's name: no other can be meant.)
         for mirror in self._mirrors:
-            source = mirror.source
             for target in mirror.targets:
-                repository = target.origin(place, source) if target.scheme == "docker" else None
-                if repository is None:
+                origin = target.origin(place, mirror.source)
+                if origin is None:
                     continue
-                name = f"{source.registry}/{repository}"
-                unlisted = not self._chosen.takes(source.registry, repository)
-                if unlisted or name in self._failed or str(source) in self._failed:
-                    return name
-        return ""
+                failed = origin in self._failed or mirror.source in self._unlisted
+                if failed or not self._chosen.takes(origin):
+                    return origin
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Going:
+    """An own target that is not wanted any more."""
+
+    entry: str
+    made: Created
+    since: datetime
+    due: datetime
+
+    def told(self, action: PruneAction, reason: str = "") -> Pruning:
+        """Return what prune does about it, as a report has it."""
+        made = self.made
+        ends = str(made.source.location), str(made.target)
+        return Pruning(self.entry, *ends, made.digest, self.since, self.due, action, reason)
 
 
 Pruned = ImageResult | Pruning | tuple[str, OciMirrorError]
@@ -162,11 +175,10 @@ def prune(
         Interrupted: `stop` was set.
     """
     made_of: dict[str, list[Created]] = {}
-    for made in well_made(state.own()) if work else ():
-        name = Reference.parse(made.source.removeprefix("docker://")).name
-        made_of.setdefault(name, []).append(made)
-    due: dict[str, list[Pruning]] = {}
-    due_targets: set[str] = set()
+    for made in state.own() if work else ():
+        made_of.setdefault(made.source.name, []).append(made)
+    due: dict[str, list[_Going]] = {}
+    due_targets: set[Location] = set()
     limits: dict[str, int] = {}
     for item in work:
         rules = item.mirror.prune
@@ -174,7 +186,7 @@ def prune(
             continue
         limits[item.entry] = rules.max_delete
         found = due.setdefault(item.entry, [])
-        for made in _made_for(item, made_of.get(item.repository, ())):
+        for made in _made_for(item, made_of.get(item.repository.name, ())):
             if wanted.wants(made):
                 if made.gone_since is not None and not dry_run:
                     state.mark_gone(made.target, None)
@@ -186,69 +198,52 @@ def prune(
                 since = max(now.replace(microsecond=0), state.last_seen(made.source) or now)
                 if not dry_run:
                     state.mark_gone(made.target, since)
-            going = Pruning(
-                item.entry,
-                made.source,
-                made.target,
-                made.digest,
-                since,
-                since + rules.grace,
-                "waits",
-            )
-            doubt = wanted.doubt(made)
-            if doubt:
+            going = _Going(item.entry, made, since, since + rules.grace)
+            if doubt := wanted.doubt(made):
                 reason = f"{doubt} may fill it too, and was not listed in this run"
-                yield _with(going, "keep", reason)
+                yield going.told("keep", reason)
             elif now < going.due:
-                yield going
-            elif going.destination not in due_targets:
-                due_targets.add(going.destination)
+                yield going.told("waits")
+            elif made.target not in due_targets:
+                due_targets.add(made.target)
                 found.append(going)
     known = _Known({*wanted.filled, *state.own_targets()})
     leaving: dict[str, dict[str, Digest]] = {}
     for entry, found in due.items():
         for going in found if len(found) <= limits[entry] else ():
-            place = Location.parse(going.destination).reference
+            place = going.made.target.reference
             if place is not None:
-                leaving.setdefault(place.name, {})[place.tag] = going.digest
+                leaving.setdefault(place.name, {})[place.tag] = going.made.digest
     for entry, found in due.items():
         if len(found) > limits[entry]:
             told = (
                 f"{len(found)} images are gone at the source, and at most {limits[entry]} may"
                 " be deleted in a run: none was"
             )
-            yield from (_with(going, "refused", told) for going in found)
+            yield from (going.told("refused", told) for going in found)
             yield entry, PruneRefused(told)
             continue
         for going in found:
-            delete = partial(_delete, going, places, known, leaving, dry_run=dry_run)
+            delete = partial(_delete, going.made, places, known, leaving, dry_run=dry_run)
             yield from _pruned(going, delete, state, dry_run=dry_run, stop=stop)
-
-
-def _with(going: Pruning, action: PruneAction, reason: str = "") -> Pruning:
-    return replace(going, action=action, reason=reason)
 
 
 def _made_for(item: Prunable, made_there: Sequence[Created]) -> Iterator[Created]:
     """Yield what this mirror made of a repository at the targets of its entry."""
     for made in made_there:
-        reference = Reference.parse(made.source.removeprefix("docker://"))
-        if not reference.tag:
-            continue
-        if any(_goes(reference, target, made.target) for target in item.mirror.targets):
+        if made.source.tag and any(_goes(made, target) for target in item.mirror.targets):
             yield made
 
 
-def _goes(reference: Reference, target: Target, place: str) -> bool:
+def _goes(made: Created, target: Target) -> bool:
     try:
-        found = target.resolve(reference.registry, reference.repository, reference.tag)
+        return target.resolve(made.source) == made.target
     except UsageError:
         return False
-    return str(found) == place
 
 
 def _pruned(
-    going: Pruning,
+    going: _Going,
     delete: Callable[[], list[str]],
     state: State,
     *,
@@ -270,25 +265,25 @@ def _pruned(
                 status, action = "unchanged", "keep"
                 reason = f"kept: the registry deletes by digest only, and {shown} {need} it"
         elif not dry_run:
-            state.forget(going.destination)
+            state.forget(going.made.target)
     except Interrupted:
         raise
     except OciMirrorError as error:
         if isinstance(error, PruneRefused) and not dry_run:
-            state.forget(going.destination)  # (it is somebody else's now, and stays so)
+            state.forget(going.made.target)  # (it is somebody else's now, and stays so)
         error.at("destination")
         action = "refused" if isinstance(error, PruneRefused) else "failed"
         status, failure, reason = "failed", Failure.of(error), error.message
     yield ImageResult(
         going.entry,
-        going.source,
-        going.destination,
+        str(going.made.source.location),
+        str(going.made.target),
         status,
-        previous=going.digest,
+        previous=going.made.digest,
         error=failure,
         notes=(reason,) if reason and failure is None else (),
     )
-    yield _with(going, action, reason)
+    yield going.told(action, reason)
 
 
 class _Known:
@@ -298,21 +293,21 @@ class _Known:
     at whatever the list says.
     """
 
-    def __init__(self, targets: set[str]) -> None:
+    def __init__(self, targets: set[Location]) -> None:
         self._targets = targets
         self._tags: dict[str, Needed] = {}
 
     def tags(self, repository: RegistryRepository, name: Reference) -> Needed:
         """Return which tags need what in a repository."""
         if name.name not in self._tags:
-            begin = f"docker://{name.name}:"
-            more = [place.removeprefix(begin) for place in self._targets if place.startswith(begin)]
+            there = (place.reference for place in self._targets if place.reference is not None)
+            more = {place.tag for place in there if place.tag and place.name == name.name}
             self._tags[name.name] = needed(repository, sorted(more))
         return self._tags[name.name]
 
 
 def _delete(
-    going: Pruning,
+    made: Created,
     places: Places,
     known: _Known,
     leaving: Mapping[str, Mapping[str, Digest]],
@@ -323,16 +318,16 @@ def _delete(
 
     `leaving` are the tags of each repository that this run deletes.
     """
-    target = Location.parse(going.destination)
+    target = made.target
     if target.reference is not None:
         repository = places.repository(target.reference)
         tags, tag = known.tags(repository, target.reference), target.reference.tag
         also = leaving.get(target.reference.name, {})
         if not dry_run:
-            return delete_tag(repository, tag, going.digest, tags, also)
-        if own_tag(repository, tag, going.digest) is None:
+            return delete_tag(repository, tag, made.digest, tags, also)
+        if own_tag(repository, tag, made.digest) is None:
             return []
-        others = other_tags(tag, going.digest, tags, also)
+        others = other_tags(tag, made.digest, tags, also)
         if not others:
             for names in tags.values():
                 names.discard(tag)
@@ -342,8 +337,8 @@ def _delete(
         held = index.find(target.name).descriptor.digest
     except NotFound:
         return []
-    if held != going.digest:
-        raise PruneRefused(f"{target} is {held} now, and was {going.digest}: not deleted")
+    if held != made.digest:
+        raise PruneRefused(f"{target} is {held} now, and was {made.digest}: not deleted")
     if not dry_run:
         remove(target.path, target.name, places)
     return []

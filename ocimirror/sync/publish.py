@@ -37,7 +37,7 @@ def record_reference(text: str) -> Reference:
     Raises:
         UsageError: a digest, no host, or no place in a registry.
     """
-    place = Target.parse(text).resolve("registry.example", "repository", "latest")
+    place = Target.parse(text).resolve(Reference("registry.example", "repository", "latest"))
     if place.reference is None or "{" in text:
         raise UsageError(
             f"{text}: a record is published in a registry, under a tag",
@@ -49,8 +49,7 @@ def record_reference(text: str) -> Reference:
 def refuse_source(reference: Reference, config: Config) -> None:
     """Raise UsageError where a record would be published into what a sync reads."""
     for mirror in config.mirrors:
-        source = mirror.source
-        if source.registry == reference.registry and source.matches(reference.repository):
+        if mirror.source.matches(reference):
             raise UsageError(
                 f"{reference}: a record is not published in a repository that is mirrored from"
                 f" ({mirror.where})",

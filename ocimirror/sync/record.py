@@ -7,6 +7,7 @@ from datetime import datetime
 
 from ocimirror.model.codec import whole_seconds
 from ocimirror.model.digest import Digest
+from ocimirror.model.reference import Reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,7 @@ class ImageRecord:
     that equal records are written as equal bytes.
 
     Attributes:
-        source: `docker://HOST/REPOSITORY:TAG`, or `…@DIGEST`.
+        source: with a tag, or a digest.
         digest: what it stood for.
         media_type: of the manifest with that digest.
         size: bytes of the whole image, as far as it was asked for.
@@ -26,7 +27,7 @@ class ImageRecord:
         time: when the source was found to stand for this digest.
     """
 
-    source: str
+    source: Reference
     digest: Digest
     media_type: str
     size: int

@@ -35,15 +35,15 @@ class Records:
         self._stop = stop
         self._previous = previous
         self._now = now
-        self._records: dict[str, ImageRecord] = {}
-        self._expected: set[str] = set()
+        self._records: dict[Reference, ImageRecord] = {}
+        self._expected: set[Reference] = set()
 
-    def expect(self, sources: Iterable[str]) -> None:
+    def expect(self, sources: Iterable[Reference]) -> None:
         """Take in what is wanted tonight; what does not arrive is still what it was."""
         self._expected.update(sources)
 
     def arrived(
-        self, source: str, root: Descriptor, outcome: Outcome, platforms: tuple[str, ...]
+        self, source: Reference, root: Descriptor, outcome: Outcome, platforms: tuple[str, ...]
     ) -> None:
         """Record an image that is at its first target; what did not change keeps its record.
 
@@ -63,7 +63,7 @@ class Records:
             source, root.digest, root.media_type, size, platforms, attachments, self._now
         )
 
-    def before(self, source: str) -> Digest | None:
+    def before(self, source: Reference) -> Digest | None:
         """Return what a source stood for when the lock file was written."""
         known = self._previous.find(source)
         return None if known is None else known.digest
@@ -76,9 +76,8 @@ class Records:
         """
         found = []
         for record in self._previous:
-            reference = Reference.parse(record.source.removeprefix("docker://"))
-            tags = listed.get(reference.name)
-            if tags is not None and reference.tag and reference.tag not in tags:
+            tag, tags = record.source.tag, listed.get(record.source.name)
+            if tags is not None and tag and tag not in tags:
                 found.append(record)
         return found
 
@@ -90,25 +89,22 @@ class Records:
             found: what was listed.
             chosen: the part of the configuration that was listed.
         """
-        listed = {listing.repository for listing in found.listings}
+        listed = {listing.repository.name for listing in found.listings}
+        unlisted = {failed.pattern for failed in found.unlisted}
         more: dict[str, Listing] = {}
         for record in self._previous:
-            reference = Reference.parse(record.source.removeprefix("docker://"))
-            if reference.name in listed or not chosen.takes(
-                reference.registry, reference.repository
-            ):
+            source = record.source
+            if source.name in listed or not chosen.takes(source):
                 continue
             for number, mirror in enumerate(config.mirrors):
                 pattern = mirror.source
-                named = pattern.wildcard and pattern.registry == reference.registry
-                # (A pattern itself is listed only if its catalogue could not be read.)
-                if named and pattern.matches(reference.repository) and str(pattern) not in listed:
-                    empty = Listing(number, reference.name, Selection((), ()))
-                    more.setdefault(reference.name, empty)
+                if pattern.wildcard and pattern.matches(source) and pattern not in unlisted:
+                    repository = replace(source, tag="", digest=None)
+                    more.setdefault(source.name, Listing(number, repository, Selection((), ())))
         return list(more.values())
 
     def all(
-        self, config: Config, listed: Collection[str], belongs: Callable[[str], bool]
+        self, config: Config, listed: Collection[str], belongs: Callable[[Reference], bool]
     ) -> tuple[ImageRecord, ...]:
         """Return the records of the run, and the earlier ones of what it did not look at.
 
@@ -118,15 +114,14 @@ class Records:
         Args:
             config: of the run.
             listed: registry and repository of what was listed without an error.
-            belongs: whether a registry and repository are this shard's.
+            belongs: whether a source's repository is this shard's.
         """
         records = dict(self._records)
         for record in self._previous:
-            reference = Reference.parse(record.source.removeprefix("docker://"))
-            looked_at = reference.name in listed and record.source not in self._expected
-            mine = belongs(reference.name) and config.mirrors_from(record.source)
-            if not looked_at and mine:
-                records.setdefault(record.source, record)
+            source = record.source
+            looked_at = source.name in listed and source not in self._expected
+            if not looked_at and belongs(source) and config.mirrors_from(source):
+                records.setdefault(source, record)
         return tuple(records.values())
 
 

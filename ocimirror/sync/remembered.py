@@ -1,16 +1,18 @@
-"""The values that the state of a mirror keeps."""
+"""The values that the state of a mirror keeps, and what is left of them in a damaged row."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 
 from ocimirror.errors import InvalidReference
 from ocimirror.model.digest import Digest
-from ocimirror.model.reference import Location
+from ocimirror.model.reference import Location, Reference, written_location, written_source
 
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
@@ -26,8 +28,8 @@ class Complete:
         time: since when.
     """
 
-    source: str
-    target: str
+    source: Reference
+    target: Location
     digest: Digest
     platforms: tuple[str, ...]
     referrers: bool
@@ -38,7 +40,7 @@ class Complete:
 class Span:
     """A time in which a source was seen to stand for one digest."""
 
-    source: str
+    source: Reference
     digest: Digest
     first_seen: datetime
     last_seen: datetime
@@ -55,29 +57,34 @@ class Created:
             while it is wanted.
     """
 
-    target: str
-    source: str
+    target: Location
+    source: Reference
     digest: Digest
     time: datetime
     gone_since: datetime | None = None
 
 
-def well_made(made: Iterable[Created]) -> list[Created]:
-    """Return what names an image at a source, and a place, as we write them.
+def kept_digest(text: str) -> Digest | None:
+    """Return a digest; None for what is none any more, which costs a request."""
+    return _parsed(Digest.parse, text, "digest")
 
-    A row of a state that does not would spoil the lock file, which is read strictly.
+
+def kept_source(text: str) -> Reference | None:
+    """Return a source; of one that is not spelled as we write it, nothing.
+
+    (It would spoil the lock file, which is read strictly.)
     """
-    return [one for one in made if _is_well_made(one)]
+    return _parsed(written_source, text, "location")
 
 
-def _is_well_made(made: Created) -> bool:
+def kept_target(text: str) -> Location | None:
+    """Return a target; of one that is not spelled as we write it, nothing."""
+    return _parsed(written_location, text, "location")
+
+
+def _parsed(parse: Callable[[str], T], text: str, kind: str) -> T | None:
     try:
-        source = Location.parse(made.source).reference
-        target = str(Location.parse(made.target))
-        named = source and str(Location("docker", reference=source.readable()))
-        if (named, target) == (made.source, made.target):
-            return True
+        return parse(text)
     except InvalidReference:
-        pass
-    logger.warning("the state has an entry that is no location; it is left out")
-    return False
+        logger.warning("the state has an entry that is no %s; it is left out", kind)
+        return None

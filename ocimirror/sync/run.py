@@ -19,9 +19,9 @@ from ocimirror.errors import (
     RegistryUnavailable,
 )
 from ocimirror.model.digest import Digest
-from ocimirror.model.reference import Location, Reference
+from ocimirror.model.reference import Reference
 from ocimirror.stores.store import Source
-from ocimirror.sync.carry import Destinations, Work, carry, shown_source
+from ocimirror.sync.carry import Destinations, Work, carry
 from ocimirror.sync.config import Config
 from ocimirror.sync.lock import LockFile
 from ocimirror.sync.own import Own, adopt, owned
@@ -171,7 +171,7 @@ class _Run:
         self._telling.listings(found)
         self._telling.gone(found, self._records)
         self._miss_what_is_locked(found)
-        self._records.expect(shown_source(image) for image in found.images)
+        self._records.expect(image.known_as for image in found.images)
         self._records.expect(refused.source for refused in found.refused)
         locked = [image for image in found.images if self._in_the_lock(image)]
         self._images = list(self._with_places(locked))
@@ -227,10 +227,9 @@ class _Run:
         return self._sources[key]
 
     def _first_seen(self, source: Reference, digest: Digest) -> datetime:
-        name = str(Location("docker", reference=source))
-        known = self._state.first_seen(name, digest)
+        known = self._state.first_seen(source, digest)
         if known is None and not self._dry_run:
-            self._state.saw(name, digest, self._now)
+            self._state.saw(source, digest, self._now)
         return known or self._now
 
     def _with_places(self, images: Iterable[Planned]) -> Iterator[Planned]:
@@ -247,9 +246,7 @@ class _Run:
                     error.at("destination")
                     broken[where] = error
                 if where in broken:
-                    self._telling.failed(
-                        image.entry, shown_source(image), str(target), broken[where]
-                    )
+                    self._telling.failed(image.entry, image.known_as, target, broken[where])
                 else:
                     targets.append(target)
             if targets:
@@ -257,36 +254,38 @@ class _Run:
 
     def _miss_what_is_locked(self, found: SyncPlan) -> None:
         """Report what the lock file has of a repository that offers it no more."""
-        listings = {listing.repository: listing for listing in found.listings}
-        offered = {shown_source(image) for image in found.images}
+        listings = {listing.repository.name: listing for listing in found.listings}
+        offered = {image.known_as for image in found.images}
         offered.update(refused.source for refused in found.refused)
         for record in self._options.locked or ():
-            reference = Reference.parse(record.source.removeprefix("docker://"))
-            if reference.name in self._telling.listed and record.source not in offered:
+            source = record.source
+            if source.name in self._telling.listed and source not in offered:
                 error = NotFound(
-                    f"{record.source} is in the lock file, and not in what is chosen at the source",
+                    f"{source.location} is in the lock file, and not in what is chosen at the"
+                    " source",
                     advice="Run once without --locked.",
                 )
                 error.at("source")
-                entry = listings[reference.name].entry
+                entry = listings[source.name].entry
                 for target in self._config.mirrors[entry].targets:
-                    self._telling.failed(entry, record.source, str(target), error)
+                    self._telling.failed(entry, source, target, error)
 
     def _in_the_lock(self, image: Planned) -> bool:
         """Whether the lock file knows an image, where there is one; else it is reported."""
-        lock, source = self._options.locked, shown_source(image)
+        lock, source = self._options.locked, image.known_as
         if lock is None or lock.find(source) is not None:
             return True
-        error = NotFound(f"{source} is not in the lock file", advice="Run once without --locked.")
+        message = f"{source.location} is not in the lock file"
+        error = NotFound(message, advice="Run once without --locked.")
         error.at("source")
         for target in image.targets:
-            self._telling.failed(image.entry, source, str(target), error)
+            self._telling.failed(image.entry, source, target, error)
         return False
 
     # --- the end of an image -------------------------------------------------------------------
 
     def _done(self, work: Work, outcome: Outcome) -> None:
-        source, target = shown_source(work.image), str(work.target)
+        source, target = work.image.known_as, work.target
         before = self._state.find_complete(source, target)
         known = before.digest if before is not None else None
         if known is None and self._forgot:
@@ -314,7 +313,7 @@ class _Run:
 
     def _whole(self, work: Work) -> Digest | None:
         """Return what this mirror brought to a target with all the platforms of now."""
-        known = self._state.find_complete(shown_source(work.image), str(work.target))
+        known = self._state.find_complete(work.image.known_as, work.target)
         wanted = {str(platform) for platform in work.image.mirror.platforms}
         if known is None or (known.platforms and (not wanted or wanted - {*known.platforms})):
             return None

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from ocimirror.errors import InvalidReference, ShardsMissing, UsageError
 from ocimirror.model.digest import Digest
+from ocimirror.model.reference import Location, Reference
 
 MAX_SHARDS = 9999
 _RUN = re.compile(r"[A-Za-z0-9._:/@+-]{0,255}", re.ASCII)
@@ -62,8 +63,8 @@ class Owned:
     It is in the lock file because a repository may be another shard's in the next run.
     """
 
-    target: str
-    source: str
+    target: Location
+    source: Reference
     digest: Digest
     gone_since: datetime | None = None
 

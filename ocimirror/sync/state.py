@@ -10,7 +10,6 @@ seconds.
 
 from __future__ import annotations
 
-import logging
 import re
 import threading
 from collections.abc import Callable, Sequence
@@ -18,15 +17,21 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
 
-from ocimirror.errors import InvalidReference, UsageError
+from ocimirror.errors import UsageError
 from ocimirror.model.digest import Digest
+from ocimirror.model.reference import Location, Reference
 from ocimirror.stores.disk.atomic import FileLock
 from ocimirror.sync.database import in_use, open_to_read, open_to_write
-from ocimirror.sync.remembered import Complete, Created, Span
+from ocimirror.sync.remembered import (
+    Complete,
+    Created,
+    Span,
+    kept_digest,
+    kept_source,
+    kept_target,
+)
 
 __all__ = ["Complete", "Created", "Span", "State"]
-
-logger = logging.getLogger(__name__)
 
 _BATCH = 2000
 _BATCH_S = 5.0
@@ -124,14 +129,14 @@ class State:
 
     # --- what is complete ------------------------------------------------------------------------
 
-    def find_complete(self, source: str, target: str) -> Complete | None:
+    def find_complete(self, source: Reference, target: Location) -> Complete | None:
         """Return what is known of an image at a target."""
         for row in self._rows(
             "SELECT digest, platforms, referrers, time FROM complete"
             " WHERE target = ? AND source = ?",
-            (target, source),
+            (str(target), str(source.location)),
         ):
-            digest = _digest(row[0])
+            digest = kept_digest(row[0])
             platforms = tuple(filter(None, row[1].split(",")))
             if digest is not None:
                 return Complete(source, target, digest, platforms, bool(row[2]), _time(row[3]))
@@ -141,67 +146,74 @@ class State:
         """Remember an image; what was known of this source at this target is replaced."""
         self._write(
             "INSERT OR REPLACE INTO complete VALUES (?, ?, ?, ?, ?, ?)",
-            image.target,
-            image.source,
+            str(image.target),
+            str(image.source.location),
             str(image.digest),
             ",".join(image.platforms),
             int(image.referrers),
             _seconds(image.time),
         )
 
-    def forget(self, target: str) -> None:
+    def forget(self, target: Location) -> None:
         """Forget that a target is complete, and that this mirror made it: it is pruned."""
-        self._write("DELETE FROM complete WHERE target = ?", target)
-        self._write("DELETE FROM created WHERE target = ?", target)
+        self._write("DELETE FROM complete WHERE target = ?", str(target))
+        self._write("DELETE FROM created WHERE target = ?", str(target))
 
-    def sources_of(self, target: str) -> list[str]:
+    def sources_of(self, target: Location) -> list[Reference]:
         """Return the sources that were copied to a target, sorted."""
-        rows = self._rows("SELECT source FROM complete WHERE target = ? ORDER BY 1", (target,))
-        return [row[0] for row in rows]
+        rows = self._rows("SELECT source FROM complete WHERE target = ? ORDER BY 1", (str(target),))
+        sources = (kept_source(row[0]) for row in rows)
+        return [source for source in sources if source is not None]
 
     # --- what was seen ---------------------------------------------------------------------------
 
-    def saw(self, source: str, digest: Digest, time: datetime) -> None:
+    def saw(self, source: Reference, digest: Digest, time: datetime) -> None:
         """Remember that a source stands for a digest."""
-        now, text = _seconds(time), str(digest)
+        now, name, text = _seconds(time), str(source.location), str(digest)
         with self._guard:
             known = self._write(
                 "UPDATE history SET until = max(until, ?) WHERE digest = ?"
                 " AND id = (SELECT max(id) FROM history WHERE source = ?)",
-                *(now, text, source),
+                *(now, text, name),
             )
             if not known:
                 self._write(
                     "INSERT INTO history (source, digest, since, until) VALUES (?, ?, ?, ?)",
-                    *(source, text, now, now),
+                    *(name, text, now, now),
                 )
 
-    def first_seen(self, source: str, digest: Digest) -> datetime | None:
+    def first_seen(self, source: Reference, digest: Digest) -> datetime | None:
         """Return when a source was first seen to stand for a digest, None for never."""
         ((first,),) = self._rows(
-            "SELECT min(since) FROM history WHERE source = ? AND digest = ?", (source, str(digest))
+            "SELECT min(since) FROM history WHERE source = ? AND digest = ?",
+            (str(source.location), str(digest)),
         )
         return None if first is None else _time(first)
 
-    def last_seen(self, source: str) -> datetime | None:
+    def last_seen(self, source: Reference) -> datetime | None:
         """Return when a source was last seen to stand for anything, None for never."""
-        ((last,),) = self._rows("SELECT max(until) FROM history WHERE source = ?", (source,))
+        ((last,),) = self._rows(
+            "SELECT max(until) FROM history WHERE source = ?", (str(source.location),)
+        )
         return None if last is None else _time(last)
 
-    def history(self, source: str) -> list[Span]:
+    def history(self, source: Reference) -> list[Span]:
         """Return what a source stood for, the oldest first."""
         rows = self._rows(
-            "SELECT digest, since, until FROM history WHERE source = ? ORDER BY id", (source,)
+            "SELECT digest, since, until FROM history WHERE source = ? ORDER BY id",
+            (str(source.location),),
         )
         return [
             Span(source, digest, _time(since), _time(until))
             for text, since, until in rows
-            if (digest := _digest(text)) is not None
+            if (digest := kept_digest(text)) is not None
         ]
 
     # --- what is this mirror's own ---------------------------------------------------------------
 
-    def mark_created(self, target: str, source: str, digest: Digest, time: datetime) -> None:
+    def mark_created(
+        self, target: Location, source: Reference, digest: Digest, time: datetime
+    ) -> None:
         """Remember that a target was not there before this mirror named it, or that it moved it.
 
         To be called for a target that was absent, and again for each move of a target that
@@ -211,33 +223,37 @@ class State:
             "INSERT INTO created (target, source, digest, time) VALUES (?, ?, ?, ?)"
             " ON CONFLICT (target) DO UPDATE SET source = excluded.source,"
             " digest = excluded.digest, gone_since = NULL",
-            target,
-            source,
+            str(target),
+            str(source.location),
             str(digest),
             _seconds(time),
         )
 
-    def own_targets(self) -> set[str]:
+    def own_targets(self) -> set[Location]:
         """Return the targets that this mirror made."""
-        return {row[0] for row in self._rows("SELECT target FROM created", ())}
+        rows = self._rows("SELECT target FROM created", ())
+        targets = (kept_target(row[0]) for row in rows)
+        return {target for target in targets if target is not None}
 
-    def own(self, begin: str = "") -> list[Created]:
-        """Return the targets that this mirror made and whose names begin so, sorted."""
+    def own(self) -> list[Created]:
+        """Return the targets that this mirror made, sorted."""
         rows = self._rows(
             f"SELECT target, source, digest, time, {'gone_since' if self._new else 'NULL'}"  # noqa: S608
-            " FROM created WHERE target >= ? AND target < ? ORDER BY target",
-            (begin, begin + "\U0010ffff"),
+            " FROM created ORDER BY target",
+            (),
         )
         return [
             Created(target, source, digest, _time(time), None if gone is None else _time(gone))
-            for target, source, text, time, gone in rows
-            if (digest := _digest(text)) is not None
+            for *texts, time, gone in rows
+            if (target := kept_target(texts[0])) is not None
+            and (source := kept_source(texts[1])) is not None
+            and (digest := kept_digest(texts[2])) is not None
         ]
 
-    def mark_gone(self, target: str, since: datetime | None) -> None:
+    def mark_gone(self, target: Location, since: datetime | None) -> None:
         """Remember since when the source of an own target is gone; None: it is wanted again."""
         seconds = None if since is None else _seconds(since)
-        self._write("UPDATE created SET gone_since = ? WHERE target = ?", seconds, target)
+        self._write("UPDATE created SET gone_since = ? WHERE target = ?", seconds, str(target))
 
     # --- whose it is -----------------------------------------------------------------------------
 
@@ -277,7 +293,7 @@ class State:
             text = f"{shard[0]}/{shard[1]}"
             self._write("INSERT OR REPLACE INTO about VALUES ('shard', ?)", text)
 
-    def take_over(self, old: State, wanted: Callable[[str], bool]) -> None:
+    def take_over(self, old: State, wanted: Callable[[Reference], bool]) -> None:
         """Copy what another state knows of the sources that are wanted; the runs stay there.
 
         Args:
@@ -292,7 +308,8 @@ class State:
         for table, names in columns.items():
             marks = ", ".join("?" * (names.count(",") + 1))
             for row in old._rows(f"SELECT {names} FROM {table}", ()):  # noqa: S608
-                if wanted(row[names.split(", ").index("source")]):
+                source = kept_source(row[names.split(", ").index("source")])
+                if source is not None and wanted(source):
                     self._write(f"INSERT INTO {table} ({names}) VALUES ({marks})", *row)  # noqa: S608
 
     # --- runs ------------------------------------------------------------------------------------
@@ -374,12 +391,3 @@ def _seconds(time: datetime) -> int:
 def _time(seconds: int) -> datetime:
     """Return a time; of one that there cannot be, the nearest that there can."""
     return datetime.fromtimestamp(min(max(seconds, 0), _LAST_S), UTC)
-
-
-def _digest(text: str) -> Digest | None:
-    """Return a digest; None for what is none any more, which costs a request."""
-    try:
-        return Digest.parse(text)
-    except InvalidReference:
-        logger.warning("the state has an entry that is no digest; it is left out")
-        return None

@@ -10,9 +10,9 @@ from ocimirror.copy.outcome import ImageResult, Outcome
 from ocimirror.errors import Interrupted, NotReached, OciMirrorError
 from ocimirror.model.digest import Digest
 from ocimirror.model.failure import Failure
-from ocimirror.model.reference import Reference
-from ocimirror.sync.carry import Work, shown_source
-from ocimirror.sync.config import Config, Mirror
+from ocimirror.model.reference import Location, Reference
+from ocimirror.sync.carry import Work
+from ocimirror.sync.config import Config, Mirror, Target
 from ocimirror.sync.plan import Chosen, Planned, SyncPlan
 from ocimirror.sync.records import Records
 from ocimirror.sync.report import Gone, Report
@@ -38,27 +38,29 @@ class Telling:
         """Tell of the entries that may be of this run, and when each was last done."""
         for mirror, name in zip(self._mirrors, self.names, strict=True):
             source = mirror.source
-            if source.wildcard or self._chosen.takes(source.registry, source.repository):
+            if source.wildcard or self._chosen.takes(Reference(source.registry, source.repository)):
                 targets = [str(target) for target in mirror.targets]
                 self._report.begin_entry(name, str(source), targets, successes.get(name))
 
     def listings(self, found: SyncPlan) -> None:
         """Tell which failed, what the filters dropped, and what has no place to go."""
+        for unlisted in found.unlisted:
+            self._told.add(self.names[unlisted.entry])
+            self._report.fail_entry(self.names[unlisted.entry], unlisted.error)
         for listing in found.listings:
             name = self.names[listing.entry]
             mirror = self._mirrors[listing.entry]
             if listing.error is None:
-                self.listed.add(listing.repository)
-            elif not mirror.source.wildcard or listing.repository == str(mirror.source):
+                self.listed.add(listing.repository.name)
+            elif not mirror.source.wildcard:
                 self._report.fail_entry(name, listing.error)
             else:  # (one repository of many)
                 for target in mirror.targets:
-                    source = f"docker://{listing.repository}"
-                    self.failed(listing.entry, source, str(target), listing.error)
+                    self.failed(listing.entry, listing.repository, target, listing.error)
             self._told.add(name)
             for dropped in listing.selection.dropped if listing.selection else ():
-                source = f"docker://{listing.repository}:{dropped.tag}"
-                self._report.drop(name, source, dropped.filter, dropped.reason)
+                source = replace(listing.repository, tag=dropped.tag)
+                self._report.drop(name, str(source.location), dropped.filter, dropped.reason)
         if self._chosen != Chosen():
             # (What is another shard's was not done here, and is not reported as done.)
             mine = [entry for entry in self._report.entries if entry.name in self._told]
@@ -73,18 +75,22 @@ class Telling:
         for listing in found.listings:
             explicit = self._mirrors[listing.entry].tags.explicit
             if listing.selection is not None and not explicit:
-                entries.setdefault(listing.repository, self.names[listing.entry])
-                tags.setdefault(listing.repository, set()).update(
+                name = listing.repository.name
+                entries.setdefault(name, self.names[listing.entry])
+                tags.setdefault(name, set()).update(
                     listing.selection.kept, (dropped.tag for dropped in listing.selection.dropped)
                 )
         for record in records.gone(tags):
-            name = Reference.parse(record.source.removeprefix("docker://")).name
-            self._report.gone.append(Gone(entries[name], record.source, record.digest))
+            source = str(record.source.location)
+            self._report.gone.append(Gone(entries[record.source.name], source, record.digest))
 
-    def failed(self, entry: int, source: str, target: str, error: OciMirrorError) -> None:
+    def failed(
+        self, entry: int, source: Reference, target: Location | Target, error: OciMirrorError
+    ) -> None:
         """Tell that an image failed before it was copied."""
+        ends = str(source.location), str(target)
         failure = Failure.of(error)
-        self._report.add(ImageResult(self.names[entry], source, target, "failed", error=failure))
+        self._report.add(ImageResult(self.names[entry], *ends, "failed", error=failure))
 
     def entry_failed(self, image: Planned, error: OciMirrorError) -> None:
         """Tell that something of an image's entry failed, as a whole."""
@@ -98,11 +104,9 @@ class Telling:
         told = {(image.source, image.destination) for image in self._report.images}
         for image in images:
             for target in image.targets:
-                source, place = shown_source(image), str(target)
-                if (source, place) not in told:
-                    self._report.add(
-                        ImageResult(self.names[image.entry], source, place, "deferred")
-                    )
+                ends = str(image.known_as.location), str(target)
+                if ends not in told:
+                    self._report.add(ImageResult(self.names[image.entry], *ends, "deferred"))
 
     def done(self, work: Work, outcome: Outcome, known: Digest | None) -> None:
         """Tell what came of an image at a target, and what the target stood for before.

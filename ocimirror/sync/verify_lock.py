@@ -44,7 +44,7 @@ class Compared:
     Attributes:
         state: `kept`: the digest of the lock. `moved`: another one. `absent`: no such name.
             `incomplete`: platforms or attachments of the lock are not there. `failed`: no answer.
-        location: where it was looked for.
+        location: where it was looked for; None if it can have no name there.
         found: the digest that was found.
         message: what is missing.
         error: why there was no answer.
@@ -52,7 +52,7 @@ class Compared:
 
     record: ImageRecord
     state: State
-    location: str
+    location: Location | None
     found: Digest | None = None
     message: str = ""
     error: OciMirrorError | None = None
@@ -122,13 +122,14 @@ def verify_lock(
     if text.startswith("docker://"):
         report = _compare(lock, _at_registry(text, places), jobs, at_source=False)
         for number, image in enumerate(report.images):
-            if image.state not in ("kept", "incomplete"):
+            at = image.location.reference if image.location is not None else None
+            if at is None or image.state not in ("kept", "incomplete"):
                 continue
+            where = replace(at, digest=image.record.digest)
             try:
-                where = _by_digest(image)
                 content = check(
-                    places.source(where)[where.read_name],
-                    str(where),
+                    places.repository(where)[where.read_name],
+                    str(where.location),
                     deep=deep,
                     jobs=jobs,
                     stop=stop,
@@ -151,22 +152,15 @@ def verify_lock(
 def _compare(
     lock: LockFile, candidates: Callable[[Reference], list[_Place]], jobs: int, *, at_source: bool
 ) -> LockReport:
-    found = [(record, candidates(_reference(record))) for record in lock]
+    found = [(record, candidates(record.source)) for record in lock]
     with ThreadPoolExecutor(jobs) as pool:
         compared = pool.map(lambda item: _compared(*item, at_source=at_source), found)
         return LockReport(at_source, list(compared))
 
 
-def _reference(record: ImageRecord) -> Reference:
-    reference = Location.parse(record.source).reference
-    assert reference is not None  # noqa: S101 - the lock file was parsed
-    return reference
-
-
 def _at_sources(places: Places) -> Callable[[Reference], list[_Place]]:
     def candidates(reference: Reference) -> list[_Place]:
-        location = Location("docker", reference=reference)
-        return [_Place(places.repository(reference), reference.read_name, location)]
+        return [_Place(places.repository(reference), reference.read_name, reference.location)]
 
     return candidates
 
@@ -176,7 +170,7 @@ def _at_registry(text: str, places: Places) -> Callable[[Reference], list[_Place
 
     def candidates(reference: Reference) -> list[_Place]:
         return [
-            _Place(places.repository(name), name.read_name, Location("docker", reference=name))
+            _Place(places.repository(name), name.read_name, name.location)
             for name in _names_at(reference, registry, prefix)
         ]
 
@@ -210,7 +204,6 @@ def _compared(record: ImageRecord, places: list[_Place], *, at_source: bool) -> 
     """Return what the first place with the digest has, else what the likeliest of them has."""
     other: Compared | None = None
     for place in places:
-        shown = str(place.location)
         try:
             root = place.source.resolve(place.name)
             same = root.digest == record.digest
@@ -218,13 +211,13 @@ def _compared(record: ImageRecord, places: list[_Place], *, at_source: bool) -> 
         except NotFound:
             continue
         except OciMirrorError as error:
-            other = other or Compared(record, "failed", shown, error=error)
+            other = other or Compared(record, "failed", place.location, error=error)
             continue
         if same:
             state: State = "incomplete" if missing else "kept"
-            return Compared(record, state, shown, root.digest, missing)
-        other = other or Compared(record, "moved", shown, root.digest)
-    return other or Compared(record, "absent", str(places[0].location) if places else "")
+            return Compared(record, state, place.location, root.digest, missing)
+        other = other or Compared(record, "moved", place.location, root.digest)
+    return other or Compared(record, "absent", places[0].location if places else None)
 
 
 def _missing(record: ImageRecord, root: Descriptor, source: Source) -> str:
@@ -245,12 +238,6 @@ def _has(source: Source, digest: Digest) -> bool:
     except NotFound:
         return False
     return True
-
-
-def _by_digest(image: Compared) -> Location:
-    location = Location.parse(image.location)
-    assert location.reference is not None  # noqa: S101 - it is in a registry
-    return replace(location, reference=replace(location.reference, digest=image.record.digest))
 
 
 def _add(report: Report, other: Report) -> None:
