@@ -92,7 +92,7 @@ def _settings(settings: RegistrySettings) -> list[str]:
     told = [
         ("plain_http", settings.plain_http),
         (f"ca_file {settings.ca_file}", settings.ca_file),
-        (f"mirrors {', '.join(settings.mirrors)}", settings.mirrors),
+        (f"mirrors {', '.join(mirror.prefix for mirror in settings.mirrors)}", settings.mirrors),
         (f"max_concurrency {settings.max_concurrency}", settings.max_concurrency),
         (
             f"requests_per_second {settings.requests_per_second or 0:g}",

@@ -11,12 +11,12 @@ from typing import TypeVar
 from ocimirror.copy.places import OwnWay, Places
 from ocimirror.errors import RemoteError
 from ocimirror.model.descriptor import Descriptor
-from ocimirror.model.reference import Reference, check_registry
+from ocimirror.model.reference import Reference
 from ocimirror.registry.credentials import Credential
 from ocimirror.registry.options import AuthFile, NetworkOptions
 from ocimirror.stores.store import Referrer, Source, opened
 from ocimirror.stores.stream import Reader
-from ocimirror.sync.config import RegistrySettings
+from ocimirror.sync.config import RegistrySettings, SourcePattern
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -56,10 +56,9 @@ def source_of(reference: Reference, settings: RegistrySettings | None, places: P
     return Mirrored(mirrors, origin)
 
 
-def _at(mirror: str, reference: Reference) -> Reference:
-    host, _, prefix = mirror.partition("/")
-    repository = f"{prefix.rstrip('/')}/{reference.repository}" if prefix else reference.repository
-    return Reference(check_registry(host), repository)
+def _at(mirror: SourcePattern, reference: Reference) -> Reference:
+    parts = mirror.repository, reference.repository
+    return Reference(mirror.registry, "/".join(part for part in parts if part))
 
 
 class Mirrored(Source):

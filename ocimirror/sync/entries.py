@@ -105,7 +105,8 @@ class RegistrySettings:
     Attributes:
         plain_http: without TLS.
         ca_file: PEM certificates that are trusted for it too.
-        mirrors: `HOST[:PORT][/PREFIX]` that are asked first when it is read, in this order.
+        mirrors: what is asked first when it is read, in this order; each has all its
+            repositories below a prefix.
         max_concurrency: requests under way at the same time, at most.
         requests_per_second: at most; None is no limit.
         auth_file: credentials for it, as `docker login` or `podman login` writes them.
@@ -114,7 +115,7 @@ class RegistrySettings:
 
     plain_http: bool = False
     ca_file: Path | None = None
-    mirrors: tuple[str, ...] = ()
+    mirrors: tuple[SourcePattern, ...] = ()
     max_concurrency: int | None = None
     requests_per_second: float | None = None
     auth_file: Path | None = None

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from ocimirror.errors import (
     DamagedLockFile,
@@ -19,20 +20,51 @@ from ocimirror.errors import (
     MalformedManifest,
 )
 from ocimirror.model import strictjson
-from ocimirror.model.codec import LATER, from_document, time_text, to_document
+from ocimirror.model.codec import LATER, from_document, time_text, to_document, whole_seconds
 from ocimirror.model.descriptor import Descriptor
+from ocimirror.model.digest import Digest
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Reference
 from ocimirror.stores.disk.atomic import replace_file
 from ocimirror.stores.disk.files import read_input
 from ocimirror.stores.entry import sparse
-from ocimirror.sync.record import ImageRecord
 from ocimirror.sync.shards import Owned, Shard
 
 SCHEMA, _OLD_SCHEMA = "ocimirror.lock/v2", "ocimirror.lock/v1"
 MAX_SIZE_BYTES = 256 * 1024 * 1024
 _WHOLE = Shard()
 _MEDIA_TYPE = re.compile(r"[!-~]{1,255}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One source reference and what it stood for.
+
+    Platforms and attachments are kept sorted and unique, and the time in whole seconds of UTC, so
+    that equal records are written as equal bytes.
+
+    Attributes:
+        source: with a tag, or a digest.
+        digest: what it stood for.
+        media_type: of the manifest with that digest.
+        size: bytes of the whole image, as far as it was asked for.
+        platforms: what was asked for; empty for everything.
+        attachments: digests of the manifests that refer to it, and of cosign's tags.
+        time: when the source was found to stand for this digest.
+    """
+
+    source: Reference
+    digest: Digest
+    media_type: str
+    size: int
+    platforms: tuple[str, ...]
+    attachments: tuple[Digest, ...]
+    time: datetime
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "platforms", tuple(sorted(set(self.platforms))))
+        object.__setattr__(self, "attachments", tuple(sorted(set(self.attachments))))
+        object.__setattr__(self, "time", whole_seconds(self.time))
 
 
 class LockFile:

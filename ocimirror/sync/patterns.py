@@ -74,6 +74,11 @@ class SourcePattern:
         prefix = rest[:-1].rstrip("/")
         return cls(check_registry(host), check_repository(prefix) if prefix else "", wildcard=True)
 
+    @property
+    def prefix(self) -> str:
+        """`HOST[/PREFIX]`, which the names of a wildcard's repositories begin with."""
+        return f"{self.registry}/{self.repository}" if self.repository else self.registry
+
     def matches(self, reference: Reference) -> bool:
         """Whether the repository of a reference belongs to the pattern."""
         if reference.registry != self.registry:
@@ -84,7 +89,7 @@ class SourcePattern:
 
     def __str__(self) -> str:
         if self.wildcard:
-            return "/".join(part for part in (self.registry, self.repository, "*") if part)
+            return f"{self.prefix}/*"
         return str(Reference(self.registry, self.repository, self.tag, self.digest))
 
 

@@ -17,9 +17,8 @@ from ocimirror.model.digest import Digest
 from ocimirror.model.reference import Reference
 from ocimirror.sync.config import Config
 from ocimirror.sync.filters import Selection
-from ocimirror.sync.lock import LockFile
+from ocimirror.sync.lock import ImageRecord, LockFile
 from ocimirror.sync.plan import Chosen, Listing, SyncPlan
-from ocimirror.sync.record import ImageRecord
 
 
 class Records:

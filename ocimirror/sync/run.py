@@ -23,11 +23,10 @@ from ocimirror.model.reference import Reference
 from ocimirror.stores.store import Source
 from ocimirror.sync.carry import Destinations, Work, carry
 from ocimirror.sync.config import Config
-from ocimirror.sync.lock import LockFile
+from ocimirror.sync.lock import ImageRecord, LockFile
 from ocimirror.sync.own import Own, adopt, owned
 from ocimirror.sync.plan import Chosen, Planned, SyncPlan, plan, source_in
 from ocimirror.sync.prune import Wanted, after, prune
-from ocimirror.sync.record import ImageRecord
 from ocimirror.sync.records import Records
 from ocimirror.sync.report import Pruning, Report
 from ocimirror.sync.shards import Owned

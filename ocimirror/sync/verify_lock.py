@@ -30,8 +30,7 @@ from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location, Reference
 from ocimirror.stores.entry import platforms_of
 from ocimirror.stores.store import Source
-from ocimirror.sync.lock import LockFile
-from ocimirror.sync.record import ImageRecord
+from ocimirror.sync.lock import ImageRecord, LockFile
 
 State = Literal["kept", "moved", "absent", "incomplete", "failed"]
 _AT_SOURCE, _AT_DESTINATION = 4, 9

@@ -39,9 +39,10 @@ def _named_tag(text: str) -> NamedTag:
     return NamedTag(tag, Digest.parse(digest) if has_digest else None)
 
 
-def _mirror(text: str) -> str:
+def _mirror(text: str) -> SourcePattern:
     host, slash, prefix = text.partition("/")
-    return check_registry(host) + (f"/{check_repository(prefix)}" if slash else "")
+    below = check_repository(prefix) if slash else ""
+    return SourcePattern(check_registry(host), below, wildcard=True)
 
 
 def _file(text: str) -> str:
