@@ -23,15 +23,15 @@ from ocimirror.model.reference import Reference
 from ocimirror.stores.store import Source
 from ocimirror.sync.carry import Destinations, Work, carry
 from ocimirror.sync.config import Config
+from ocimirror.sync.events import Events
 from ocimirror.sync.lock import ImageRecord, LockFile
-from ocimirror.sync.own import Own, adopt, owned
+from ocimirror.sync.ownership import Ownership, adopt, owned
 from ocimirror.sync.plan import Chosen, Planned, SyncPlan, plan, source_in
 from ocimirror.sync.prune import Wanted, after, prune
 from ocimirror.sync.records import Records
 from ocimirror.sync.report import Pruning, Report
 from ocimirror.sync.shards import Owned
 from ocimirror.sync.state import Complete, State
-from ocimirror.sync.telling import Telling
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +113,9 @@ class _Run:
         if not self._dry_run:
             merged = options.merged.own if options.merged is not None else ()
             adopt(state, merged, options.chosen, self._now)
-        self._own = Own(state, self._destinations, self._now, self._stop)
+        self._ownership = Ownership(state, self._destinations, self._now, self._stop)
         self._report = Report(self._now, name, self._dry_run)
-        self._telling = Telling(config, options.chosen, self._report)
+        self._events = Events(config, options.chosen, self._report)
         self._records = Records(previous, self._now, self._stop)
         self._sources: dict[str, Source] = {}
         self._error: LocalStorageError | None = None
@@ -126,15 +126,15 @@ class _Run:
         # (A new state, or one that was lost, knows of no moves; the lock file may.)
         self._forgot = not self._state.has_run()
         number = 0 if self._dry_run else self._state.begin_run(self._now)
-        self._telling.begin(self._state.last_successes())
+        self._events.begin(self._state.last_successes())
         with self._until_the_deadline():
             try:
                 self._work()
             except Interrupted:
-                self._telling.deferred(self._images)
+                self._events.deferred(self._images)
             except LocalStorageError as error:
                 self._error = error
-                self._telling.deferred(self._images)
+                self._events.deferred(self._images)
         self._report.finish(datetime.now(UTC))
         if not self._dry_run:
             try:
@@ -142,7 +142,7 @@ class _Run:
             except LocalStorageError as error:
                 self._error = self._error or error
         chosen = self._options.chosen
-        records = self._records.all(self._config, self._telling.listed, chosen.belongs)
+        records = self._records.all(self._config, self._events.listed, chosen.belongs)
         return Night(self._report, records, owned(self._state, chosen), self._error)
 
     @contextmanager
@@ -167,15 +167,15 @@ class _Run:
             stop=self._stop,
         )
         found.listings += self._records.vanished(self._config, found, self._options.chosen)
-        self._telling.listings(found)
-        self._telling.gone(found, self._records)
+        self._events.listings(found)
+        self._events.gone(found, self._records)
         self._miss_what_is_locked(found)
         self._records.expect(image.known_as for image in found.images)
         self._records.expect(refused.source for refused in found.refused)
         locked = [image for image in found.images if self._in_the_lock(image)]
         self._images = list(self._with_places(locked))
         if not self._dry_run:
-            self._own.look(self._images, self._telling.entry_failed)
+            self._ownership.look(self._images, self._events.entry_failed)
         carry(
             self._images,
             self._source,
@@ -193,7 +193,7 @@ class _Run:
     def _prune(self, found: SyncPlan) -> None:
         locked = {record.source for record in self._options.locked or ()}
         arrived = {image.source for image in self._report.images if image.error is None}
-        work = after(found, self._config.mirrors, self._telling.names, arrived)
+        work = after(found, self._config.mirrors, self._events.names, arrived)
         pruning = prune(
             work,
             Wanted(found, self._config.mirrors, self._options.chosen, locked),
@@ -245,7 +245,7 @@ class _Run:
                     error.at("destination")
                     broken[where] = error
                 if where in broken:
-                    self._telling.failed(image.entry, image.known_as, target, broken[where])
+                    self._events.failed(image.entry, image.known_as, target, broken[where])
                 else:
                     targets.append(target)
             if targets:
@@ -258,7 +258,7 @@ class _Run:
         offered.update(refused.source for refused in found.refused)
         for record in self._options.locked or ():
             source = record.source
-            if source.name in self._telling.listed and source not in offered:
+            if source.name in self._events.listed and source not in offered:
                 error = NotFound(
                     f"{source.location} is in the lock file, and not in what is chosen at the"
                     " source",
@@ -267,7 +267,7 @@ class _Run:
                 error.at("source")
                 entry = listings[source.name].entry
                 for target in self._config.mirrors[entry].targets:
-                    self._telling.failed(entry, source, target, error)
+                    self._events.failed(entry, source, target, error)
 
     def _in_the_lock(self, image: Planned) -> bool:
         """Whether the lock file knows an image, where there is one; else it is reported."""
@@ -278,7 +278,7 @@ class _Run:
         error = NotFound(message, advice="Run once without --locked.")
         error.at("source")
         for target in image.targets:
-            self._telling.failed(image.entry, source, target, error)
+            self._events.failed(image.entry, source, target, error)
         return False
 
     # --- the end of an image -------------------------------------------------------------------
@@ -289,7 +289,7 @@ class _Run:
         known = before.digest if before is not None else None
         if known is None and self._forgot:
             known = self._records.before(source)
-        self._telling.done(work, outcome, known)
+        self._events.done(work, outcome, known)
         digest = outcome.root.digest if outcome.root is not None else None
         if self._dry_run:
             return
@@ -302,13 +302,13 @@ class _Run:
         complete = Complete(source, target, digest, platforms, mirror.referrers, self._now)
         if before is None or replace(before, time=self._now) != complete:
             self._state.mark_complete(complete)
-        self._own.arrived(work, digest, outcome.previous)
+        self._ownership.arrived(work, digest, outcome.previous)
         if work.rank == 0:
             try:
                 self._records.arrived(source, outcome.root, outcome, platforms)
             except RegistryUnavailable as error:
                 error.at("destination")
-                self._report.fail_entry(self._telling.names[work.image.entry], error)
+                self._report.fail_entry(self._events.names[work.image.entry], error)
 
     def _whole(self, work: Work) -> Digest | None:
         """Return what this mirror brought to a target with all the platforms of now."""
@@ -320,7 +320,7 @@ class _Run:
 
     def _end(self, number: int) -> None:
         report = self._report
-        mirrors = dict(zip(self._telling.names, self._config.mirrors, strict=True))
+        mirrors = dict(zip(self._events.names, self._config.mirrors, strict=True))
         for entry in report.entries:
             if self._options.chosen.only and mirrors[entry.name].source.wildcard:
                 continue  # (a part of it, perhaps)

@@ -1,4 +1,4 @@
-"""What a mirror made itself, of what is to be pruned some night."""
+"""Which targets a mirror created itself, so that prune deletes no others."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _UNKNOWN = frozenset(("NAME_UNKNOWN", "NOT_FOUND"))
 """What registries answer of a repository that does not exist; the second is Harbor's."""
 
 
-class Own:
-    """Tells what was absent before a run, and remembers what the run then made there.
+class Ownership:
+    """Knows what was absent before a run, and remembers what the run then made there.
 
     Args:
         state: where that is remembered.

@@ -1,4 +1,4 @@
-"""Tells a run's report what came of its entries, of their listings, and of every image."""
+"""What happens in a run, as entries of its report."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from ocimirror.sync.records import Records
 from ocimirror.sync.report import Gone, Report
 
 
-class Telling:
-    """What knows the words of a report, and the number of an entry in the configuration.
+class Events:
+    """Turns what happens in a run into entries of its report.
 
     Attributes:
         names: of the entries, by number.
