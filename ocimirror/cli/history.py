@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from ocimirror.cli import output
 from ocimirror.cli.options import option, settings_from, shared
 from ocimirror.model.codec import time_text, to_document
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command("history", short_help="Show what a tag stood for, and when.", no_args_is_help=True)

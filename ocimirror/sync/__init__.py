@@ -9,14 +9,17 @@ expression matches them, `versions` what a tag is as a version. `importing` tran
 `skopeo` sync and `regsync` into `drafts` of ours.
 
 The run: `plan` lists and filters, and knows in the end which image goes where. `run` copies that as
-one plan (`carry`), remembers it, takes away what the sources have no more (`prune`, opt-in), and
-reports; an entry that fails fails alone. `access` says how registries with settings of their own
-are reached.
+one plan (`carry`), remembers it, takes away what the sources have no more (`prune`, opt-in, and
+only what is this mirror's `ownership`), and reports (`events`); an entry that fails fails alone.
+`access` says how registries with settings of their own are reached.
 
-After: `record` is the value that everything shares: one image as a source offered it. `lock` keeps
-such records in a file for version control, `state` keeps what is complete where, what each tag
-stood for and what this mirror created, and `report` what came of one run. Of these only the lock
-file decides anything: without the state more is asked, and nothing is done wrongly.
+After: `lock` keeps records, each one image as its source offered it, in a file for version control;
+`records` is what a run will write there. `state` keeps what is complete where, what each tag stood
+for and what this mirror created, and `report` what came of one run. Of these only the lock file
+decides anything: without the state more is asked, and nothing is done wrongly.
+
+A source is a `Reference` here and a destination a `Location`, from where a file, a row or an
+argument is read to where one is written.
 
 Refused here: to guess. An unknown key, `1.10` without quotes and `yes` are errors, and where
 another tool's file cannot be carried over, its translation says so.
