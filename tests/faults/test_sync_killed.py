@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import signal
 import sqlite3
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -16,8 +15,9 @@ import pytest
 
 from tests.journeys.test_sync import locked, offer, statuses, sync
 from tests.support import images
-from tests.support.command import PROGRAM, environment, ocimirror
+from tests.support.command import ocimirror, started
 from tests.support.faults import Call, Rule
+from tests.support.forks import Forked
 from tests.support.images import Graph
 from tests.support.judge import faults_of
 from tests.support.proxy import Proxy
@@ -46,7 +46,7 @@ class Trigger:
     seen: int = 0
     at: int = 0
     late_s: float = 0.0
-    process: subprocess.Popen[bytes] | None = None
+    process: Forked | None = None
     guard: threading.Lock = field(default_factory=threading.Lock)
 
     def __call__(self, _: object) -> None:
@@ -94,11 +94,11 @@ class Mirror:
 
     def night(self, trigger: Trigger) -> int:
         """Do a night until it ends or is killed."""
-        command = [PROGRAM, "sync", self.file, "--quiet"]
-        with subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL) as process:
-            trigger.seen, trigger.process = 0, process
+        with trigger.guard:
+            trigger.seen, trigger.process = 0, started("sync", self.file, "--quiet")
+        code = trigger.process.wait(120)
         trigger.process = None
-        return process.returncode
+        return code
 
     def fetched(self) -> list[str]:
         """Return the blobs that were asked of the source since the last look."""

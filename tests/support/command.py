@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.forks import can_fork, run_forked
+from tests.support.forks import Forked, can_fork, run_forked
 from tests.support.programs import require_program
 
 PROGRAM = str(Path(sys.executable).with_name("ocimirror"))
@@ -79,6 +79,12 @@ def ocimirror(
             check=False,
         )
     return Result(done.returncode, done.stdout, done.stderr.decode())
+
+
+def started(*arguments: str | Path) -> Forked:
+    """Run the command, its output nowhere, and go on meanwhile."""
+    nowhere = [os.open(os.devnull, os.O_RDWR) for _ in range(3)]
+    return Forked([PROGRAM, *map(str, arguments)], environment(), None, nowhere)
 
 
 def obeying_modes(*arguments: str | Path) -> Result:
