@@ -206,7 +206,7 @@ def test_what_we_would_not_write_is_refused_as_a_whole(tmp_path: Path, number: i
         (edited(extra=1), "images[0] has an unknown key 'extra'"),
         (edited(size=1.5), "images[0].size is not a whole number"),
         (edited(attachments=["x"]), "images[0].attachments[0]: not a digest: 'x'"),
-        (edited(source="oci:/etc"), "images[0]: not a source as docker://"),
+        (edited(source="oci:/etc"), "images[0].source: not a source as docker://"),
     ],
 )
 def test_a_refusal_names_the_member_that_is_wrong(tmp_path: Path, raw: bytes, message: str) -> None:
