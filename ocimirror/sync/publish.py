@@ -26,7 +26,6 @@ ARTIFACT_TYPE = "application/vnd.ocimirror.lock.v1+json"
 LOCK_TYPE = ARTIFACT_TYPE
 REPORT_TYPE = "application/vnd.ocimirror.sync.v1+json"
 EMPTY_CONFIG = b"{}"
-EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
 TITLE = "org.opencontainers.image.title"
 LOCK_NAME, REPORT_NAME = "ocimirror.lock", "report.json"
 
@@ -74,7 +73,7 @@ def publish(
     Spec: image-spec manifest.md#guidelines-for-artifact-usage.
     """
     artifact, tag = MemoryStore(), reference.tag
-    config = _stored(artifact, EMPTY_TYPE, EMPTY_CONFIG)
+    config = _stored(artifact, mediatype.OCI_EMPTY, EMPTY_CONFIG)
     layers = [
         {**_stored(artifact, media_type, content), "annotations": {TITLE: name}}
         for name, media_type, content in (
