@@ -190,7 +190,7 @@ def _registry_document(settings: RegistrySettings) -> dict[str, object]:
     return {
         "plain_http": settings.plain_http,
         "ca_file": str(settings.ca_file) if settings.ca_file else None,
-        "mirrors": list(settings.mirrors),
+        "mirrors": [mirror.prefix for mirror in settings.mirrors],
         "max_concurrency": settings.max_concurrency,
         "requests_per_second": settings.requests_per_second,
         "auth_file": str(settings.auth_file) if settings.auth_file else None,
