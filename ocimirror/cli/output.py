@@ -15,7 +15,6 @@ import click
 
 from ocimirror.errors import OciMirrorError, unexpected
 from ocimirror.errors import exit_code_of as exit_code_of  # (for the commands)
-from ocimirror.model.codec import to_document
 from ocimirror.model.failure import Failure
 from ocimirror.model.readable import size as size
 from ocimirror.shown import printable, without_secrets
@@ -56,6 +55,8 @@ def foreign_document(content: dict[str, object]) -> None:
 
 def outcome_document(outcome: Outcome) -> dict[str, object]:
     """Return one image of a copying command as its document carries it."""
+    from ocimirror.model.codec import to_document
+
     return to_document(outcome.result(), without=("entry", "previous"))
 
 
@@ -126,6 +127,8 @@ def report_failure(error: Exception, argv: Sequence[str]) -> int:
         told = printable(message)
         word = "usage_error" if code == 2 else "bug"
         failure = known or Failure(word, told, False, None, code, told)
+        from ocimirror.model.codec import to_document
+
         document(printable(command), code, {"error": to_document(failure)})
     return code
 

@@ -9,10 +9,10 @@ from typing import Literal, Protocol
 
 from ocimirror.copy.plan import LeftOut, Plan
 from ocimirror.errors import OciMirrorError, SourceMoved
-from ocimirror.model.codec import LATER
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.failure import Failure
+from ocimirror.model.later import LATER
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Reference
 from ocimirror.stores.entry import is_synthesised

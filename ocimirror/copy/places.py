@@ -13,10 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from ocimirror.errors import Interrupted, LocalStorageError, UsageError, storage_errors
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location, Reference
-from ocimirror.stores.archive.archive import Archive, ArchiveWriter
-from ocimirror.stores.dockerarchive.read import DockerArchive, is_docker_archive
-from ocimirror.stores.dockerarchive.write import DockerArchiveWriter
-from ocimirror.stores.layout.exclusive import ExclusiveLayout
 from ocimirror.stores.layout.layout import Layout
 from ocimirror.stores.layout.links import LinkingLayout
 from ocimirror.stores.layout.source import LayoutSource
@@ -26,9 +22,10 @@ from ocimirror.stores.layout.writable import (
     refuse_unwritable_layout,
 )
 from ocimirror.stores.memory import MemoryStore
-from ocimirror.stores.profiles import Profile
 from ocimirror.stores.store import Source, Store
 
+# (Archives, exclusive layouts and registries are imported where they are opened: most runs open
+# few of them, and what stays on this machine needs no network library.)
 if TYPE_CHECKING:
     from ocimirror.registry import (
         NetworkOptions,
@@ -37,6 +34,10 @@ if TYPE_CHECKING:
         Transport,
     )
     from ocimirror.registry.credentials import Credential
+    from ocimirror.stores.archive.archive import Archive
+    from ocimirror.stores.dockerarchive.read import DockerArchive
+    from ocimirror.stores.layout.exclusive import ExclusiveLayout
+    from ocimirror.stores.profiles import Profile
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,8 @@ def parse_location(text: str) -> Location:
     location = Location.parse(text)
     is_file = os.path.exists(location.path) and not os.path.isdir(location.path)
     if not text.startswith("oci:") and location.scheme == "oci" and is_file:
+        from ocimirror.stores.dockerarchive.read import is_docker_archive
+
         docker = is_docker_archive(location.path)
         return replace(location, scheme="docker-archive" if docker else "oci-archive")
     return location
@@ -204,6 +207,8 @@ class Places:
 
         The caller closes it.
         """
+        from ocimirror.stores.layout.exclusive import ExclusiveLayout
+
         self._refuse_another(path)
         layout = ExclusiveLayout(path, write=writes, durable=self._durable, wait=self.wait)
         with contextlib.ExitStack() as stack:
@@ -251,6 +256,9 @@ class Places:
         return self._archives[key]
 
     def _archive(self, location: Location) -> Archive | DockerArchive:
+        from ocimirror.stores.archive.archive import Archive
+        from ocimirror.stores.dockerarchive.read import DockerArchive
+
         if location.scheme == "oci-archive":
             return Archive(location.path, self._watch)
         archive = DockerArchive(location.path, self._watch)
@@ -280,6 +288,9 @@ class Places:
             if location.path != "-":
                 refuse_unwritable_archive(location.path)
             return MemoryStore(f"{location.scheme}:{location.path}")
+        if location.is_archive:
+            from ocimirror.stores.archive.archive import ArchiveWriter
+            from ocimirror.stores.dockerarchive.write import DockerArchiveWriter
         if location.scheme == "docker-archive":
             return self._stack.enter_context(
                 DockerArchiveWriter(location.path, durable=self._durable)

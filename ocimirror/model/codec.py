@@ -29,13 +29,11 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from ocimirror.errors import InvalidReference, OciMirrorError
 from ocimirror.model.digest import Digest
 from ocimirror.model.failure import Failure
+from ocimirror.model.later import LATER
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location, Reference, written_location, written_source
 
 T = TypeVar("T")
-
-LATER: Mapping[str, bool] = {"later": True}
-"""Metadata of a field that earlier versions did not write: without it, its default is read."""
 
 _Reader = Callable[[object, str], Any]
 _MAX_NUMBER = 2**63 - 1

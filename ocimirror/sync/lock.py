@@ -20,9 +20,10 @@ from ocimirror.errors import (
     MalformedManifest,
 )
 from ocimirror.model import strictjson
-from ocimirror.model.codec import LATER, from_document, time_text, to_document, whole_seconds
+from ocimirror.model.codec import from_document, time_text, to_document, whole_seconds
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
+from ocimirror.model.later import LATER
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Reference
 from ocimirror.stores.disk.atomic import replace_file

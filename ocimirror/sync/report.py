@@ -13,9 +13,9 @@ from typing import Literal, get_args
 
 from ocimirror.copy.outcome import ImageResult, Status
 from ocimirror.errors import OciMirrorError, exit_code_of
-from ocimirror.model.codec import LATER
 from ocimirror.model.digest import Digest
 from ocimirror.model.failure import Failure
+from ocimirror.model.later import LATER
 from ocimirror.sync.clashes import TargetClash, target_clashes
 
 STATUSES: tuple[Status, ...] = get_args(Status)

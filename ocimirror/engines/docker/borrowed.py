@@ -22,7 +22,8 @@ from ocimirror.errors import (
     Locked,
     storage_errors,
 )
-from ocimirror.model.codec import LATER, from_document, to_document
+from ocimirror.model.codec import from_document, to_document
+from ocimirror.model.later import LATER
 from ocimirror.stores.disk.atomic import FileLock
 from ocimirror.stores.disk.files import open_regular
 
