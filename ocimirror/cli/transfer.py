@@ -160,7 +160,7 @@ def copy_command(
       ocimirror copy docker-archive:saved.tar oci:./layout --with docker://alpine:3.19
       ocimirror copy oci:./layout:alpine:3.19 docker://127.0.0.1:5000/library/alpine:3.19
     """
-    from ocimirror.copy.copy import copy
+    from ocimirror.copy.locations import copy
     from ocimirror.copy.places import parse_location
     from ocimirror.errors import UsageError
 

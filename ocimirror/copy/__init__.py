@@ -4,6 +4,6 @@ Refuses to convert: what cannot be carried byte for byte fails with the reason. 
 first (resolve, walk, plan, transfer, publish; names move last), then `walk` (what an image consists
 of), `plan` (what there is to do) and `transfer` (one piece of content, tried again if that helps).
 
-Above them are the journeys: `pull`, `push`, and `copy` between any two locations, which `places`
+Above them are the journeys: `pull`, `push`, and a copy between any two `locations`, which `places`
 opens and `naming` names; `library` has the same for a program.
 """

@@ -8,7 +8,7 @@ from typing import Protocol
 from ocimirror.errors import DigestMismatch, SizeMismatch, blamed_on
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Hasher
-from ocimirror.stores.hashing import HashThread, beside
+from ocimirror.stores.hashthread import HashThread, beside
 
 CHUNK_BYTES = 512 * 1024  # measured with four transfers at once: faster than 256 KiB and than 1 MiB
 
