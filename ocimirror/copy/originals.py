@@ -134,6 +134,7 @@ class _Joined(Source):
 
     def __init__(self, held: Source, originals: Source, root: Descriptor) -> None:
         self.location = held.location
+        self.local = held.local and originals.local
         self._held = held
         self._originals = originals
         self._root = root

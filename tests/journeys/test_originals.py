@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from tests.support import images
 from tests.support.command import Result, ocimirror
 from tests.support.dockerarchives import Saved, docker_since_25, flat, platform_parts, saved
 from tests.support.engines import Dockerd, run_dockerd, short_directory
+from tests.support.faults import Flip, Rule
 from tests.support.judge import contents_of, faults_of, names_of
+from tests.support.proxy import Proxy
 from tests.support.registry import StrictRegistry
 
 NAME = "reg.example.com/team/app:1.0"
@@ -99,6 +101,17 @@ def test_layers_that_only_the_archive_has_are_taken_from_there(
     image = image_of(restored(archive, layout))
     assert image["digest"] == MULTI.root
     assert set(LAYERS) < set(contents_of(tmp_path / "out"))
+
+
+def test_layers_that_only_a_registry_has_are_fetched_once_for_a_docker_archive(
+    tmp_path: Path, archive: Path, registry: StrictRegistry, proxy: Callable[..., Proxy]
+) -> None:
+    """In the run, where a fault is met with another try; not again while the tar is written."""
+    images.push(registry, "team/app", "1.0", MULTI)
+    again = Rule("GET", f"/blobs/{LAYERS[0]}", Flip(at=3), nth=2)
+    place = f"docker://{proxy(registry, again).host}/team/app:1.0"
+    result = ocimirror("copy", archive, f"docker-archive:{tmp_path}/out.tar", "--with", place)
+    assert (result.code, again.seen) == (0, 1), result.stderr
 
 
 def test_a_registry_gives_the_original_back(
