@@ -185,6 +185,8 @@ def _roots(image: Image, shown: str, platforms: Sequence[Platform]) -> list[tupl
     source = image.place
     if source.local and not image.name:
         entries = whole_first(source.entries())
+        if not entries:  # (a place without an index has names all the same)
+            return [(name, source.resolve(name)) for name in source.names()]
         return [(entry.name or str(entry.descriptor.digest), entry.descriptor) for entry in entries]
     root = source.resolve(image.name)
     return [(shown, sparse(root, platforms) if platforms else root)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ocimirror.copy.naming import entry_of, new_name
@@ -11,7 +12,7 @@ from ocimirror.copy.pipeline import copy as copy_many
 from ocimirror.copy.places import Places
 from ocimirror.copy.pull import pull as add
 from ocimirror.copy.push import push as push_all
-from ocimirror.errors import UsageError
+from ocimirror.errors import DamagedLayout, UsageError
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Reference
 from ocimirror.stores.profiles import one_image
@@ -58,8 +59,11 @@ def request(
     Raises:
         UsageError: the image would have no name, or does not suit the destination.
         NotFound: the source layout has no such image.
+        DamagedLayout: no image is named, and one of those that are there cannot be read.
     """
     origin = source if isinstance(source, Image) else source[""]
+    if not origin.name and (unread := next(iter(origin.place.unreadable()), None)):
+        raise DamagedLayout(f"{origin}: {unread.message}", advice="Name the image that is meant.")
     target = destination if isinstance(destination, Image) else destination[""]
     store = target.place
     if not isinstance(store, Store):
@@ -71,7 +75,9 @@ def request(
     if not store.takes_indexes:
         root = origin.place.resolve(origin.name)
         read_name, wanted = str(one_image(origin.place, root, platforms).digest), ()
-    shown = target if target.reference is not None else store[name]
+    shown = store[name]
+    if target.reference is not None:
+        shown = replace(shown, reference=replace(target.reference, tag=name))
     return Request(
         origin.place,
         read_name,
@@ -101,7 +107,8 @@ def pull(
         options: how the run copies.
         reporter: told of the progress.
         platforms: what is wanted of indexes, all of them if there are none.
-        network: how registries are reached, and as whom; else as the environment says.
+        network: how registries are reached, and as whom; else as the environment says, with the
+            jobs, the retries and the stop of the options.
 
     Returns:
         One outcome an image, in the order asked for; failures are in `Outcome.error`.
@@ -110,10 +117,9 @@ def pull(
         UsageError: before any transfer: no reference, a directory that holds something else.
     """
     references = [Reference.parse(text) for text in images]
-    with _places(network) as places:
-        return add(
-            references, layout, places, options or Options(), reporter, platforms=tuple(platforms)
-        )
+    options = options or Options()
+    with _places(network, options) as places:
+        return add(references, layout, places, options, reporter, platforms=tuple(platforms))
 
 
 def push(
@@ -137,7 +143,8 @@ def push(
         images: names to push; none means every named image.
         keep_host: put the source host before the repository.
         platforms: what to push of each index; else all that the layout was asked to hold.
-        network: how registries are reached, and as whom; else as the environment says.
+        network: how registries are reached, and as whom; else as the environment says, with the
+            jobs, the retries and the stop of the options.
 
     Returns:
         One outcome an image; failures are in `Outcome.error`.
@@ -145,23 +152,27 @@ def push(
     Raises:
         UsageError: before any transfer: two images on one destination name, no image to push.
     """
-    with _places(network) as places:
+    options = options or Options()
+    with _places(network, options) as places:
         return push_all(
             layout,
             target,
             images,
             places,
-            options or Options(),
+            options,
             reporter,
             keep_host=keep_host,
             platforms=tuple(platforms),
         )
 
 
-def _places(network: NetworkOptions | None) -> Places:
-    def options() -> NetworkOptions:
+def _places(network: NetworkOptions | None, options: Options) -> Places:
+    def reached() -> NetworkOptions:
         from ocimirror.registry.environment import from_environment
 
-        return from_environment() if network is None else network
+        if network is not None:
+            return network
+        jobs, retries, stop = options.jobs, options.retries, options.stop
+        return replace(from_environment(), jobs=jobs, retries=retries, stop=stop)
 
-    return Places(options)
+    return Places(reached)

@@ -25,6 +25,10 @@ class Registry:
         UsageError: HTTPS_PROXY is not a URL of a proxy.
     """
 
+    # (By `[name]` alone Python would try 0, 1, 2 … as names, without end.)
+    __iter__ = None
+    __contains__ = None
+
     def __init__(self, host: str, options: NetworkOptions | None = None) -> None:
         self.host = check_registry(host)
         self._transport = Transport(from_environment() if options is None else options)

@@ -81,6 +81,10 @@ class Source(ABC):
     misnamed: Mapping[Digest, str] = {}
     """Content that is not what its name says, and is taken as it is, with a sentence each."""
 
+    # (By `[name]` alone Python would try 0, 1, 2 … as names, without end.)
+    __iter__ = None
+    __contains__ = None
+
     def __getitem__(self, name: str) -> Image:
         """Return the image of that name here; whether it exists is seen when it is read."""
         return Image(self, name)

@@ -6,7 +6,10 @@ import inspect
 import json
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -32,6 +35,10 @@ from ocimirror import (
     verify,
 )
 from tests.support import apireference, images, witness
+from tests.support.faults import Respond, Rule
+from tests.support.proxy import Proxy
+
+MEDIA_TYPE = "application/vnd.oci.image.manifest.v1+json"
 
 
 def test_an_image_goes_through_a_layout_and_keeps_its_digest(
@@ -128,6 +135,83 @@ def test_all_of_a_store_in_memory_is_verified() -> None:
     with pytest.raises(IntegrityError) as caught:
         verify(store)
     assert len(caught.value.faults) == len(graph.blobs)
+
+
+class _Shelf(ocimirror.Source):
+    """A place of somebody else's: it has names, no index, and has lost what they stand for."""
+
+    location = "shelf:"
+
+    def _resolve(self, name: str) -> Descriptor:
+        return Descriptor(MEDIA_TYPE, Digest.of(name.encode()), 2, kind="manifest")
+
+    def _open(self, descriptor: Descriptor, position: int) -> NoReturn:
+        raise NotFound(f"no {descriptor}")
+
+    def _exists(self, descriptor: Descriptor) -> bool:
+        return False
+
+    def _names(self) -> list[str]:
+        return ["one", "two"]
+
+    def _referrers(self, descriptor: Descriptor) -> tuple[ocimirror.Referrer, ...]:
+        return ()
+
+
+def test_all_of_a_place_without_an_index_is_what_it_names() -> None:
+    with pytest.raises(IntegrityError) as caught:
+        verify(_Shelf())
+    assert len(caught.value.faults) == 2
+
+
+def test_the_names_of_a_place_cannot_be_run_through() -> None:
+    """Python would ask for 0, 1, 2 … without end, since there is `place[name]`."""
+    for place in (_Shelf(), ocimirror.Registry("registry.example")):
+        with pytest.raises(TypeError):
+            iter(place)  # type: ignore[call-overload]
+        with pytest.raises(TypeError):
+            _ = "one" in place  # type: ignore[operator]
+
+
+def test_all_of_a_layout_is_not_copied_past_an_entry_that_cannot_be_read(tmp_path: Path) -> None:
+    name = "registry.example/a:1"
+    path = images.write_layout(tmp_path / "layout", {name: images.single()})
+    index = json.loads((path / "index.json").read_text())
+    index["manifests"].append({**index["manifests"][0], "digest": "sha256:torn", "annotations": {}})
+    (path / "index.json").write_text(json.dumps(index))
+    with Layout(path) as layout:
+        with pytest.raises(ocimirror.DamagedLayout, match="not a digest"):
+            copy(layout, MemoryStore())
+        assert copy(layout[name], MemoryStore()).status == "copied"
+
+
+def test_an_outcome_says_under_which_tag_an_image_went_to_a_registry(
+    docker_registry: witness.Registry, repository: str, tmp_path: Path
+) -> None:
+    host = docker_registry.host
+    path = images.write_layout(tmp_path / "layout", {"registry.example/a:1.0": images.single()})
+    with ocimirror.Registry(host) as registry, Layout(path) as layout:
+        outcome = copy(layout, registry[repository])
+    assert outcome.result().destination == f"docker://{host}/{repository}:1.0"
+
+
+def test_what_stops_a_run_stops_its_waiting_for_a_registry(
+    docker_registry: witness.Registry, proxy: Callable[..., Proxy], tmp_path: Path
+) -> None:
+    busy = Respond(429, {"Retry-After": "300"})
+    front = proxy(docker_registry, Rule("GET|HEAD", "/manifests/", busy))
+    before, stop = set(threading.enumerate()), threading.Event()
+    options = ocimirror.Options(stop=stop)
+    threading.Timer(1.0, stop.set).start()
+
+    (outcome,) = pull([f"{front.host}/any/image:1.0"], str(tmp_path / "layout"), options)
+
+    assert isinstance(outcome.error, ocimirror.Interrupted)
+    ours = [each for each in threading.enumerate() if each not in before]
+    waiting = [each for each in ours if each.name.startswith("ocimirror")]
+    for each in waiting:
+        each.join(60)
+    assert not any(each.is_alive() for each in waiting)
 
 
 def test_a_destination_for_reading_and_a_name_by_digest_are_refused(
