@@ -75,7 +75,7 @@ def refuse(error: OciMirrorError, _: Descriptor) -> None:
     raise error
 
 
-def ignore(_: OciMirrorError, __: Descriptor) -> None:
+def drop(_: OciMirrorError, __: Descriptor) -> None:
     """Leave out what is beyond a bound; for a `Descent` of which somebody else reports that."""
 
 

@@ -23,7 +23,7 @@ from ocimirror.errors import IntegrityError, NotFound, OciMirrorError, Unsupport
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.graph import Descent, Seen, ignore
+from ocimirror.model.graph import Descent, Seen, drop
 from ocimirror.model.reference import (
     attachment_tag,
     is_attachment_tag,
@@ -168,7 +168,7 @@ class Attached:
         for entry in self._entries:
             if not mediatype.is_index(entry.descriptor.media_type):
                 continue
-            descent = Descent(entry.descriptor, seen=seen, refused=ignore)
+            descent = Descent(entry.descriptor, seen=seen, refused=drop)
             for index in descent:
                 with contextlib.suppress(IntegrityError, NotFound, Unsupported):
                     listed = self._edges.listed_in(index)

@@ -13,7 +13,7 @@ from ocimirror.errors import IntegrityError, MissingContent, NotFound, Unsupport
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
-from ocimirror.model.graph import Descent, Seen, children_for, ignore, is_leaf
+from ocimirror.model.graph import Descent, Seen, children_for, drop, is_leaf
 from ocimirror.model.manifest import MAX_SIZE_BYTES, Manifest
 from ocimirror.model.platform import Platform
 from ocimirror.stores.store import Source
@@ -76,7 +76,7 @@ class Edges:
         for root, platforms in roots:
             if is_leaf(root):
                 continue
-            descent = Descent(root, platforms, seen, ignore)  # (`verify` reports what is too deep)
+            descent = Descent(root, platforms, seen, drop)  # (`verify` reports what is too deep)
             for whole in descent:
                 parts = self._parts_of(whole, tuple(platforms), damaged)
                 yield from ((self._subjects.get(part.digest), part) for part in parts)

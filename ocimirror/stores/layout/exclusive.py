@@ -18,7 +18,7 @@ from ocimirror.errors import (
     storage_errors,
 )
 from ocimirror.model.digest import Digest
-from ocimirror.model.graph import Descent, Seen, ignore
+from ocimirror.model.graph import Descent, Seen, drop
 from ocimirror.model.manifest import Manifest
 from ocimirror.stores.bydigest import proven
 from ocimirror.stores.disk.atomic import remove_abandoned
@@ -156,7 +156,7 @@ class ExclusiveLayout(Layout):
         needed: set[Digest] = set()
         seen: set[Seen] = set()
         for entry in index.entries:
-            descent = Descent(entry.descriptor, seen=seen, refused=ignore)
+            descent = Descent(entry.descriptor, seen=seen, refused=drop)
             for named in descent:
                 needed.add(named.digest)
                 with contextlib.suppress(IntegrityError, NotFound, Unsupported):
