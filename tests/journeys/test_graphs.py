@@ -99,6 +99,19 @@ def test_an_image_that_an_index_names_twice_is_one_image(tmp_path: Path) -> None
     assert done.code == 0, done.stderr
 
 
+def test_two_images_for_one_platform_are_not_one_image(tmp_path: Path) -> None:
+    builder = Builder()
+    two = [images.add_image(builder, name, OTHER_PLATFORM) for name in ("app", "other")]
+    named = [{**image, "platform": OTHER_PLATFORM} for image in two]
+    layout = images.write_layout(tmp_path / "layout", {NAME: builder.graph(builder.index(named))})
+    out = tmp_path / "out.tar"
+    done = ocimirror(
+        "copy", f"oci:{layout}:{NAME}", f"docker-archive:{out}", "--platform", "linux/s390x"
+    )
+    assert (done.code, out.exists()) == (2, False)
+    assert "linux/s390x is 2 images" in done.stderr
+
+
 def test_an_image_that_is_named_for_two_platforms_is_found_for_each(tmp_path: Path) -> None:
     builder = Builder()
     image = images.add_image(builder, "scripts")
