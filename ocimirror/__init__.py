@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from ocimirror.model.manifest import Manifest
     from ocimirror.model.platform import Platform
     from ocimirror.model.reference import Location, Reference
+    from ocimirror.registry.environment import from_environment
     from ocimirror.registry.options import AuthFile, NetworkOptions
     from ocimirror.registry.registry import Registry
     from ocimirror.stores.archive.archive import Archive, ArchiveWriter
@@ -112,6 +113,7 @@ _HOMES = {
     "VerifiedStream": "ocimirror.stores.stream",
     "copy": "ocimirror.copy.library",
     "copy_many": "ocimirror.copy.library",
+    "from_environment": "ocimirror.registry.environment",
     "pull": "ocimirror.copy.library",
     "push": "ocimirror.copy.library",
     "request": "ocimirror.copy.library",
@@ -190,6 +192,7 @@ __all__ = [
     "__version__",
     "copy",
     "copy_many",
+    "from_environment",
     "pull",
     "push",
     "request",

@@ -29,7 +29,7 @@ from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.graph import MAX_GENERATIONS, Seen
 from ocimirror.model.manifest import Manifest
-from ocimirror.model.platform import WITHOUT_ATTESTATIONS, Platform, sparse_text
+from ocimirror.model.platform import WITHOUT_ATTESTATIONS, Platform, parsed, sparse_text
 from ocimirror.stores.entry import platforms_of, sparse
 from ocimirror.stores.layout.partial import held
 from ocimirror.stores.layout.source import LayoutSource
@@ -88,7 +88,7 @@ def verify(
     deep: bool = False,
     jobs: int = 4,
     stop: threading.Event | None = None,
-    platforms: Sequence[Platform] = (),
+    platforms: Sequence[Platform | str] = (),
 ) -> None:
     """Hash everything reachable again: an image, or a whole layout or archive. Writes nothing.
 
@@ -106,7 +106,7 @@ def verify(
         Interrupted: `stop` was set.
     """
     image = place if isinstance(place, Image) else place[""]
-    report = check(image, deep=deep, jobs=jobs, stop=stop, platforms=platforms)
+    report = check(image, deep=deep, jobs=jobs, stop=stop, platforms=parsed(platforms))
     if report.faults:
         more = f" and {len(report.faults) - 1} more" if len(report.faults) > 1 else ""
         wrong = IntegrityError(f"{image}: {report.faults[0].message}{more}")

@@ -63,12 +63,7 @@ class Settings:
         """Return how registries are reached, from options and environment."""
         from ocimirror.model.reference import check_registry
         from ocimirror.registry import AuthFile, NetworkOptions
-        from ocimirror.registry.environment import (
-            auth_files,
-            certs_dirs,
-            first_of,
-            proxy_url,
-        )
+        from ocimirror.registry.environment import auth_files, certs_dirs, first_of
 
         for path in (self.ca_file, self.client_cert, self.client_key):
             if path and not (Path(path).is_file() and os.access(path, os.R_OK)):
@@ -84,7 +79,7 @@ class Settings:
             client_cert=_path(self.client_cert),
             client_key=_path(self.client_key),
             certs_dirs=certs_dirs(environment),
-            proxy=proxy_url(proxy),
+            proxy=proxy,
             no_proxy=first_of(environment, "NO_PROXY"),
             retries=self.retries,
             timeout_s=self.timeout,

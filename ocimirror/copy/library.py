@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ocimirror.copy.fordocker import chosen_for_docker
 from ocimirror.copy.naming import entry_of, new_name
 from ocimirror.copy.outcome import Options, Outcome, Reporter, Request
 from ocimirror.copy.pipeline import copy as copy_many
@@ -13,9 +15,8 @@ from ocimirror.copy.places import Places
 from ocimirror.copy.pull import pull as add
 from ocimirror.copy.push import push as push_all
 from ocimirror.errors import DamagedLayout, UsageError
-from ocimirror.model.platform import Platform
+from ocimirror.model.platform import Platform, parsed
 from ocimirror.model.reference import Reference
-from ocimirror.stores.profiles import one_image
 from ocimirror.stores.store import Image, Source, Store
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def copy(
     options: Options | None = None,
     reporter: Reporter | None = None,
     *,
-    platforms: Sequence[Platform] = (),
+    platforms: Sequence[Platform | str] = (),
 ) -> Outcome:
     """Copy one image, byte for byte, with what refers to it; its name moves last.
 
@@ -39,7 +40,7 @@ def copy(
         destination: an image; in a layout without a name it keeps the source's.
         options: how the run copies.
         reporter: told of the progress.
-        platforms: what is wanted of an index, all of it if there are none.
+        platforms: what is wanted of an index, as `linux/arm64`; all of it if there are none.
 
     Raises:
         UsageError: the image would have no name.
@@ -52,7 +53,7 @@ def copy(
 
 
 def request(
-    source: Image | Source, destination: Image | Store, platforms: Sequence[Platform] = ()
+    source: Image | Source, destination: Image | Store, platforms: Sequence[Platform | str] = ()
 ) -> Request:
     """Return what `copy_many` is asked, for one image; the arguments are those of `copy`.
 
@@ -70,11 +71,14 @@ def request(
         raise UsageError(f"{target} is for reading only")
     entry = None if origin.reference else entry_of(origin)
     name = new_name(target, origin)
-    wanted = tuple(platforms) or (entry.platforms if entry else ())
+    asked = parsed(platforms)
+    wanted = asked or (entry.platforms if entry else ())
     read_name = origin.name
+    notes: tuple[str, ...] = ()
     if not store.takes_indexes:
-        root = origin.place.resolve(origin.name)
-        read_name, wanted = str(one_image(origin.place, root, platforms).digest), ()
+        chosen = chosen_for_docker(origin.place, origin.name, name, asked)
+        read_name, notes = chosen.read_name, chosen.notes
+        wanted = () if chosen.of_index else wanted
     shown = store[name]
     if target.reference is not None:
         shown = replace(shown, reference=replace(target.reference, tag=name))
@@ -87,16 +91,17 @@ def request(
         str(shown),
         wanted,
         pinned=origin.reference if origin.reference and origin.reference.pinned else None,
+        notes=notes,
     )
 
 
 def pull(
     images: Iterable[str],
-    layout: str,
+    layout: str | os.PathLike[str],
     options: Options | None = None,
     reporter: Reporter | None = None,
     *,
-    platforms: Sequence[Platform] = (),
+    platforms: Sequence[Platform | str] = (),
     network: NetworkOptions | None = None,
 ) -> list[Outcome]:
     """Add images of registries to a layout directory, each under its full reference.
@@ -107,8 +112,8 @@ def pull(
         options: how the run copies.
         reporter: told of the progress.
         platforms: what is wanted of indexes, all of them if there are none.
-        network: how registries are reached, and as whom; else as the environment says, with the
-            jobs, the retries and the stop of the options.
+        network: how registries are reached, and as whom; else
+            `from_environment()` with the jobs, retries and stop of the options.
 
     Returns:
         One outcome an image, in the order asked for; failures are in `Outcome.error`.
@@ -116,21 +121,23 @@ def pull(
     Raises:
         UsageError: before any transfer: no reference, a directory that holds something else.
     """
-    references = [Reference.parse(text) for text in images]
+    references = [Reference.parse(text) for text in _several(images)]
+    wanted = parsed(platforms)
     options = options or Options()
     with _places(network, options) as places:
-        return add(references, layout, places, options, reporter, platforms=tuple(platforms))
+        path = os.fspath(layout)
+        return add(references, path, places, options, reporter, platforms=wanted)
 
 
 def push(
-    layout: str,
+    layout: str | os.PathLike[str],
     target: str,
     options: Options | None = None,
     reporter: Reporter | None = None,
     *,
     images: Sequence[str] = (),
     keep_host: bool = False,
-    platforms: Sequence[Platform] = (),
+    platforms: Sequence[Platform | str] = (),
     network: NetworkOptions | None = None,
 ) -> list[Outcome]:
     """Push images of a layout directory to `REGISTRY[/PREFIX]/<repository>:<tag>`.
@@ -143,8 +150,8 @@ def push(
         images: names to push; none means every named image.
         keep_host: put the source host before the repository.
         platforms: what to push of each index; else all that the layout was asked to hold.
-        network: how registries are reached, and as whom; else as the environment says, with the
-            jobs, the retries and the stop of the options.
+        network: how registries are reached, and as whom; else
+            `from_environment()` with the jobs, retries and stop of the options.
 
     Returns:
         One outcome an image; failures are in `Outcome.error`.
@@ -152,18 +159,25 @@ def push(
     Raises:
         UsageError: before any transfer: two images on one destination name, no image to push.
     """
+    names, wanted = _several(images), parsed(platforms)
     options = options or Options()
     with _places(network, options) as places:
         return push_all(
-            layout,
+            os.fspath(layout),
             target,
-            images,
+            names,
             places,
             options,
             reporter,
             keep_host=keep_host,
-            platforms=tuple(platforms),
+            platforms=wanted,
         )
+
+
+def _several(images: Iterable[str]) -> list[str]:
+    if isinstance(images, str):
+        raise UsageError(f"images are a list, as [{images!r}], and not one text")
+    return list(images)
 
 
 def _places(network: NetworkOptions | None, options: Options) -> Places:

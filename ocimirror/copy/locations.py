@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from ocimirror.copy.identity import note_on_identity, notes_on_docker, notes_on_restored
+from ocimirror.copy.fordocker import chosen_for_docker
+from ocimirror.copy.identity import note_on_identity, notes_on_restored
 from ocimirror.copy.naming import new_name
 from ocimirror.copy.originals import restore
 from ocimirror.copy.outcome import Options, Outcome, Reporter, Request, Silent
@@ -15,7 +16,6 @@ from ocimirror.copy.unread import failures
 from ocimirror.errors import Interrupted, OciMirrorError, UsageError, blamed_on
 from ocimirror.model.platform import Platform
 from ocimirror.model.reference import Location
-from ocimirror.stores.dockerarchive.compression import require_zstd
 from ocimirror.stores.entry import is_synthesised
 from ocimirror.stores.profiles import (
     Image,
@@ -127,14 +127,11 @@ def _suit_profile(
 
 def _choose_for_docker(wanted: _Wanted, name: str, platforms: Sequence[Platform]) -> None:
     """Read one image manifest only; a docker-archive has no place for more."""
-    root = wanted.source.resolve(wanted.read_name)
-    chosen = one_image(wanted.source, root, platforms)
-    if any("zstd" in layer.media_type for layer in chosen.blobs):
-        require_zstd()
-    wanted.read_name, wanted.referrers = str(chosen.digest), False
-    if chosen.digest != root.digest:
+    chosen = chosen_for_docker(wanted.source, wanted.read_name, name, platforms)
+    wanted.read_name, wanted.referrers = chosen.read_name, False
+    if chosen.of_index:
         wanted.platforms = ()  # (else it is yet to be seen whether they are the image's)
-    wanted.notes += notes_on_docker(root, chosen, name)
+    wanted.notes += chosen.notes
 
 
 def _notes_on_root(source: Source, outcome: Outcome) -> list[str]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from ocimirror.copy.plan import LeftOut, Plan
-from ocimirror.errors import OciMirrorError, SourceMoved
+from ocimirror.errors import OciMirrorError, SourceMoved, UsageError
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
 from ocimirror.model.failure import Failure
@@ -36,6 +36,7 @@ class Request:
         expected: what the name has to stand for; None for whatever it does.
         pinned: the source's name if it has a tag and a digest. The digest is what is read; a note
             says if the tag stands for something else there.
+        notes: what the outcome tells once the image is there.
         whole: the root that an earlier run brought to the new name with all of these platforms;
             None if that is not known.
     """
@@ -50,6 +51,7 @@ class Request:
     expected: Digest | None = None
     pinned: Reference | None = None
     whole: Digest | None = None
+    notes: tuple[str, ...] = ()
 
     def resolve(self) -> Descriptor:
         """Return what the name stands for now.
@@ -193,17 +195,18 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a run copies.
+    """How a run copies; UsageError for what is out of range.
 
     Attributes:
-        jobs: threads that read and write; each holds one connection a host.
+        jobs: at least 1; threads that read and write; each holds one connection a host.
         retries: how often a failed transfer is tried again, where that may help.
         deep: believe neither names nor sizes; look at everything the destination has.
         referrers: carry what refers to an image: signatures, SBOMs, attestations.
         replace_signatures: overwrite a cosign tag at the destination whose layers the source
             lacks.
         allow_foreign: copy images without their foreign layers, and count those as skipped.
-        sparse: what to do where a registry refuses an index with absent children.
+        sparse: what to do where a registry refuses an index with absent children: "fail", copy
+            every platform ("full"), or name the one platform's manifest ("child").
         dry_run: plan, ask what is missing, change nothing.
         previous: look at what each name stands for at the destination before it is moved.
         stop: set to end the run; what is under way is given up, what is named stays.
@@ -220,16 +223,26 @@ class Options:
     previous: bool = False
     stop: threading.Event = field(default_factory=threading.Event)
 
+    def __post_init__(self) -> None:
+        if self.jobs < 1 or self.retries < 0:
+            raise UsageError("Options: jobs is at least 1, and retries at least 0")
+        if self.sparse not in get_args(Sparse):
+            raise UsageError(f"Options: sparse is one of {', '.join(get_args(Sparse))}")
+
 
 class Reporter(Protocol):
-    """Told what happens; `moved` comes from any thread, the others from the caller's."""
+    """Told what happens; `moved` comes from any thread, the others from the caller's.
+
+    A Protocol: any object with all three methods is one. An exception in one of them ends the
+    run and is raised as it is; what is at the destination is whole, or not named.
+    """
 
     def planned(self, request: Request, plan: Plan) -> None:
         """Everything the image consists of is known."""
         ...
 
     def moved(self, request: Request, count: int) -> None:
-        """Bytes of this image went through; a present blob moves all its bytes at once."""
+        """At least one byte of this image went through; a present blob's all go at once."""
         ...
 
     def finished(self, outcome: Outcome) -> None:

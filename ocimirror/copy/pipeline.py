@@ -17,6 +17,7 @@ from functools import partial
 from typing import TypeVar
 
 from ocimirror.copy.attachments import Name, keeping_signatures
+from ocimirror.copy.heard import Heard
 from ocimirror.copy.image import BlobKey, Image, SharedBlob, key_of
 from ocimirror.copy.lone import look_around
 from ocimirror.copy.outcome import Options, Outcome, Reporter, Request, Silent, Status
@@ -55,9 +56,9 @@ def copy(
 class _Run:
     def __init__(self, options: Options, reporter: Reporter) -> None:
         self._options = options
-        self._reporter = reporter
+        self._reporter = Heard(reporter)
         self._tasks = Tasks(options.jobs, options.stop)
-        self._carrier = Carrier(options, reporter)
+        self._carrier = Carrier(options, self._reporter)
         self._images: list[Image] = []
         self._open = 0
         self._blobs: dict[BlobKey, SharedBlob] = {}
@@ -82,6 +83,7 @@ class _Run:
                     self._name_ready()
                 elif stop.is_set():
                     break
+                self._reporter.check()
         except Interrupted as error:
             logger.warning("%s", error)
         finally:
@@ -365,9 +367,11 @@ class _Run:
         image.outcome.seconds = time.monotonic() - image.started
         if self._options.referrers and status != "failed":
             image.outcome.notes += image.request.source.notes_on_referrers()
+        image.outcome.notes += image.request.notes if status != "failed" else ()
         self._reporter.finished(image.outcome)
 
     def _fail(self, image: Image, error: OciMirrorError) -> None:
+        self._reporter.check()
         if image.done or (isinstance(error, SparseRefused) and self._again_in_full(image)):
             return
         image.outcome.error = error

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ocimirror.errors import InvalidReference
+from ocimirror.errors import InvalidReference, UsageError
 
 _PART = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
 _DEFAULT_VARIANT = {"amd64": "v1", "arm64": "v8", "arm": "v7"}
@@ -61,6 +61,17 @@ class Platform:
 
 WITHOUT_ATTESTATIONS = Platform("none", "attestations")
 """Beside other platforms: their attestations are not wanted, or not there. Matches nothing."""
+
+
+def parsed(platforms: Sequence[Platform | str]) -> tuple[Platform, ...]:
+    """Return platforms, of which a program may give some as text.
+
+    Raises:
+        UsageError: one text instead of a list, or no platform.
+    """
+    if isinstance(platforms, str):
+        raise UsageError(f"platforms are a list, as [{platforms!r}], and not one text")
+    return tuple(Platform.parse(each) if isinstance(each, str) else each for each in platforms)
 
 
 def sparse_text(name: str, platforms: Sequence[Platform]) -> str:

@@ -83,7 +83,9 @@ def check_repository(text: str) -> str:
 def check_registry(text: str) -> str:
     """Return the canonical `host[:port]` of a registry; InvalidReference for anything else."""
     if not _HOST.fullmatch(text):
-        raise InvalidReference(f"not a registry host: {text[:300]!r}")
+        # (A login may hold a password.)
+        shown = f"***@{text.rpartition('@')[2]}" if "@" in text else text
+        raise InvalidReference(f"not a registry host: {shown[:300]!r}")
     port = text.rpartition(":")[2] if not text.endswith("]") and ":" in text else ""
     if port and not 0 < int(port) < 65536:
         raise InvalidReference(f"not a registry host: {text[:300]!r} (port)")

@@ -9,9 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from ocimirror.errors import UsageError
 from ocimirror.registry.options import AuthFile, NetworkOptions
 
 
@@ -27,7 +25,7 @@ def from_environment(environment: Mapping[str, str] | None = None) -> NetworkOpt
     known = os.environ if environment is None else environment
     return NetworkOptions(
         certs_dirs=certs_dirs(known),
-        proxy=proxy_url(first_of(known, "HTTPS_PROXY", "HTTP_PROXY")),
+        proxy=first_of(known, "HTTPS_PROXY", "HTTP_PROXY"),
         no_proxy=first_of(known, "NO_PROXY"),
         auth_files=auth_files(known),
     )
@@ -48,18 +46,6 @@ def certs_dirs(environment: Mapping[str, str]) -> tuple[Path, ...]:
         Path("/etc/containers/certs.d"),
         Path("/etc/docker/certs.d"),
     )
-
-
-def proxy_url(text: str) -> str:
-    """Return the URL of a proxy, or nothing; it may hold a password, so it is not shown."""
-    try:
-        parts = urlsplit(text if "://" in text else f"http://{text}")
-        good = bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        good = False
-    if text and not good:
-        raise UsageError("--proxy, or HTTPS_PROXY in the environment, is not a URL of a proxy")
-    return text
 
 
 def auth_files(environment: Mapping[str, str]) -> tuple[AuthFile, ...]:

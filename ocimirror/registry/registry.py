@@ -17,8 +17,8 @@ class Registry:
 
     Args:
         host: `host[:port]` as references name it; `docker.io` is Docker Hub.
-        options: how it is reached, and as whom; else as the environment says: the credential files
-            of docker and podman, their certificates, HTTPS_PROXY.
+        options: how it is reached, and as whom, instead of what the environment says; else
+            `from_environment()`.
 
     Raises:
         InvalidReference: not a registry.

@@ -25,7 +25,6 @@ from ocimirror import (
     MemoryStore,
     NotFound,
     OciMirrorError,
-    Platform,
     UsageError,
     copy,
     copy_many,
@@ -35,6 +34,7 @@ from ocimirror import (
     verify,
 )
 from tests.support import apireference, images, witness
+from tests.support.command import ocimirror as ocimirror_command
 from tests.support.faults import Respond, Rule
 from tests.support.proxy import Proxy
 
@@ -73,8 +73,16 @@ def test_a_docker_archive_gets_the_one_image_that_it_has_room_for(
         ocimirror.Registry(docker_registry.host) as registry,
         ocimirror.DockerArchiveWriter(str(file)) as archive,
     ):
-        copy(registry[f"{repository}:1.0"], archive, platforms=[Platform.parse("linux/amd64")])
+        outcome = copy(registry[f"{repository}:1.0"], archive, platforms=["linux/amd64"])
         archive.commit()
+    layout = tmp_path / "layout"
+    pull([f"{docker_registry.host}/{repository}:1.0"], layout)
+    done = ocimirror_command(
+        *("copy", "--json", "--platform", "linux/amd64"),
+        *(f"oci:{layout}", f"docker-archive:{file}.2"),
+    )
+    assert outcome.notes == json.loads(done.stdout)["images"][0]["notes"]
+    assert len(outcome.notes) == 4
     with ocimirror.DockerArchive(str(file)) as archive:
         verify(archive)
         (entry,) = archive.entries()

@@ -20,7 +20,7 @@ GROUPS = {
     "Verbs": "copy copy_many request pull push verify",
     "Places": "Registry Layout Archive ArchiveWriter DockerArchive DockerArchiveWriter MemoryStore"
     " Image",
-    "A run": "Options Request Outcome Plan Reporter NetworkOptions AuthFile",
+    "A run": "Options Request Outcome Plan Reporter NetworkOptions from_environment AuthFile",
     "Values": "Digest Descriptor Manifest Platform Reference Location",
     "The contract of places": "Source Store Stored Referrer VerifiedStream",
 }
