@@ -139,6 +139,18 @@ def edited(**changes: object) -> bytes:
     return json.dumps(document).encode()
 
 
+def owning(**changes: object) -> bytes:
+    document = lock_document(Record())
+    made = {
+        "target": "docker://registry.example.com/library/alpine:3.19",
+        "source": "docker://docker.io/library/alpine:3.19",
+        "digest": digest("a"),
+        "gone_since": None,
+    }
+    document["own"] = [made | changes]
+    return json.dumps(document).encode()
+
+
 GOOD = lock_text([Record()]).encode()
 HOSTILE = [
     b"",
@@ -179,6 +191,15 @@ HOSTILE = [
     edited(attachments=["x"]),
     edited(attachments=[[]]),
     edited(extra=1),
+    owning(target="alpine:3.19"),
+    owning(target="docker://alpine:3.19"),
+    owning(target="docker://registry.example.com/library/alpine:3.19\u202e"),
+    owning(target=None),
+    owning(source="docker://alpine:3.19"),
+    owning(source="oci:layout:app"),
+    owning(digest="sha256:x"),
+    owning(gone_since="yesterday"),
+    owning(extra=1),
 ]
 
 
@@ -189,6 +210,14 @@ def refused(lock: Path, kind: str = "damaged_lock_file", code: int = 2) -> str:
     error = done.document["error"]
     assert (done.code, error["code"], output.exists()) == (code, kind, False)
     return str(error["message"])
+
+
+def test_what_a_mirror_made_is_kept_in_its_lock(tmp_path: Path) -> None:
+    lock = tmp_path / "its.lock"
+    lock.write_bytes(owning())
+    assert merge(tmp_path / "output.lock", lock).code == 0
+    kept = json.loads((tmp_path / "output.lock").read_bytes())["own"]
+    assert kept == json.loads(owning())["own"]
 
 
 @pytest.mark.parametrize("number", range(len(HOSTILE)))
