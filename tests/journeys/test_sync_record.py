@@ -153,12 +153,21 @@ def test_an_upload_location_is_used_as_it_was_given(proxy, registry, configure, 
     assert "the upload was accepted" in result.document["published"]["error"]["message"]
 
 
+ANOTHERS = {
+    "Content-Type": images.OCI_MANIFEST,
+    "Content-Length": "300",
+    "Docker-Content-Digest": f"sha256:{'0' * 64}",
+}
+
+
 @pytest.mark.parametrize(
     ("rule", "code", "error"),
     [
         (Rule("PUT", "/manifests/", Respond(403, {})), 4, "push_rejected"),
         (Rule("PUT", "/manifests/", Respond(503, {})), 3, "registry_unavailable"),
         (Rule("GET", "/blobs/", Flip(5)), 9, "digest_not_preserved"),
+        # Somebody else's record has the tag when ours is looked at again.
+        (Rule("HEAD", "/manifests/night", Respond(200, ANOTHERS)), 9, "digest_not_preserved"),
     ],
 )
 def test_a_record_that_was_not_published_undoes_nothing(
