@@ -66,10 +66,12 @@ from ocimirror.version import __version__
 if TYPE_CHECKING:
     from ocimirror.care.verify import verify
     from ocimirror.copy.library import copy, copy_many, pull, push, request
-    from ocimirror.copy.outcome import Options, Outcome, Reporter, Request
-    from ocimirror.copy.plan import Plan
+    from ocimirror.copy.outcome import ByteCounts, ImageResult, Options, Outcome, Reporter, Request
+    from ocimirror.copy.plan import LeftOut, Plan
+    from ocimirror.fault import Fault
     from ocimirror.model.descriptor import Descriptor
     from ocimirror.model.digest import Digest
+    from ocimirror.model.failure import Failure
     from ocimirror.model.manifest import Manifest
     from ocimirror.model.platform import Platform
     from ocimirror.model.reference import Location, Reference
@@ -79,21 +81,29 @@ if TYPE_CHECKING:
     from ocimirror.stores.archive.archive import Archive, ArchiveWriter
     from ocimirror.stores.dockerarchive.read import DockerArchive
     from ocimirror.stores.dockerarchive.write import DockerArchiveWriter
+    from ocimirror.stores.entry import Entry
     from ocimirror.stores.layout.layout import Layout
     from ocimirror.stores.memory import MemoryStore
     from ocimirror.stores.store import Image, Referrer, Source, Store, Stored
     from ocimirror.stores.stream import VerifiedStream
+    from ocimirror.stores.unreadable import UnreadableEntry
 
 _HOMES = {
     "Archive": "ocimirror.stores.archive.archive",
     "ArchiveWriter": "ocimirror.stores.archive.archive",
     "AuthFile": "ocimirror.registry.options",
+    "ByteCounts": "ocimirror.copy.outcome",
     "Descriptor": "ocimirror.model.descriptor",
     "Digest": "ocimirror.model.digest",
     "DockerArchive": "ocimirror.stores.dockerarchive.read",
     "DockerArchiveWriter": "ocimirror.stores.dockerarchive.write",
+    "Entry": "ocimirror.stores.entry",
+    "Failure": "ocimirror.model.failure",
+    "Fault": "ocimirror.fault",
     "Image": "ocimirror.stores.store",
+    "ImageResult": "ocimirror.copy.outcome",
     "Layout": "ocimirror.stores.layout.layout",
+    "LeftOut": "ocimirror.copy.plan",
     "Location": "ocimirror.model.reference",
     "Manifest": "ocimirror.model.manifest",
     "MemoryStore": "ocimirror.stores.memory",
@@ -110,6 +120,7 @@ _HOMES = {
     "Source": "ocimirror.stores.store",
     "Store": "ocimirror.stores.store",
     "Stored": "ocimirror.stores.store",
+    "UnreadableEntry": "ocimirror.stores.unreadable",
     "VerifiedStream": "ocimirror.stores.stream",
     "copy": "ocimirror.copy.library",
     "copy_many": "ocimirror.copy.library",
@@ -125,6 +136,7 @@ __all__ = [
     "ArchiveWriter",
     "AuthFile",
     "AuthenticationFailed",
+    "ByteCounts",
     "DamagedEngineStore",
     "DamagedLayout",
     "DamagedLockFile",
@@ -138,13 +150,18 @@ __all__ = [
     "EngineFailed",
     "EngineRunning",
     "EngineUnavailable",
+    "Entry",
+    "Failure",
+    "Fault",
     "ForeignLayer",
     "Image",
+    "ImageResult",
     "IntegrityError",
     "Interrupted",
     "InvalidConfiguration",
     "InvalidReference",
     "Layout",
+    "LeftOut",
     "LocalStorageError",
     "Location",
     "LockConflict",
@@ -184,6 +201,7 @@ __all__ = [
     "Store",
     "Stored",
     "TokenServiceUnavailable",
+    "UnreadableEntry",
     "Unsupported",
     "UntrustedCertificate",
     "UrlRefused",
@@ -206,6 +224,10 @@ def __getattr__(name: str) -> object:
     found: object = getattr(import_module(_HOMES[name]), name)
     globals()[name] = found
     return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 class _Package(ModuleType):

@@ -12,6 +12,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from typing import ClassVar, Literal, NamedTuple
 
+from ocimirror.fault import Fault
 from ocimirror.shown import one_line, printable
 
 Side = Literal["source", "destination"]
@@ -266,7 +267,7 @@ class IntegrityError(OciMirrorError):
     """
 
     exit_code = 5
-    faults: Sequence[object] = ()
+    faults: Sequence[Fault] = ()
 
 
 class DigestMismatch(IntegrityError):

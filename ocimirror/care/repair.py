@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from ocimirror.care.verify import Fault, check
+from ocimirror.care.verify import check
 from ocimirror.copy.naming import name_in_a_layout
 from ocimirror.copy.outcome import Options, Outcome, Reporter, Request, Silent
 from ocimirror.copy.pipeline import copy
@@ -23,6 +23,7 @@ from ocimirror.errors import (
     Unsupported,
     UsageError,
 )
+from ocimirror.fault import Fault
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest, digest_or_none
 from ocimirror.model.graph import Seen, attestation_of

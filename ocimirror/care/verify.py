@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
 
 from ocimirror.errors import (
     DamagedLayout,
@@ -24,6 +23,7 @@ from ocimirror.errors import (
     Unsupported,
     exit_code_of,
 )
+from ocimirror.fault import Fault, FaultKind
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
@@ -36,25 +36,6 @@ from ocimirror.stores.layout.source import LayoutSource
 from ocimirror.stores.reach import reach, whole_first
 from ocimirror.stores.store import Image, Referrer, Source
 from ocimirror.stores.stream import Watch
-
-Kind = Literal[
-    "corrupt", "missing", "wrong_size", "malformed", "stray", "unsupported", "unreadable"
-]
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One thing that is wrong. `path` is below the layout, `image` the first that needs it.
-
-    `exit_code` is 5 for what is wrong, and the error's own for what could not be read.
-    """
-
-    kind: Kind
-    digest: str
-    path: str
-    image: str
-    message: str
-    exit_code: int = 5
 
 
 @dataclass(slots=True)
@@ -276,7 +257,7 @@ def _referrers(
         return source.referrers(manifest.descriptor)
     except (IntegrityError, LocalStorageError, RemoteError) as error:
         what = f"what refers to {manifest.digest} cannot be told: {error.message}"
-        kind: Kind = "malformed" if isinstance(error, IntegrityError) else "unreadable"
+        kind: FaultKind = "malformed" if isinstance(error, IntegrityError) else "unreadable"
         report.faults.append(Fault(kind, str(manifest.digest), "", image, what, error.exit_code))
         return ()
 
@@ -299,7 +280,7 @@ def _check_blob(
 
 def _fault(error: OciMirrorError, descriptor: Descriptor, image: str) -> Fault:
     digest = descriptor.digest
-    kinds: Sequence[tuple[type[OciMirrorError], Kind]] = (
+    kinds: Sequence[tuple[type[OciMirrorError], FaultKind]] = (
         (MissingContent, "missing"),
         (NotFound, "missing"),
         (SizeMismatch, "wrong_size"),
@@ -309,7 +290,7 @@ def _fault(error: OciMirrorError, descriptor: Descriptor, image: str) -> Fault:
         (RemoteError, "unreadable"),
         (LocalStorageError, "unreadable"),
     )
-    kind: Kind = next((kind for known, kind in kinds if isinstance(error, known)), "corrupt")
+    kind: FaultKind = next((kind for known, kind in kinds if isinstance(error, known)), "corrupt")
     path = f"blobs/{digest.algorithm}/{digest.encoded}"
     code = error.exit_code if kind in ("unreadable", "unsupported") else 5
     return Fault(kind, str(digest), path, image, error.message, code)

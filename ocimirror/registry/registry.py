@@ -34,6 +34,9 @@ class Registry:
         self._transport = Transport(from_environment() if options is None else options)
         self._registry = RegistryHost(self.host, self._transport)
 
+    def __repr__(self) -> str:
+        return f"Registry({self.host!r})"
+
     def __getitem__(self, name: str) -> Image:
         """Return an image of the registry; nothing is asked of it yet.
 

@@ -62,6 +62,10 @@ class Image:
     name: str
     reference: Reference | None = None
 
+    def resolve(self) -> Descriptor:
+        """Return the descriptor of what the name stands for now; see `Source.resolve`."""
+        return self.place.resolve(self.name)
+
     def __str__(self) -> str:
         if self.reference is not None:
             return f"docker://{self.reference}"
@@ -84,6 +88,9 @@ class Source(ABC):
     # (By `[name]` alone Python would try 0, 1, 2 … as names, without end.)
     __iter__ = None
     __contains__ = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.location!r})"
 
     def __getitem__(self, name: str) -> Image:
         """Return the image of that name here; whether it exists is seen when it is read."""

@@ -52,7 +52,9 @@ def test_an_image_goes_through_a_layout_and_keeps_its_digest(
         Layout(tmp_path / "layout", write=True) as layout,
     ):
         image = copy(registry[f"{repository}:1.0"], layout)
+        assert image.digest == registry[f"{repository}:1.0"].resolve().digest
         assert str(image.digest) == graph.root
+        assert (repr(registry), str(tmp_path) in repr(layout)) == (f"Registry({host!r})", True)
         assert image.bytes_copied == image.bytes_total > 0
         verify(layout)
         again = copy(layout[f"{host}/{repository}:1.0"], registry[f"other/{repository}:2.0"])
@@ -130,7 +132,7 @@ def test_verify_raises_with_every_fault(
     with Layout(layout) as opened, pytest.raises(IntegrityError) as caught:
         verify(opened)
 
-    faults = {fault.digest: fault.kind for fault in caught.value.faults}  # type: ignore[attr-defined]
+    faults = {fault.digest: fault.kind for fault in caught.value.faults}
     assert faults == {damaged: "corrupt", missing: "missing"}
 
 
@@ -312,3 +314,9 @@ def test_a_verb_is_a_function_whatever_was_loaded_before_it(before: str) -> None
     script = f"from ocimirror import {before}\nfrom ocimirror import copy\ncopy.__code__"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_everything_that_is_exported_is_listed_before_it_is_used() -> None:
+    script = "import ocimirror; print(*set(ocimirror.__all__) - set(dir(ocimirror)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "\n"

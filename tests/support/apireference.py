@@ -9,6 +9,7 @@ import enum
 import inspect
 import re
 from pathlib import Path
+from typing import get_args
 
 import ocimirror
 from ocimirror import Source, Store
@@ -20,9 +21,22 @@ GROUPS = {
     "Verbs": "copy copy_many request pull push verify",
     "Places": "Registry Layout Archive ArchiveWriter DockerArchive DockerArchiveWriter MemoryStore"
     " Image",
-    "A run": "Options Request Outcome Plan Reporter NetworkOptions from_environment AuthFile",
+    "A run": "Options Request Outcome Plan LeftOut Reporter NetworkOptions from_environment"
+    " AuthFile ImageResult ByteCounts Failure Fault",
     "Values": "Digest Descriptor Manifest Platform Reference Location",
-    "The contract of places": "Source Store Stored Referrer VerifiedStream",
+    "The contract of places": "Source Store Stored Referrer VerifiedStream Entry UnreadableEntry",
+}
+WORDS: dict[str, object] = {
+    "Sparse": ocimirror.Options,
+    "Status": ocimirror.Outcome,
+    "Extent": ocimirror.Outcome,
+    "FaultKind": ocimirror.Fault,
+    "Kind": ocimirror.Descriptor,
+    "Scheme": ocimirror.Location,
+    "Profile": ocimirror.ArchiveWriter,
+    "Watch": "a function that is given a number of bytes; it raises to stop",
+    "Reader": "anything with `read(amount) -> bytes` and `close()`",
+    "Hasher": "what `hashlib.sha256()` returns",
 }
 HEAD = """# The library
 
@@ -31,10 +45,14 @@ Everything that `from ocimirror import …` gives; this page is written from its
 ```python
 from ocimirror import Layout, Registry, copy, verify
 
-with Registry("registry.example.com") as registry, Layout("./layout", write=True) as layout:
+with (
+    Registry("registry.example.com") as registry,
+    Registry("mirror.local:5000") as mirror,
+    Layout("./layout", write=True) as layout,
+):
     image = copy(registry["team/app:1.0"], layout)  # raises; image.digest, image.bytes_copied
     verify(layout)  # raises IntegrityError with .faults
-    copy(layout["registry.example.com/team/app:1.0"], Registry("mirror.local:5000")["team/app:1.0"])
+    copy(layout["registry.example.com/team/app:1.0"], mirror["team/app:1.0"])
 ```
 
 Only children of `OciMirrorError` are raised. Places may be used by several threads at once; a
@@ -53,9 +71,22 @@ def page() -> str:
     for group, names in GROUPS.items():
         parts.append(f"## {group}\n")
         parts += [_described(name) for name in names.split()]
+    parts.append(
+        "## Words\n\nWhat names of types stand for in signatures, in which they are not exported.\n"
+    )
+    parts += [f"- `{name}`: {_words(name, kind)}" for name, kind in WORDS.items()]
+    parts.append("")
     parts.append("## Errors\n\n| class | is a | exit code | retryable |\n|---|---|---|---|")
     parts += [_row(name) for name in errors]
     return "\n".join(parts).rstrip() + "\n"
+
+
+def _words(name: str, user: object) -> str:
+    """Return what a name is: in words, or what it is to the module of a class that uses it."""
+    if isinstance(user, str):
+        return user
+    kinds = get_args(getattr(inspect.getmodule(user), name))
+    return ", ".join(f'`"{each}"`' for each in kinds)
 
 
 def _is_error(name: str) -> bool:
@@ -104,13 +135,16 @@ def _own(kind: type) -> list[tuple[str, str, object]]:
 
 
 def _signature(name: str, found: object) -> str:
-    target = found
+    if isinstance(found, type) and (issubclass(found, enum.Enum) or found is ocimirror.Reporter):
+        return f"class {name}({found.__base__.__name__ if found.__base__ else ''})"
     try:
-        text = str(inspect.signature(target))  # type: ignore[arg-type]
+        text = str(inspect.signature(found))  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return name
     text = re.sub(r"\((self|cls)(, )?", "(", text)
     text = re.sub(r"<factory>|<threading\.Event[^>]*>", "…", text)
+    text = re.sub(r"ForwardRef\('([^']*)'\)", r"\1", text)
+    text = re.sub(r'(: |-> )"([^"]*)"', r"\1\2", text)
     text = re.sub(r"(: |-> )'([^']*)'", r"\1\2", text.replace(" -> 'None'", ""))
     line = f"{name}{text.replace(' -> None', '')}"
     if len(line) <= _WIDE or "\n" in line:
