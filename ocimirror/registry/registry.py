@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Self
+from weakref import WeakSet
 
+from ocimirror.errors import UsageError
 from ocimirror.model.reference import Reference, check_registry
 from ocimirror.registry.environment import from_environment
 from ocimirror.registry.host import RegistryHost
 from ocimirror.registry.http import Transport
 from ocimirror.registry.options import NetworkOptions
-from ocimirror.stores.store import Image
+from ocimirror.stores.store import Image, Source
 
 
 class Registry:
     """A registry. Thread-safe; `close` it, or use it as a context, when all is done.
+
+    A closed one, and every image of it, refuses everything with a UsageError.
 
     Args:
         host: `host[:port]` as references name it; `docker.io` is Docker Hub.
@@ -33,6 +38,9 @@ class Registry:
         self.host = check_registry(host)
         self._transport = Transport(from_environment() if options is None else options)
         self._registry = RegistryHost(self.host, self._transport)
+        self._guard = threading.Lock()
+        self._repositories = WeakSet[Source]()
+        self._closed = False
 
     def __repr__(self) -> str:
         return f"Registry({self.host!r})"
@@ -45,9 +53,14 @@ class Registry:
 
         Raises:
             InvalidReference: not such a name.
+            UsageError: it is closed.
         """
         reference = Reference.parse(f"{self.host}/{name}")
         repository = self._registry.repository(reference.repository)
+        with self._guard:
+            if self._closed:
+                raise UsageError(f"docker://{self.host} is closed")
+            self._repositories.add(repository)
         return Image(repository, reference.read_name, reference)
 
     def __enter__(self) -> Self:
@@ -58,4 +71,8 @@ class Registry:
 
     def close(self) -> None:
         """Close the connections, and forget what must not be printed; idempotent."""
+        with self._guard:
+            self._closed = True
+            for repository in self._repositories:
+                repository.close()
         self._transport.close()

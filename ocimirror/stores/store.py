@@ -14,7 +14,7 @@ from enum import Enum
 from functools import partial
 from typing import NamedTuple, Self, final
 
-from ocimirror.errors import IntegrityError, NotFound, Unsupported
+from ocimirror.errors import IntegrityError, NotFound, Unsupported, UsageError
 from ocimirror.model import mediatype
 from ocimirror.model.descriptor import Descriptor, Kind
 from ocimirror.model.digest import Digest, digest_or_none
@@ -74,7 +74,10 @@ class Image:
 
 
 class Source(ABC):
-    """A place to read from. Thread-safe for different descriptors."""
+    """A place to read from. Thread-safe for different descriptors.
+
+    A closed one refuses everything with a UsageError.
+    """
 
     location: str
     """The place in the words of containers-transports(5), without a name."""
@@ -84,6 +87,7 @@ class Source(ABC):
     """It is a layout in a directory: `repair` can write to it."""
     misnamed: Mapping[Digest, str] = {}
     """Content that is not what its name says, and is taken as it is, with a sentence each."""
+    _closed: bool = False
 
     # (By `[name]` alone Python would try 0, 1, 2 … as names, without end.)
     __iter__ = None
@@ -94,6 +98,7 @@ class Source(ABC):
 
     def __getitem__(self, name: str) -> Image:
         """Return the image of that name here; whether it exists is seen when it is read."""
+        self._refuse_closed()
         return Image(self, name)
 
     @final
@@ -106,6 +111,7 @@ class Source(ABC):
         Raises:
             NotFound: the name is not there.
         """
+        self._refuse_closed()
         return self._resolve(name)
 
     @final
@@ -113,7 +119,7 @@ class Source(ABC):
         """Return the verified bytes of a descriptor, not opened yet; a context manager."""
         return VerifiedStream(
             descriptor,
-            partial(self._open, descriptor),
+            partial(opened, self, descriptor),
             origin=self,
             watch=watch,
         )
@@ -173,6 +179,7 @@ class Source(ABC):
     @final
     def exists(self, descriptor: Descriptor) -> bool:
         """Whether this one object is present with this size; says nothing of its children."""
+        self._refuse_closed()
         return self._exists(descriptor)
 
     def entries(self) -> Sequence[Entry]:
@@ -198,6 +205,7 @@ class Source(ABC):
     @final
     def names(self) -> list[str]:
         """Return every name once: a registry's tags, a layout's full references."""
+        self._refuse_closed()
         return self._names()
 
     @final
@@ -209,6 +217,7 @@ class Source(ABC):
         Raises:
             RemoteError: the registry failed while looking; that is never "none".
         """
+        self._refuse_closed()
         found = {(r.tag, r.descriptor.digest): r for r in self._referrers(descriptor)}
         return [found[key] for key in sorted(found, key=lambda key: (key[1], key[0]))]
 
@@ -224,9 +233,23 @@ class Source(ABC):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @final
     def close(self) -> None:
-        """Release locks, files and connections that belong to this place; idempotent."""
+        """Release locks, files and connections that belong to this place; idempotent.
+
+        What was written stays; streams that are still open may fail.
+        """
+        self._closed = True
+        self._close()
+
+    def _close(self) -> None:
+        """Release what is held, perhaps once more."""
         return
+
+    @final
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise UsageError(f"{self.location} is closed")
 
     @abstractmethod
     def _resolve(self, name: str) -> Descriptor: ...
@@ -265,6 +288,8 @@ class Store(Source):
     takes_indexes: bool = True
     may_refuse_sparse: bool = False
     refuses_sparse: bool = False
+    _sealed: tuple[str, str] | None = None
+    """Why nothing can be written though the place is open, and what to do instead."""
 
     @final
     def push(
@@ -281,9 +306,11 @@ class Store(Source):
             replace: write these bytes even where content is present; it was found damaged.
 
         Raises:
+            UsageError: the place is closed, was opened for reading, or was committed.
             IntegrityError: the stream failed its check; nothing is stored.
             PushRejected, LocalStorageError: the destination refused.
         """
+        self._refuse_unwritable()
         stated = stream.descriptor
         if (stated.digest, stated.size) != (descriptor.digest, descriptor.size):
             raise ValueError(f"a stream of {stated} cannot be stored as {descriptor}")
@@ -307,11 +334,13 @@ class Store(Source):
             names: (name, manifest); a tag in a registry, a full reference in a layout; an empty
                 name for a manifest that is kept and found by its subject only.
         """
+        self._refuse_unwritable()
         self._tag(names)
 
     @final
     def named(self, name: str, descriptor: Descriptor) -> bool:
         """Whether the name stands for this manifest already; see `names_prove_closure`."""
+        self._refuse_closed()
         return self._named(name, descriptor)
 
     def _named(self, name: str, descriptor: Descriptor) -> bool:
@@ -320,13 +349,27 @@ class Store(Source):
         except NotFound:
             return False
 
-    def commit(self, watch: Watch | None = None) -> int:  # noqa: ARG002 - nothing to write
+    @final
+    def commit(self, watch: Watch | None = None) -> int:
         """Make what was stored appear, where it does not at once; return the bytes written.
+
+        An archive takes nothing more after that.
 
         Args:
             watch: told the number of bytes of each chunk; raises to stop.
         """
+        self._refuse_closed()
+        return self._commit(watch)
+
+    def _commit(self, watch: Watch | None) -> int:  # noqa: ARG002 - nothing to write
         return 0
+
+    @final
+    def _refuse_unwritable(self) -> None:
+        self._refuse_closed()
+        if self._sealed is not None:
+            why, advice = self._sealed
+            raise UsageError(f"{self.location} {why}", advice=advice)
 
     @abstractmethod
     def _ingest(self, descriptor: Descriptor, stream: VerifiedStream, replace: bool) -> Stored: ...
@@ -341,7 +384,8 @@ def verified(manifest: Manifest) -> VerifiedStream:
 
 
 def opened(place: Source, descriptor: Descriptor, position: int) -> Reader:
-    """Open the raw bytes at a place, for one that is made of others: its own stream checks them."""
+    """Open the raw bytes at a place, for a stream that checks them."""
+    place._refuse_closed()
     return place._open(descriptor, position)
 
 

@@ -57,6 +57,7 @@ with (
 
 Only children of `OciMirrorError` are raised. Places may be used by several threads at once; a
 `VerifiedStream` belongs to one. What is read with a place must end before the place is closed.
+A closed one refuses everything with a `UsageError`; so does one for reading what would write.
 """
 
 

@@ -105,8 +105,7 @@ class Archive(LayoutSource):
             )
         return self._members.reader(name, position)
 
-    def close(self) -> None:
-        """Close the file; streams that are still open fail."""
+    def _close(self) -> None:
         self._members.close()
 
 
@@ -137,8 +136,12 @@ def _remove_abandoned_staging(directory: str) -> None:
 class ArchiveWriter(Layout):
     """A layout in a temporary directory beside the file it will become.
 
-    Nothing is visible under the file's name before `commit`, which replaces what was there.
-    Leaving the context removes the staged layout.
+    Nothing is visible under the file's name before `commit`, which replaces what was there, and
+    after which nothing more is taken. Leaving the context without it writes no file:
+
+        with ArchiveWriter("images.tar") as archive:
+            copy(registry["team/app:1.0"], archive)
+            archive.commit()
 
     Args:
         path: the file; `-` is standard output.
@@ -178,16 +181,18 @@ class ArchiveWriter(Layout):
         self._profile = profile
         self._platforms = platforms
 
-    def commit(self, watch: Watch | None = None) -> int:
+    def _commit(self, watch: Watch | None) -> int:
+        written = self._write(watch)
+        self._sealed = (
+            "was committed, and takes nothing more",
+            "Copy all of its images first, and commit then; or open another.",
+        )
+        return written
+
+    def _write(self, watch: Watch | None) -> int:
         """Write the archive: the documents, then blobs in the order of their digests.
 
         Each blob passes its check once more on the way into the archive.
-
-        Args:
-            watch: told the number of bytes of each chunk; raises to stop.
-
-        Returns:
-            The size of the archive in bytes.
         """
         if self.path == "-":
             try:
@@ -237,9 +242,8 @@ class ArchiveWriter(Layout):
         if has_docker_manifest(self._profile):
             yield "manifest.json", docker_manifest(images)
 
-    def close(self) -> None:
-        """Remove the staged layout."""
+    def _close(self) -> None:
         # (In the directory that it was made in, whatever has that path by now.)
         name, beside = self._os.at(self._staging)
         shutil.rmtree(name, ignore_errors=True, dir_fd=beside)
-        super().close()
+        super()._close()

@@ -313,8 +313,7 @@ class DockerArchive(LayoutSource):
             return io.BytesIO(self._made[descriptor.digest][position:])
         return self._members.reader(self._member_of(descriptor.digest), position)
 
-    def close(self) -> None:
-        """Close the file; streams that are still open fail."""
+    def _close(self) -> None:
         self._members.close()
 
 

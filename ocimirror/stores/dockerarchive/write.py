@@ -17,6 +17,7 @@ from ocimirror.errors import (
     ForeignLayer,
     MissingContent,
     Unsupported,
+    UsageError,
     blamed_on,
     storage_errors,
 )
@@ -44,6 +45,8 @@ from ocimirror.stores.stream import CHUNK_BYTES, Reader, VerifiedStream, Watch
 class DockerArchiveWriter(ArchiveWriter):
     """Takes one image manifest with its blobs, and writes it when it is committed.
 
+    A second image is refused, and so is a second name.
+
     Blobs of a layout or an archive on this machine are read then, and not before: they pass their
     check once, on the way into the tar. Those of a registry are staged beside the file.
 
@@ -52,6 +55,7 @@ class DockerArchiveWriter(ArchiveWriter):
         durable: sync the archive before it gets its name.
     """
 
+    names_at_once = 1
     takes_indexes = False
 
     def __init__(self, path: str, *, durable: bool = True) -> None:
@@ -59,19 +63,33 @@ class DockerArchiveWriter(ArchiveWriter):
         self.location = f"docker-archive:{path}"
         self._elsewhere: dict[Digest, Source] = {}
         self._image: Descriptor | None = None
-        self._name = ""
+        self._name: str | None = None
+        """Of the image that is complete: the one that is written."""
 
     def _ingest(self, descriptor: Descriptor, stream: VerifiedStream, replace: bool) -> Stored:
-        if descriptor.kind == "manifest":
-            self._image = descriptor
-        elif isinstance(stream.origin, Source) and stream.origin.local:
-            self._elsewhere[descriptor.digest] = stream.origin
+        if self._name is not None and not self._exists(descriptor):
+            raise self._full()
+        origin = stream.origin
+        if descriptor.kind == "blob" and isinstance(origin, Source) and origin.local:
+            self._elsewhere[descriptor.digest] = origin
             return Stored.COPIED
+        if descriptor.kind == "manifest" and self._name is None:
+            self._image = descriptor
         return super()._ingest(descriptor, stream, replace)
 
     def _tag(self, names: Sequence[tuple[str, Manifest]]) -> None:
-        for self._name, manifest in names:
+        for name, manifest in names:
             self._ingest(manifest.descriptor, verified(manifest), replace=False)
+            if self._name is None:
+                self._name = name
+            elif self._image != manifest.descriptor or self._name != name:
+                raise self._full()
+
+    def _full(self) -> UsageError:
+        return UsageError(
+            f"{self.location} holds {self._name or 'an image'} already, and has room for one",
+            advice="Open a DockerArchiveWriter for each image, or an ArchiveWriter for all.",
+        )
 
     def _open(self, descriptor: Descriptor, position: int) -> Reader:
         place = self._elsewhere.get(descriptor.digest)
@@ -88,7 +106,7 @@ class DockerArchiveWriter(ArchiveWriter):
         manifest = self.read_manifest(self._image)
         if not is_container_image(manifest):
             raise Unsupported(f"{self.path}: {manifest.digest} is no image of one platform")
-        write_image(tar, self, manifest, self._name, self._staging, watch)
+        write_image(tar, self, manifest, self._name or "", self._staging, watch)
 
 
 def write_image(

@@ -58,7 +58,7 @@ class Layout(LayoutDirectory, Store):
     Args:
         path: the directory.
         write: make the layout if it is absent, and hold the shared lock until `close`; without,
-            nothing at all is written, and read-only media will do.
+            nothing at all is written, what would write is refused, and read-only media will do.
         durable: survive power loss; without, only a crash of the process.
         wait: wait for a run that holds the lock exclusively.
 
@@ -90,6 +90,8 @@ class Layout(LayoutDirectory, Store):
         self._directories: dict[str, int] = {}
         self._guard = threading.Lock()
         self._lock: FileLock | None = None
+        if not write:
+            self._sealed = "was opened for reading", "Open it with write=True."
         try:
             if write:
                 self._open_for_writing(wait)
@@ -137,8 +139,7 @@ class Layout(LayoutDirectory, Store):
         if self._made and self._lock is not None:
             self._skeleton.remove_if_empty(self._lock)
 
-    def close(self) -> None:
-        """Give the lock back; what was written stays."""
+    def _close(self) -> None:
         for directory in self._directories.values():
             os.close(directory)
         self._directories.clear()
@@ -209,6 +210,7 @@ class Layout(LayoutDirectory, Store):
             edit: makes the new document of the current one, None where it can stay as it is, and
                 something to return; what it names must be stored and synced.
         """
+        self._refuse_unwritable()
         with self._index_lock():
             # (2) Another process may have moved names since.
             old = self._read_small("index.json", layout_index.MAX_SIZE_BYTES) or b""

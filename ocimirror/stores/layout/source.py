@@ -38,10 +38,12 @@ class LayoutSource(Source):
 
     def entries(self) -> tuple[Entry, ...]:
         """Return the entries of index.json, in its order."""
+        self._refuse_closed()
         return self.index().entries
 
     def unreadable(self) -> tuple[UnreadableEntry, ...]:
         """Return the entries of index.json that cannot be read."""
+        self._refuse_closed()
         return self.index().unreadable
 
     def find(self, name: str) -> Entry:
@@ -50,6 +52,7 @@ class LayoutSource(Source):
         Raises:
             NotFound, DamagedLayout, UsageError: as `LayoutIndex.find`.
         """
+        self._refuse_closed()
         index = self.index()
         return index.find(name) if name else index.only(self.attached().alone(self.size_of))
 
