@@ -21,6 +21,7 @@ from ocimirror import (
     Source,
     Stored,
     Unsupported,
+    UsageError,
     VerifiedStream,
 )
 from tests.conformance.conftest import KINDS, Place
@@ -402,3 +403,28 @@ def test_a_manifest_says_what_it_is_made_of_wherever_it_is_kept(place: Place) ->
         "linux/arm/v7",
         "unknown/unknown",
     ]
+
+
+def test_a_closed_store_refuses_everything(place: Place) -> None:
+    graph = images.single()
+    fill(place.store, {place.name("v1"): graph})
+    root = root_of(graph)
+    (manifest,) = manifests_of(graph)
+    new = blob_of(b"new")
+    place.store.close()
+    for use in (
+        lambda: place.store[place.name("v1")],
+        lambda: place.store.resolve(place.name("v1")),
+        lambda: read(place.store, root),
+        lambda: place.store.read_manifest(root),
+        lambda: place.store.exists(root),
+        lambda: place.store.referrers(root),
+        lambda: place.store.named(place.name("v1"), root),
+        lambda: place.store.push(new, stream_of(new, b"new")),
+        lambda: place.store.push_manifest(manifest),
+        lambda: place.store.tag([(place.name("v2"), manifest)]),
+        place.store.names,
+        place.store.commit,
+    ):
+        with pytest.raises(UsageError, match="is closed"):
+            use()
