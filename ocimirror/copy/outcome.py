@@ -197,6 +197,8 @@ class Outcome:
 class Options:
     """How a run copies; UsageError for what is out of range.
 
+    `jobs`, `retries` and `stop` are of the copying; those of `NetworkOptions` are of the requests.
+
     Attributes:
         jobs: at least 1; threads that read and write; each holds one connection a host.
         retries: how often a failed transfer is tried again, where that may help.

@@ -172,9 +172,10 @@ class Authorizer:
         if self._credential(access) is not None:
             return AuthenticationFailed(message)
         files = ", ".join(str(file) for file in self._transport.options.auth_files)
+        where = f"in {files}" if files else "in these options, which name no credential file"
         return AuthenticationFailed(
             message,
-            advice=f"There are no credentials for {self._registry} in {files or 'no file'}.",
+            advice=f"There are no credentials for {self._registry} {where}.",
         )
 
     def _renew(self, grant: _Grant, access: Access, challenge: Challenge) -> Authorization:

@@ -73,7 +73,7 @@ def test_a_docker_archive_gets_the_one_image_that_it_has_room_for(
     file = tmp_path / "image.tar"
     with (
         ocimirror.Registry(docker_registry.host) as registry,
-        ocimirror.DockerArchiveWriter(str(file)) as archive,
+        ocimirror.DockerArchiveWriter(file) as archive,
     ):
         outcome = copy(registry[f"{repository}:1.0"], archive, platforms=["linux/amd64"])
         archive.commit()
@@ -85,7 +85,7 @@ def test_a_docker_archive_gets_the_one_image_that_it_has_room_for(
     )
     assert outcome.notes == json.loads(done.stdout)["images"][0]["notes"]
     assert len(outcome.notes) == 4
-    with ocimirror.DockerArchive(str(file)) as archive:
+    with ocimirror.DockerArchive(file) as archive:
         verify(archive)
         (entry,) = archive.entries()
         assert entry.name == f"{docker_registry.host}/{repository}:1.0"
@@ -261,6 +261,10 @@ def test_credentials_of_the_environment_are_used(
         with pytest.raises(OciMirrorError) as refused:
             copy(registry[f"{repository}:1.0"], target)
     assert type(refused.value) is ocimirror.AuthenticationFailed
+    with ocimirror.Registry(htpasswd_registry.host, ocimirror.NetworkOptions()) as registry:
+        with pytest.raises(ocimirror.AuthenticationFailed) as refused:
+            copy(registry[f"{repository}:1.0"], target)
+    assert "which name no credential file" in refused.value.advice
     (tmp_path / "config.json").write_text(
         json.dumps(
             {"auths": {htpasswd_registry.host: {"username": "ada", "password": "pa:ss word"}}}

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from ocimirror import (
+    Archive,
+    ArchiveWriter,
     Descriptor,
     Digest,
     InvalidReference,
@@ -173,3 +175,13 @@ def test_a_reporter_is_never_told_of_no_bytes() -> None:
     assert sum(reporter.counts) == first.bytes_total > 0
     copy(source, target[NAME], Options(deep=True), reporter)
     assert 0 not in reporter.counts
+
+
+def test_archives_take_paths(tmp_path: Path) -> None:
+    source, file = held(images.multi(), NAME)[NAME], tmp_path / "images.tar"
+    with ArchiveWriter(file) as archive:
+        copied = copy(source, archive[NAME])
+        archive.commit()
+    with Archive(file) as opened:
+        assert opened[NAME].resolve().digest == copied.digest
+        assert repr(opened) == f"Archive('oci-archive:{file}')"

@@ -61,8 +61,8 @@ class Archive(LayoutSource):
             `..`, duplicates, sizes that do not fit the file.
     """
 
-    def __init__(self, path: str, watch: Watch | None = None) -> None:
-        self.path = path
+    def __init__(self, path: str | os.PathLike[str], watch: Watch | None = None) -> None:
+        self.path = path = os.fspath(path)
         self.location = f"oci-archive:{path}"
         self._members = TarMembers(path, watch=watch)
         try:
@@ -154,12 +154,13 @@ class ArchiveWriter(Layout):
 
     def __init__(
         self,
-        path: str,
+        path: str | os.PathLike[str],
         *,
         durable: bool = True,
         profile: Profile | None = None,
         platforms: Sequence[Platform] = (),
     ) -> None:
+        path = os.fspath(path)
         beside = tempfile.gettempdir() if path == "-" else os.path.dirname(os.path.abspath(path))
         if path != "-":
             refuse_unwritable_archive(path)

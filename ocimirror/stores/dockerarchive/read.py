@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -97,8 +98,8 @@ class DockerArchive(LayoutSource):
         UsageError: zstd layers, and the library for them is not installed.
     """
 
-    def __init__(self, path: str, watch: Watch | None = None) -> None:
-        self.path = path
+    def __init__(self, path: str | os.PathLike[str], watch: Watch | None = None) -> None:
+        self.path = path = os.fspath(path)
         self._watch = watch
         self.location = f"docker-archive:{path}"
         self._unreadable: tuple[UnreadableEntry, ...] = ()

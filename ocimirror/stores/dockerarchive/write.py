@@ -58,9 +58,9 @@ class DockerArchiveWriter(ArchiveWriter):
     names_at_once = 1
     takes_indexes = False
 
-    def __init__(self, path: str, *, durable: bool = True) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, durable: bool = True) -> None:
         super().__init__(path, durable=durable)
-        self.location = f"docker-archive:{path}"
+        self.location = f"docker-archive:{self.path}"
         self._elsewhere: dict[Digest, Source] = {}
         self._image: Descriptor | None = None
         self._name: str | None = None
