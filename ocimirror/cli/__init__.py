@@ -15,6 +15,7 @@ import gc
 import importlib
 import os
 import sys
+import warnings
 
 import click
 from click.shell_completion import CompletionItem
@@ -106,6 +107,8 @@ def main(arguments: list[str] | None = None) -> None:
     argv = sys.argv[1:] if arguments is None else arguments
     streams.prepare()
     keep_for_good()
+    # (What failed or was stopped says so itself.)
+    warnings.filterwarnings("ignore", ".* without commit", UserWarning)
     code = streams.finish(_run(argv))
     # A thread may hang in a read of a silent peer; a stopped run does not wait for it.
     os._exit(code)

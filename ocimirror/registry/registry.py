@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from typing import Self
 from weakref import WeakSet
 
@@ -68,6 +69,10 @@ class Registry:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            warnings.warn(f"docker://{self.host} was not closed", ResourceWarning, stacklevel=2)
 
     def close(self) -> None:
         """Close the connections, and forget what must not be printed; idempotent."""

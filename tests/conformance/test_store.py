@@ -46,6 +46,7 @@ TAKEN = {
 }
 CASES = [(kind, case) for kind in KINDS for case in images.ALL if case in TAKEN.get(kind, {case})]
 CONTENT = images.noise("conformance", 700_000)
+pytestmark = pytest.mark.filterwarnings("ignore:.*without commit")
 
 
 def read(source: Source, descriptor: Descriptor) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -187,3 +188,44 @@ def test_a_closed_registry_sends_nothing_more(
     # (One that is open is another.)
     (pulled,) = pull([f"{docker_registry.host}/{repository}:1.0"], str(tmp_path / "layout"))
     assert pulled.error is None
+
+
+@pytest.mark.parametrize("kind", [ArchiveWriter, DockerArchiveWriter])
+def test_a_commit_that_was_forgotten_is_warned_of_and_only_that(
+    kind: type[ArchiveWriter], tmp_path: Path
+) -> None:
+    path = tmp_path / "image.tar"
+    with (
+        pytest.warns(UserWarning, match=r"without commit\(\)") as warned,
+        kind(str(path)) as archive,
+    ):
+        copy(source()[NAME], archive[NAME])
+    assert [Path(warning.filename) for warning in warned] == [Path(__file__)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with kind(str(path)):
+            pass  # (nothing was copied)
+        with pytest.raises(ZeroDivisionError), kind(str(path)) as archive:
+            copy(source()[NAME], archive[NAME])
+            raise ZeroDivisionError
+        with kind(str(path)) as archive:
+            copy(source()[NAME], archive[NAME])
+            archive.commit()
+
+
+@pytest.mark.parametrize("kind", ["layout to write", "archive to write", "registry"])
+def test_a_place_that_was_not_closed_is_a_resource_warning(
+    kind: str, written: Path, tmp_path: Path
+) -> None:
+    place: Registry | Source
+    if kind == "registry":
+        place = Registry("registry.example.com")
+    else:
+        place = PLACES[kind](written, tmp_path / "image.tar")
+    kept = [place]
+    del place
+    with pytest.warns(ResourceWarning, match="was not closed"):
+        kept.clear()
+    with warnings.catch_warnings(), Layout(written) as layout:
+        warnings.simplefilter("error")
+        layout.close()

@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -25,6 +26,7 @@ from ocimirror.errors import (
 )
 from ocimirror.model.descriptor import Descriptor
 from ocimirror.model.digest import Digest
+from ocimirror.model.manifest import Manifest
 from ocimirror.model.mediatype import OCTET_STREAM
 from ocimirror.model.platform import Platform
 from ocimirror.stores.archive.tar import TarWriter
@@ -137,7 +139,7 @@ class ArchiveWriter(Layout):
     """A layout in a temporary directory beside the file it will become.
 
     Nothing is visible under the file's name before `commit`, which replaces what was there, and
-    after which nothing more is taken. Leaving the context without it writes no file:
+    after which nothing more is taken. Leaving the context without it writes no file, and warns:
 
         with ArchiveWriter("images.tar") as archive:
             copy(registry["team/app:1.0"], archive)
@@ -151,6 +153,8 @@ class ArchiveWriter(Layout):
     """
 
     mendable = False
+    _forgotten: bool = False
+    """Something was named here, and no file was asked for."""
 
     def __init__(
         self,
@@ -182,7 +186,12 @@ class ArchiveWriter(Layout):
         self._profile = profile
         self._platforms = platforms
 
+    def _tag(self, names: Sequence[tuple[str, Manifest]]) -> None:
+        super()._tag(names)
+        self._forgotten = True
+
     def _commit(self, watch: Watch | None) -> int:
+        self._forgotten = False
         written = self._write(watch)
         self._sealed = (
             "was committed, and takes nothing more",
@@ -244,6 +253,10 @@ class ArchiveWriter(Layout):
             yield "manifest.json", docker_manifest(images)
 
     def _close(self) -> None:
+        if self._forgotten and sys.exc_info()[0] is None:
+            said = f"{self.location} was closed without commit(): what was copied is in no file"
+            warnings.warn(said, UserWarning, stacklevel=4)
+        self._forgotten = False
         # (In the directory that it was made in, whatever has that path by now.)
         name, beside = self._os.at(self._staging)
         shutil.rmtree(name, ignore_errors=True, dir_fd=beside)

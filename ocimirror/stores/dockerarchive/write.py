@@ -84,6 +84,7 @@ class DockerArchiveWriter(ArchiveWriter):
                 self._name = name
             elif self._image != manifest.descriptor or self._name != name:
                 raise self._full()
+            self._forgotten = True
 
     def _full(self) -> UsageError:
         return UsageError(

@@ -20,6 +20,7 @@ import contextlib
 import os
 import secrets
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Literal, TypeVar
@@ -138,6 +139,11 @@ class Layout(LayoutDirectory, Store):
         """Remove the layout if we made it, nothing came into it, and nobody else writes to it."""
         if self._made and self._lock is not None:
             self._skeleton.remove_if_empty(self._lock)
+
+    def __del__(self) -> None:
+        # (Only said: what it held is perhaps held by the process that this one was forked from.)
+        if getattr(self, "_lock", None) is not None:
+            warnings.warn(f"{self.location} was not closed", ResourceWarning, stacklevel=2)
 
     def _close(self) -> None:
         for directory in self._directories.values():
