@@ -10,19 +10,15 @@ from __future__ import annotations
 import os
 import sys
 
-from ocimirror.copy.outcome import Request
-from ocimirror.copy.pipeline import copy
-from ocimirror.copy.places import Places
-from ocimirror.model.reference import Reference
-from ocimirror.registry import NetworkOptions
+from ocimirror import Registry, copy_many, request
 
 
 def main() -> int:
-    with Places(NetworkOptions) as places:
-        source, destination = (places.repository(Reference.parse(text)) for text in sys.argv[1:])
-        outcomes = copy(
-            Request(source, tag, destination, tag, f"{source.location}:{tag}", destination.location)
-            for tag in source.names()
+    (from_host, _, source), (to_host, _, target) = (text.partition("/") for text in sys.argv[1:])
+    with Registry(from_host) as origin, Registry(to_host) as destination:
+        tags = origin[source].place.names()
+        outcomes = copy_many(
+            request(origin[f"{source}:{tag}"], destination[f"{target}:{tag}"]) for tag in tags
         )
     errors = [str(outcome.error) for outcome in outcomes if outcome.error]
     print(f"{len(outcomes)} tags", *errors, sep="\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from typing import Self
-from weakref import WeakSet
+from weakref import WeakValueDictionary
 
 from ocimirror.errors import UsageError
 from ocimirror.model.reference import Reference, check_registry
@@ -13,7 +13,8 @@ from ocimirror.registry.environment import from_environment
 from ocimirror.registry.host import RegistryHost
 from ocimirror.registry.http import Transport
 from ocimirror.registry.options import NetworkOptions
-from ocimirror.stores.store import Image, Source
+from ocimirror.registry.repository import RegistryRepository
+from ocimirror.stores.store import Image
 
 
 class Registry:
@@ -40,7 +41,8 @@ class Registry:
         self._transport = Transport(from_environment() if options is None else options)
         self._registry = RegistryHost(self.host, self._transport)
         self._guard = threading.Lock()
-        self._repositories = WeakSet[Source]()
+        # (What was seen of a repository is shared by its images that are in use, and no longer.)
+        self._repositories = WeakValueDictionary[str, RegistryRepository]()
         self._closed = False
 
     def __repr__(self) -> str:
@@ -57,11 +59,13 @@ class Registry:
             UsageError: it is closed.
         """
         reference = Reference.parse(f"{self.host}/{name}")
-        repository = self._registry.repository(reference.repository)
         with self._guard:
             if self._closed:
                 raise UsageError(f"docker://{self.host} is closed")
-            self._repositories.add(repository)
+            repository = self._repositories.get(reference.repository)
+            if repository is None:
+                repository = self._registry.repository(reference.repository)
+                self._repositories[reference.repository] = repository
         return Image(repository, reference.read_name, reference)
 
     def __enter__(self) -> Self:
@@ -78,6 +82,6 @@ class Registry:
         """Close the connections, and forget what must not be printed; idempotent."""
         with self._guard:
             self._closed = True
-            for repository in self._repositories:
+            for repository in list(self._repositories.values()):
                 repository.close()
         self._transport.close()

@@ -136,6 +136,22 @@ def test_verify_raises_with_every_fault(
     assert faults == {damaged: "corrupt", missing: "missing"}
 
 
+def test_images_of_one_repository_are_one_run_with_one_list_of_its_tags(
+    docker_registry: witness.Registry, repository: str, proxy: Callable[..., Proxy]
+) -> None:
+    """docker-registry has no referrers API, so that what it does not list is looked for in tags."""
+    for number in range(6):
+        graph = images.with_subject(number=number)
+        images.push(docker_registry, repository, str(number), graph)
+    front = proxy(docker_registry)
+    store = MemoryStore()
+    with ocimirror.Registry(front.host) as registry:
+        wanted = [registry[f"{repository}:{number}"] for number in range(6)]
+        outcomes = copy_many(request(image, store[f"a/b:{image.name}"]) for image in wanted)
+    assert [outcome.error for outcome in outcomes] == [None] * 6
+    assert front.count("GET", "/tags/list") == 1
+
+
 def test_all_of_a_store_in_memory_is_verified() -> None:
     store = MemoryStore()
     graph = images.single()
