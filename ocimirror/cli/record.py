@@ -59,6 +59,7 @@ def publish(
 
     After a deadline this is done still; after a signal it is not.
     """
+    from ocimirror.copy.outcome import Options
     from ocimirror.copy.tasks import patiently
     from ocimirror.sync import publish as record
     from ocimirror.sync.document import document
@@ -69,7 +70,9 @@ def publish(
     text = output.document_text("sync", report.exit_code, document(report))
     ended = report.ended or report.started
     try:
-        push = partial(record.publish, places, where, lock.to_bytes(), text.encode(), ended)
+        documents = lock.to_bytes(), text.encode()
+        options = Options(jobs=settings.jobs, retries=settings.retries, stop=settings.stop)
+        push = partial(record.publish, places, where, *documents, ended, options)
         pushed = patiently(push, settings.stop)
     except OciMirrorError as error:
         error.at("destination")

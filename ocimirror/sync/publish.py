@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime
 from io import BytesIO
 
@@ -57,7 +58,12 @@ def refuse_source(reference: Reference, config: Config) -> None:
 
 
 def publish(
-    places: Places, reference: Reference, lock: bytes, report: bytes, time: datetime
+    places: Places,
+    reference: Reference,
+    lock: bytes,
+    report: bytes,
+    time: datetime,
+    options: Options,
 ) -> Descriptor:
     """Push a lock file and a report as one artifact, and read it back.
 
@@ -69,6 +75,7 @@ def publish(
     Raises:
         PushRejected, RemoteError: it could not be pushed.
         DigestNotPreserved: the registry gives back something else.
+        Interrupted: `options.stop` was set.
 
     Spec: image-spec manifest.md#guidelines-for-artifact-usage.
     """
@@ -95,7 +102,7 @@ def publish(
     repository = places.repository(reference)
     shown = f"docker://{reference}"
     request = Request(artifact, tag, repository, tag, "the record", shown)
-    (outcome,) = copy([request], Options(referrers=False))
+    (outcome,) = copy([request], replace(options, referrers=False))
     if outcome.error is not None:
         raise outcome.error
     # (A store of its own: one that saw what was pushed would not ask.)

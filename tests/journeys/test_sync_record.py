@@ -229,3 +229,13 @@ def test_after_a_deadline_the_record_is_published_still(
     assert result.code == 3
     assert result.document["published"]["error"] is None
     assert registry.has_manifest(repository, "night")
+
+
+def test_a_record_is_tried_again_as_often_as_the_run_allows(
+    docker_registry, proxy, configure, repository
+) -> None:
+    front = proxy(docker_registry, Rule("PUT", "/blobs/uploads/", Respond(503, {})))
+    result = sync(configure, f"{front.host}/{repository}:night", "--retries", 0)
+    assert result.document["published"]["error"]["code"] == "registry_unavailable"
+    # (An empty config, a lock file and a report.)
+    assert front.count("PUT", "/blobs/uploads/") <= 3
